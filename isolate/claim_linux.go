@@ -1,0 +1,148 @@
+//go:build amd64 || arm64
+
+package isolate
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Uids that jails of root take. The range lies above those of systemd-nspawn and of /etc/subuid's defaults, and below
+// 2^31, which not all programs survive. No account may be put there.
+const (
+	firstUID = 1_900_000_000
+	numUIDs  = 1 << 16
+)
+
+// uidLocks is a file of which byte n is locked while the uid firstUID+n is in use. It is empty, and it stays.
+const uidLocks = "/run/jail/uids"
+
+// claim takes what no two jails may share: for root a uid. The lock belongs to an open file that jail-init holds too,
+// so that it lasts until the last process of the jail is gone, whoever dies first.
+func (l *launch) claim() error {
+	if l.host.OwnUID != 0 || l.host.UID != 0 || l.spec.Identity != IdentityOwn || !l.host.capable(unix.CAP_SETUID) ||
+		!l.host.capable(unix.CAP_SETGID) || !l.host.capable(unix.CAP_SETPCAP) || !l.host.capable(unix.CAP_KILL) {
+		return nil
+	}
+	if err := os.Mkdir(filepath.Dir(uidLocks), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	// An open file of its own for each claim: locks of one open file do not exclude each other.
+	f, err := os.OpenFile(uidLocks, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	first := rand.IntN(numUIDs) // #nosec: spreads the tries, hides nothing
+	for i := range numUIDs {
+		n := (first + i) % numUIDs
+		lock := unix.Flock_t{Type: unix.F_WRLCK, Start: int64(n), Len: 1}
+		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock)
+		if err == unix.EAGAIN || err == unix.EACCES {
+			continue
+		}
+		if err != nil {
+			f.Close()
+			return &os.PathError{Op: "lock", Path: uidLocks, Err: err}
+		}
+		if uidInUse(firstUID + n) {
+			lock.Type = unix.F_UNLCK
+			_ = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock)
+			continue
+		}
+		l.host.OwnUID = firstUID + n
+		l.claims = append(l.claims, f)
+		return nil
+	}
+	f.Close()
+	return errors.New("all uids for jails are in use (" + strconv.Itoa(firstUID) + " and up)")
+}
+
+// uidInUse asks whether any process has the uid: getpriority(2) says ESRCH when none has.
+func uidInUse(uid int) bool {
+	_, err := unix.Getpriority(unix.PRIO_USER, uid)
+	return err != unix.ESRCH
+}
+
+// scratchPrefix begins the names of private TMPDIRs; the caller's uid and a random part follow.
+const scratchPrefix = "jail-tmp-"
+
+// makeScratch makes a private TMPDIR. We hold its lock while the jail lives: a folder without a lock is a killed
+// launcher's, and its jail is dead or dies this moment.
+func (l *launch) makeScratch(path string) error {
+	removeStale(filepath.Dir(path), l.host.UID)
+	for range attempts {
+		if err := os.Mkdir(path, 0o700); err != nil {
+			return err
+		}
+		l.scratch = path
+		lock, err := lockScratch(path)
+		if err == nil {
+			l.scratchLock = lock
+			return os.Lchown(path, l.plan.UID, l.plan.GID)
+		}
+		// Another start took it for a killed launcher's before it was locked.
+	}
+	return unix.EBUSY
+}
+
+// lockScratch takes the lock of a private TMPDIR. An error says that it is in use, not ours, or gone.
+func lockScratch(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		held, e := f.Stat()
+		there, e2 := os.Lstat(path)
+		if e == nil && e2 == nil && os.SameFile(held, there) {
+			return f, nil
+		}
+		err = unix.ESTALE
+	}
+	f.Close()
+	return nil, &os.PathError{Op: "flock", Path: path, Err: err}
+}
+
+// removeStale removes what killed launchers of the same user left.
+func removeStale(dir string, uid int) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), scratchPrefix+strconv.Itoa(uid)+"-") {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		f, err := lockScratch(path)
+		if err != nil {
+			continue // in use, or not ours
+		}
+		_ = os.RemoveAll(path)
+		f.Close()
+	}
+}
+
+// undo takes back what an attempt has made.
+func (l *launch) undo() {
+	if l.scratchLock != nil {
+		_ = os.RemoveAll(l.scratch)
+		l.scratchLock.Close()
+	}
+	l.scratch, l.scratchLock = "", nil
+}
+
+// close drops the launcher's hold on the claims; jail-init has its own.
+func (l *launch) close() {
+	l.undo()
+	for _, f := range l.claims {
+		f.Close()
+	}
+}

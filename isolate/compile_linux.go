@@ -1,0 +1,398 @@
+//go:build amd64 || arm64
+
+package isolate
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/isolate/internal/jailinit"
+)
+
+// oldestKernel has all that jail-init can't do without: clone3, pidfds, openat2, close_range, mount_setattr with id
+// maps (5.12), and Landlock (5.13).
+var oldestKernel = [2]int{5, 14}
+
+// compiler holds what the parts of Compile share.
+type compiler struct {
+	spec *Spec
+	host *Host
+	plan *Plan
+
+	userNS  bool
+	uid     int // the payload's, as its own namespace counts
+	gid     int
+	maps    map[[2]uint32]int // slots of id maps, by the owner of the files
+	places  []place
+	made    map[string]bool // folders that the Plan makes
+	links   map[string]string
+	root    bool // the view is a root of its own
+	mapsIDs bool // shown folders get an id map
+}
+
+// Compile turns what is wanted into what will be done on this host. It is pure: it asks the kernel nothing but what
+// Host.Look remembers, and the same Spec and Host give the same Plan.
+//
+// The order of the steps is the argument of the whole program; each part says why it stands where it stands.
+func Compile(s *Spec, h *Host) (*Plan, error) {
+	c := &compiler{
+		spec: s, host: h, plan: &Plan{noClone3: h.NoClone3, noMemfd: h.NoMemfd}, maps: map[[2]uint32]int{},
+		made: map[string]bool{}, links: map[string]string{},
+	}
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	if err := c.identity(); err != nil {
+		return nil, err
+	}
+	c.namespaces()
+	if err := c.view(); err != nil {
+		return nil, err
+	}
+	if err := c.payload(); err != nil {
+		return nil, err
+	}
+	return c.plan, c.verify()
+}
+
+// check refuses what no host could do.
+func (c *compiler) check() error {
+	if len(c.spec.Process.Args) == 0 || c.spec.Process.Args[0] == "" {
+		return &SpecError{Field: "command", Problem: "is empty"}
+	}
+	if h := c.host.Kernel; h[0] < oldestKernel[0] || h[0] == oldestKernel[0] && h[1] < oldestKernel[1] {
+		return &UnsupportedError{
+			Level:   c.spec.Level,
+			Missing: fmt.Sprintf("Linux %d.%d or newer (this is %d.%d)", oldestKernel[0], oldestKernel[1], h[0], h[1]),
+		}
+	}
+	for _, list := range [][]string{c.spec.Process.Args, c.spec.Process.Env, {c.spec.Hostname, c.spec.Process.Cwd}} {
+		for _, s := range list {
+			if strings.ContainsRune(s, 0) {
+				return &SpecError{Field: "argument", Value: s, Problem: "has a NUL byte"}
+			}
+		}
+	}
+	if len(c.spec.Hostname) > 64 {
+		return &SpecError{Field: "hostname", Value: c.spec.Hostname, Problem: "is longer than 64 bytes"}
+	}
+	return nil
+}
+
+func (c *compiler) add(side Side, s Step) {
+	s.Side = side
+	c.plan.Steps = append(c.plan.Steps, s)
+}
+
+func (c *compiler) give(g ...Guarantee) { c.plan.Given = append(c.plan.Given, g...) }
+
+// identity decides who the payload is, and whether a user namespace is needed for the other namespaces.
+func (c *compiler) identity() error {
+	s, h := c.spec, c.host
+	c.userNS = len(s.Linux.Namespaces) > 0 && !h.privileged()
+	c.uid, c.gid = h.UID, h.GID
+	confined := !s.KeepCapabilities
+	if c.userNS && h.UID == 0 {
+		// Root's own id mapped into a user namespace still owns /proc/sys: no isolation at all.
+		return &UnsupportedError{Level: s.Level, Missing: "root here lacks one of CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_KILL"}
+	}
+	switch s.Identity {
+	case IdentityOwn:
+		if h.UID == 0 {
+			if h.OwnUID == 0 {
+				return &UnsupportedError{Level: s.Level, Missing: "root here can't take another uid (CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_KILL)"}
+			}
+			c.uid, c.gid = h.OwnUID, h.OwnUID
+		}
+	case IdentityFixed:
+		c.uid, c.gid = int(s.Process.User.UID), int(s.Process.User.GID)
+		user := fmt.Sprintf("%d:%d", c.uid, c.gid)
+		switch {
+		case c.userNS: // any id will do inside; outside it stays the caller's
+		case c.uid == h.UID && c.gid == h.GID && c.uid != 0:
+		case c.uid == 0 && confined:
+			return &SpecError{Field: "user", Value: user, Problem: "is the host's root, who owns /proc/sys and much else; --user caller keeps the uid without its capabilities"}
+		case !h.capable(unix.CAP_SETUID) || !h.capable(unix.CAP_SETGID):
+			return &SpecError{Field: "user", Value: user, Problem: "is not you, and only root may take another uid outside a user namespace (level namespaced makes one)"}
+		}
+	}
+	c.plan.UID, c.plan.GID = c.uid, c.gid
+	if c.userNS {
+		c.plan.UID, c.plan.GID = h.UID, h.GID
+	}
+	c.plan.keepKill = !c.userNS && c.uid != h.UID
+	c.mapsIDs = c.plan.keepKill
+	if h.UID != 0 || c.uid != h.UID || s.Identity == IdentityCaller && confined {
+		c.give(OtherIdentity) // for an ordinary user, and for who asked for it, its own is what is promised
+	}
+	return nil
+}
+
+var cloneFlags = []struct {
+	kind specs.LinuxNamespaceType
+	flag uint64
+	name string
+	give Guarantee
+}{
+	{specs.MountNamespace, unix.CLONE_NEWNS, "CLONE_NEWNS", PrivateMounts},
+	{specs.PIDNamespace, unix.CLONE_NEWPID, "CLONE_NEWPID", PrivateProcesses},
+	{specs.IPCNamespace, unix.CLONE_NEWIPC, "CLONE_NEWIPC", PrivateIPC},
+	{specs.UTSNamespace, unix.CLONE_NEWUTS, "CLONE_NEWUTS", PrivateHostname},
+	{specs.NetworkNamespace, unix.CLONE_NEWNET, "CLONE_NEWNET", PrivateNetwork},
+	{specs.CgroupNamespace, unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP", PrivateCgroups},
+}
+
+// namespaces sets the clone's flags and what has to be done first inside.
+func (c *compiler) namespaces() {
+	p := c.plan
+	if c.userNS {
+		p.flags |= unix.CLONE_NEWUSER
+		p.CloneFlags = append(p.CloneFlags, "CLONE_NEWUSER")
+		// The ids first: without them no capability survives the next exec and no file can be made. setgroups has
+		// to be denied before an ordinary user may write a gid map (user_namespaces(7)).
+		for _, w := range [][2]string{
+			{"/proc/self/setgroups", "deny"},
+			{"/proc/self/uid_map", fmt.Sprintf("%d %d 1", c.uid, c.host.UID)},
+			{"/proc/self/gid_map", fmt.Sprintf("%d %d 1", c.gid, c.host.GID)},
+		} {
+			c.add(SideInit, Step{Op: "write", Path: w[0], Data: w[1], wire: wire{op: jailinit.OpWrite}})
+		}
+	}
+	p.ambient = c.userNS || c.host.UID != 0 && c.host.Caps != 0
+	for _, ns := range cloneFlags {
+		if c.spec.hasNamespace(ns.kind) {
+			p.flags |= ns.flag
+			p.CloneFlags = append(p.CloneFlags, ns.name)
+			c.give(ns.give)
+		}
+	}
+	p.pidNS = c.spec.hasNamespace(specs.PIDNamespace)
+	if !p.pidNS {
+		c.add(SideInit, Step{Op: "child subreaper", wire: wire{op: jailinit.OpSubreaper}})
+		if c.host.Children {
+			// Opened now: the payload could not be found any more through a /proc of its own making.
+			c.add(SideInit, Step{Op: "keep open", Path: "/proc/thread-self/children", wire: wire{op: jailinit.OpChildren}})
+		}
+	}
+	if c.spec.hasNamespace(specs.NetworkNamespace) {
+		c.add(SideInit, Step{Op: "interface up", Path: "lo", wire: wire{op: jailinit.OpLoUp}})
+	}
+	if c.spec.hasNamespace(specs.UTSNamespace) && c.spec.Hostname != "" {
+		c.add(SideInit, Step{Op: "sethostname", Path: c.spec.Hostname, wire: wire{op: jailinit.OpHostname, a: uint64(len(c.spec.Hostname))}})
+	}
+}
+
+// payload lists what the payload's own process does before its exec. Each line is where it is because the lines after
+// it take away what it needs.
+func (c *compiler) payload() error {
+	s, h := c.spec, c.host
+	step := func(op string, w wire) { c.add(SidePayload, Step{Op: op, wire: w}) }
+
+	step("setsid", wire{op: jailinit.OpSetsid})
+	c.give(OwnSession)
+	if err := c.rlimits(); err != nil { // while CAP_SYS_RESOURCE may be there
+		return err
+	}
+	if err := c.capabilities(); err != nil {
+		return err
+	}
+	if s.Process.NoNewPrivileges { // before Landlock and the filter: without capabilities they ask for it
+		step("no_new_privs", wire{op: jailinit.OpNNP})
+		c.give(NoNewPrivileges)
+	}
+	if c.landlocked() {
+		step("landlock restrict", wire{op: jailinit.OpRestrict})
+	}
+	// A change of credentials clears it (prctl(2)), so not before. If the launcher died before that, nobody would
+	// tell us: hence the look.
+	step("die with jail-init", wire{op: jailinit.OpPdeathsig})
+	step("launcher alive", wire{op: jailinit.OpAlive})
+	c.give(DiesWithLauncher, ListedFDs)
+	c.add(SidePayload, Step{Op: "signals", List: signalNames(h.Ignored), wire: wire{op: jailinit.OpSignals, a: h.Ignored}})
+	if len(s.Filter) > 0 { // last: it may refuse what was done before it
+		c.add(SidePayload, Step{
+			Op: "seccomp filter", Data: strconv.Itoa(len(s.Filter)/8) + " instructions",
+			wire: wire{op: jailinit.OpFilter, a: uint64(len(s.Filter) / 8), bytes: s.Filter},
+		})
+		c.give(BaselineFilter)
+	}
+	env := c.environment()
+	c.add(SidePayload, Step{
+		Op: "exec", List: candidates(s.Process.Args[0], env), Args: s.Process.Args, Env: env,
+		wire: wire{op: jailinit.OpExec, a: h.Mask},
+	})
+	return nil
+}
+
+func (c *compiler) environment() []string {
+	env := c.spec.Process.Env
+	if env == nil {
+		env = DefaultEnv(c.host.Environ, c.spec.HostNetwork)
+	}
+	tmp := c.plan.scratch
+	if c.root {
+		tmp = "/tmp"
+	}
+	if tmp != "" && !slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "TMPDIR=") }) {
+		env = append(slices.Clip(env), "TMPDIR="+tmp)
+	}
+	return env
+}
+
+// candidates is where execvp(3) would look for name: in the PATH of the payload.
+func candidates(name string, env []string) []string {
+	if strings.Contains(name, "/") {
+		return []string{name}
+	}
+	path, found := "", false
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
+			path, found = v, true
+		}
+	}
+	if !found {
+		path = "/usr/local/bin:/usr/bin:/bin"
+	}
+	var list []string
+	for _, dir := range strings.Split(path, ":") {
+		if dir == "" {
+			dir = "."
+		}
+		list = append(list, strings.TrimSuffix(dir, "/")+"/"+name)
+	}
+	return list
+}
+
+func (c *compiler) rlimits() error {
+	// RLIMIT_CORE: a dump would be written into the working folder, or make root's handler read the payload's files.
+	limits := []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE"}, {Type: "RLIMIT_CORE"}}
+	limits[0].Soft, limits[0].Hard = c.host.Rlimits["RLIMIT_NOFILE"][0], c.host.Rlimits["RLIMIT_NOFILE"][1]
+	for _, l := range c.spec.Process.Rlimits {
+		name := strings.ToLower(strings.TrimPrefix(l.Type, "RLIMIT_"))
+		value := formatRlimit(l)
+		if _, ok := rlimitNumbers[l.Type]; !ok {
+			return &SpecError{Field: "rlimit", Value: l.Type, Problem: "is not a resource limit; see getrlimit(2)"}
+		}
+		if l.Soft > l.Hard {
+			return &SpecError{Field: "rlimit", Value: name + "=" + value, Problem: "has a soft limit above its hard limit"}
+		}
+		if now := c.host.Rlimits[l.Type]; l.Hard > now[1] && (c.userNS || !c.host.capable(unix.CAP_SYS_RESOURCE)) {
+			return &SpecError{Field: "rlimit", Value: name + "=" + value, Problem: fmt.Sprintf("is above the hard limit %d, and raising it needs CAP_SYS_RESOURCE", now[1])}
+		}
+		limits = slices.DeleteFunc(limits, func(d specs.POSIXRlimit) bool { return d.Type == l.Type })
+		limits = append(limits, l)
+	}
+	for _, l := range limits {
+		c.add(SidePayload, Step{
+			Op: "setrlimit", Path: l.Type, Data: formatRlimit(l),
+			wire: wire{op: jailinit.OpRlimit, a: uint64(rlimitNumbers[l.Type]), b: l.Soft, c: l.Hard},
+		})
+	}
+	return nil
+}
+
+func formatRlimit(l specs.POSIXRlimit) string {
+	word := func(v uint64) string {
+		if v == ^uint64(0) {
+			return "unlimited"
+		}
+		return strconv.FormatUint(v, 10)
+	}
+	return word(l.Soft) + ":" + word(l.Hard)
+}
+
+// capabilities is everything about credentials: bounding set, groups, ids, capabilities. The bounding set first, while
+// CAP_SETPCAP is held; then the groups and the gid, while CAP_SETGID is; then the uid.
+func (c *compiler) capabilities() error {
+	s, h := c.spec, c.host
+	drop, err := parseCapabilities("cap-drop", s.CapDrop)
+	if err != nil {
+		return err
+	}
+	extra, err := parseCapabilities("cap-add", s.CapAdd)
+	if err != nil {
+		return err
+	}
+	held, bounding := h.Caps, h.Bounding
+	if c.userNS {
+		held, bounding = allCapabilities, allCapabilities
+	}
+	var keep uint64
+	if s.KeepCapabilities && c.uid == h.UID {
+		keep = h.Caps
+	}
+	all := slices.ContainsFunc(s.CapAdd, func(n string) bool { return strings.EqualFold(strings.TrimPrefix(n, "CAP_"), "all") })
+	if all {
+		extra &= bounding & held
+	}
+	if lack := extra &^ bounding; lack != 0 {
+		return &SpecError{Field: "cap-add", Value: strings.Join(formatCapabilities(lack), " "), Problem: "is outside the bounding set of this host"}
+	}
+	if lack := extra &^ held; lack != 0 {
+		return &SpecError{Field: "cap-add", Value: strings.Join(formatCapabilities(lack), " "), Problem: "is not yours to give"}
+	}
+	keep = (keep | extra) &^ drop
+	extra &^= drop
+	setpcap := c.userNS || h.capable(unix.CAP_SETPCAP)
+	if bound := keep; setpcap && (!s.KeepCapabilities || drop != 0) {
+		if s.KeepCapabilities {
+			bound = allCapabilities &^ drop
+		}
+		c.add(SidePayload, Step{Op: "drop from bounding set", List: []string{"all but", describeCaps(bound)}, wire: wire{op: jailinit.OpBounding, a: bound}})
+	}
+	if c.uid != h.UID && !c.userNS || s.Identity == IdentityCaller && s.CallerAsked && h.UID == 0 {
+		c.add(SidePayload, Step{Op: "setgroups", List: []string{"none"}, wire: wire{op: jailinit.OpGroups}})
+		c.add(SidePayload, Step{Op: "setresgid", Data: strconv.Itoa(c.gid), wire: wire{op: jailinit.OpGID, a: uint64(c.gid)}})
+		c.add(SidePayload, Step{Op: "setresuid", Data: strconv.Itoa(c.uid), wire: wire{op: jailinit.OpUID, a: uint64(c.uid)}})
+	}
+	// What was asked for is ambient as well: no other set survives the exec of a uid that is not 0.
+	ambient := extra
+	if c.uid == 0 {
+		ambient = 0
+	}
+	c.add(SidePayload, Step{Op: "capset", List: []string{describeCaps(keep)}, wire: wire{op: jailinit.OpCaps, a: keep, b: ambient}})
+	return nil
+}
+
+func describeCaps(set uint64) string {
+	switch names := formatCapabilities(set); {
+	case set == 0:
+		return "none"
+	case len(names) == len(capabilityNames):
+		return "ALL"
+	default:
+		return strings.Join(names, " ")
+	}
+}
+
+// verify is the check that a level's promises are kept by the Plan as it stands.
+func (c *compiler) verify() error {
+	for _, g := range c.spec.Promised {
+		if !slices.Contains(c.plan.Given, g) {
+			return &UnsupportedError{Level: c.spec.Level, Missing: "the guarantee " + string(g)}
+		}
+	}
+	return nil
+}
+
+// within says whether path is dir or lies below it.
+func within(path, dir string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
+// clean makes a rule's path canonical; it has to be absolute.
+func clean(field, path string) (string, error) {
+	if !filepath.IsAbs(path) {
+		return "", &SpecError{Field: field, Value: path, Problem: "is not an absolute path"}
+	}
+	if strings.ContainsRune(path, 0) {
+		return "", &SpecError{Field: field, Value: path, Problem: "has a NUL byte"}
+	}
+	return filepath.Clean(path), nil
+}

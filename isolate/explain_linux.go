@@ -1,0 +1,241 @@
+//go:build amd64 || arm64
+
+package isolate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// try builds the jail of a Spec and ends it before the payload's exec. It returns the Plan that worked and the facts
+// that it was made from.
+func try(spec *Spec) (*Plan, *Host, error) {
+	c := FromSpec(context.Background(), spec)
+	c.try = true
+	p, err := start(c, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p.plan, p.host, nil
+}
+
+// CheckLevels tries every level with an empty payload, the weakest first.
+func CheckLevels() []LevelReport {
+	var reports []LevelReport
+	for _, level := range Levels() {
+		spec := NewSpec(level, "/")
+		spec.Process.Cwd = "/"
+		_, _, err := try(spec)
+		reports = append(reports, LevelReport{Level: level, Err: err})
+	}
+	return reports
+}
+
+// Explain tells what a run of the Spec would be. Each step is tried first, so that the Plan is the one that will run;
+// only the payload's program is not started. Its errors are those of Cmd.Start.
+func Explain(spec *Spec) (*Explanation, error) {
+	plan, host, err := try(spec)
+	if err != nil {
+		return nil, err
+	}
+	e := &explainer{spec: spec, plan: plan, host: host}
+	return &Explanation{
+		Level: spec.Level, Plan: plan,
+		Permissions: e.permissions(), Borders: e.borders(), Monitored: e.monitored(), EscapeRoutes: e.escapeRoutes(),
+	}, nil
+}
+
+type explainer struct {
+	spec *Spec
+	plan *Plan
+	host *Host
+	out  []string
+}
+
+func (e *explainer) say(format string, args ...any) {
+	e.out = append(e.out, fmt.Sprintf(format, args...))
+}
+
+func (e *explainer) take() []string {
+	out := e.out
+	e.out = nil
+	return append([]string{}, out...)
+}
+
+func (e *explainer) gives(g Guarantee) bool { return slices.Contains(e.plan.Given, g) }
+
+func (e *explainer) permissions() []string {
+	plan := e.plan
+	if !e.gives(FileView) {
+		e.say("files: all that uid %d may open", plan.UID)
+	}
+	var read, write, private []string
+	for _, s := range plan.Steps {
+		switch {
+		case s.Op == "landlock allow" && slices.Contains(s.List, "read") && !slices.Contains(s.List, "write"):
+			read = append(read, s.Path)
+		case s.Op == "landlock allow":
+			write = append(write, s.Path)
+		}
+	}
+	for _, m := range plan.mounts {
+		switch {
+		case m.write:
+			write = append(write, m.path)
+		case m.source != "":
+			read = append(read, m.path)
+		case m.denied:
+			e.say("closed: %q", m.path)
+		default:
+			private = append(private, m.path)
+		}
+	}
+	for _, l := range []struct {
+		what  string
+		paths []string
+	}{{"read and execute", read}, {"write", write}, {"private and empty at the start", private}} {
+		if len(l.paths) > 0 {
+			e.say("%s: %s", l.what, quoteAll(l.paths))
+		}
+	}
+	exec := plan.Steps[len(plan.Steps)-1]
+	var names []string
+	for _, kv := range exec.Env {
+		name, _, _ := strings.Cut(kv, "=")
+		names = append(names, name)
+	}
+	e.say("environment: %s", orNone(quoteAll(names)))
+	if e.gives(PrivateNetwork) {
+		e.say("network: a loopback device of its own")
+	} else {
+		e.say("network: the host's")
+	}
+	for _, s := range plan.Steps {
+		if s.Op == "capset" {
+			e.say("capabilities: %s", strings.Join(s.List, " "))
+		}
+	}
+	if e.gives(BaselineFilter) {
+		e.say("system calls: all but those of the baseline (keys, bpf, perf, io_uring, modules, kexec, userfaultfd, terminal injection, calls newer than it)")
+	} else {
+		e.say("system calls: all")
+	}
+	return e.take()
+}
+
+func (e *explainer) borders() []string {
+	spec, plan := e.spec, e.plan
+	e.say("level: %s", spec.Level)
+	identity := map[Identity]string{IdentityOwn: "its own", IdentityCaller: "the caller's", IdentityFixed: "as asked"}[spec.Identity]
+	e.say("identity: uid %d, gid %d on the host (%s)", plan.UID, plan.GID, identity)
+	if len(plan.CloneFlags) > 0 {
+		e.say("namespaces: %s", strings.ToLower(strings.ReplaceAll(strings.Join(plan.CloneFlags, ", "), "CLONE_NEW", "")))
+	}
+	switch {
+	case spec.hasNamespace(specs.MountNamespace):
+		e.say("root: a read-only root of its own, with what is shown mounted into it")
+	case e.gives(FileView):
+		e.say("root: the host's, with Landlock (ABI %d) on what may be opened", e.host.Landlock)
+	}
+	for _, s := range plan.Steps {
+		if s.Op == "setrlimit" {
+			e.say("rlimit %s %s", strings.ToLower(strings.TrimPrefix(s.Path, "RLIMIT_")), s.Data)
+		}
+	}
+	if e.gives(NoNewPrivileges) {
+		e.say("no new privileges: set-uid files and file capabilities give nothing")
+	}
+	if spec.Timeout > 0 {
+		e.say("time: %s, then SIGTERM, SIGKILL %s later", spec.Timeout, spec.KillAfter)
+	} else {
+		e.say("time: no limit")
+	}
+	e.say("death: of the launcher, or of the payload's first process, ends every process of the jail")
+	return e.take()
+}
+
+func (e *explainer) monitored() []string {
+	e.say("exit code or signal, wall time; CPU time and largest size of the processes that were waited for")
+	return e.take()
+}
+
+// escapeRoutes lists what stays open. It is made from the Plan, so that it can't promise more than is done.
+func (e *explainer) escapeRoutes() []string {
+	host := e.host
+	landlock := landlockFor(host.Landlock)
+	scoped := e.gives(FileView) && landlock.scopes != 0
+	private := e.gives(PrivateProcesses)
+	e.say("the kernel: a flaw in a system call that is allowed")
+	if !e.gives(FileView) {
+		e.say("files: whatever uid %d may read or write, and every Unix socket that it may connect to", e.plan.UID)
+	}
+	if e.gives(FileView) && !e.gives(PrivateMounts) {
+		e.say("files: names, sizes and owners can be seen (stat), also outside the view")
+		e.say("sockets: every Unix socket with a path that uid %d may write to can be connected to", e.plan.UID)
+	}
+	if e.gives(PrivateMounts) {
+		e.say("sockets: those inside shown folders can be connected to where their mode allows it")
+	}
+	if !e.gives(PrivateNetwork) {
+		e.say("network: every host and port that this machine reaches, services on its loopback address among them")
+	}
+	if !e.gives(PrivateNetwork) && (!e.gives(FileView) || landlock.scopes == 0) {
+		e.say("sockets: the host's abstract Unix sockets")
+	}
+	if !private {
+		e.say("processes: those of the host can be seen")
+		if !scoped {
+			e.say("signals: every process of uid %d can be signalled, the supervisor among them: a payload that kills it may outlive the jail", e.plan.UID)
+		}
+		if !e.gives(PrivateIPC) {
+			e.say("System V IPC and POSIX queues of uid %d", e.plan.UID)
+		}
+	}
+	if !private && !host.Children {
+		e.say("processes that leave the payload's session survive it: this kernel does not list children (CONFIG_PROC_CHILDREN)")
+	}
+	if host.UID != 0 && len(host.Groups) > 0 && !onlyGroup(host) {
+		e.say("supplementary groups %v stay: an ordinary user can't give them up", host.Groups)
+	}
+	if e.plan.UID == 0 {
+		e.say("uid 0 without capabilities: files that root owns, as far as they are shown")
+	}
+	if e.plan.keepKill && slices.ContainsFunc(e.plan.mounts, func(m mounted) bool { return m.write }) {
+		e.say("writable folders: new files belong to the folder's owner, and the payload may make them set-uid")
+	}
+	if !e.gives(BaselineFilter) {
+		e.say("system calls: no filter")
+	}
+	e.say("resources: memory, processes and disk are bounded by rlimits and the sizes of private folders alone")
+	return e.take()
+}
+
+func onlyGroup(h *Host) bool { return len(h.Groups) == 1 && h.Groups[0] == h.GID }
+
+func quoteAll(list []string) string {
+	var quoted []string
+	for _, s := range list {
+		quoted = append(quoted, fmt.Sprintf("%q", s))
+	}
+	return strings.Join(quoted, " ")
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+// baseline is the filter of level user and up, as bytes.
+func baseline() []byte {
+	b := make([]byte, 0, len(baselineFilter)*8)
+	for _, i := range baselineFilter {
+		b = append(b, byte(i.Code), byte(i.Code>>8), i.Jt, i.Jf, byte(i.K), byte(i.K>>8), byte(i.K>>16), byte(i.K>>24))
+	}
+	return b
+}

@@ -1,0 +1,247 @@
+//go:build amd64 || arm64
+
+package isolate
+
+/*
+#include "origin.h"
+*/
+import "C"
+
+import (
+	"crypto/rand"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Host is the facts about this machine and the caller that Compile needs. Same Spec and Host, same Plan: in tests all
+// of it is given.
+type Host struct {
+	UID, GID int
+	Groups   []int
+	Caps     uint64 // effective
+	Bounding uint64
+	Kernel   [2]int // 6, 18
+	Landlock int    // ABI version; 0 is none
+	Children bool   // the kernel lists a task's children (CONFIG_PROC_CHILDREN)
+	Home     string // of the caller's passwd entry
+	Cwd      string
+	Environ  []string
+
+	OwnUID  int    // a uid that was claimed for this run; 0 is none
+	Scratch string // the name for a private TMPDIR
+
+	Ignored uint64               // signals that the caller ignores; bit n-1 is signal n
+	Mask    uint64               // signals that the caller blocks
+	Rlimits map[string][2]uint64 // soft and hard; of RLIMIT_NOFILE before Go raised it
+
+	// What steps that failed have taught; see ways.
+	NoClone3 bool
+	NoMemfd  bool
+	NoSysfs  bool
+	NoIDMap  map[string]bool // folders whose file system can't be id-mapped
+
+	Files map[string]FileInfo // what Look has seen
+	live  bool                // Look may ask the kernel
+}
+
+// FileInfo is what a path named when it was looked at.
+type FileInfo struct {
+	Err      error  // why it could not be looked at
+	Link     string // where its last component points to, if that is a symbolic link
+	Real     string // the path with all links resolved; the rest is about it
+	Mode     uint32 // st_mode
+	UID, GID uint32
+	Dev, Ino uint64
+	Rdev     uint64   // of a device
+	Entries  []string // of "/" alone
+}
+
+func (f FileInfo) isDir() bool { return f.Mode&unix.S_IFMT == unix.S_IFDIR }
+func (f FileInfo) isDevice() bool {
+	t := f.Mode & unix.S_IFMT
+	return t == unix.S_IFCHR || t == unix.S_IFBLK
+}
+
+// Look returns what path names on the host. Each path is resolved once: what is done later is done to that file, and
+// jail-init compares device and inode.
+func (h *Host) Look(path string) FileInfo {
+	f, seen := h.Files[path]
+	if seen || !h.live {
+		if !seen {
+			f.Err = &os.PathError{Op: "lstat", Path: path, Err: unix.ENOENT}
+		}
+		return f
+	}
+	f = look(path)
+	h.Files[path] = f
+	return f
+}
+
+func look(path string) (f FileInfo) {
+	var st unix.Stat_t
+	if f.Err = unix.Lstat(path, &st); f.Err != nil {
+		f.Err = &os.PathError{Op: "lstat", Path: path, Err: f.Err}
+		return f
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		f.Link, _ = os.Readlink(path)
+	}
+	if f.Real, f.Err = filepath.EvalSymlinks(path); f.Err != nil {
+		return f
+	}
+	if f.Real != path {
+		if f.Err = unix.Lstat(f.Real, &st); f.Err != nil {
+			f.Err = &os.PathError{Op: "lstat", Path: f.Real, Err: f.Err}
+			return f
+		}
+	}
+	f.Mode, f.UID, f.GID, f.Dev, f.Ino = uint32(st.Mode), st.Uid, st.Gid, uint64(st.Dev), st.Ino
+	f.Rdev = uint64(st.Rdev)
+	if f.Real == "/" {
+		entries, _ := os.ReadDir("/")
+		for _, e := range entries {
+			f.Entries = append(f.Entries, e.Name())
+		}
+	}
+	return f
+}
+
+func (h *Host) capable(c uint) bool { return h.Caps>>c&1 == 1 }
+
+// privileged says whether namespaces and other uids are to be had without a user namespace.
+func (h *Host) privileged() bool {
+	return h.capable(unix.CAP_SYS_ADMIN) && h.capable(unix.CAP_SETUID) && h.capable(unix.CAP_SETGID) &&
+		h.capable(unix.CAP_SETPCAP) && h.capable(unix.CAP_KILL)
+}
+
+// goNOFILE is the soft limit as Go's start left it: see nofile.
+var goNOFILE = func() (l syscall.Rlimit) {
+	_ = syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l)
+	return l
+}()
+
+// nofile is the caller's RLIMIT_NOFILE: from before Go raised it, unless the program has set it since.
+func nofile() [2]uint64 {
+	var l syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) == nil && l != goNOFILE {
+		return [2]uint64{l.Cur, l.Max}
+	}
+	return [2]uint64{uint64(C.jail_origin.nofile_soft), uint64(C.jail_origin.nofile_hard)}
+}
+
+// probe gathers the facts that cost a call or two. What the Spec does not need is left out.
+func probe(s *Spec) (*Host, error) {
+	h := &Host{
+		UID: os.Geteuid(), GID: os.Getegid(), Environ: os.Environ(),
+		Ignored: uint64(C.jail_origin.ignored), Mask: uint64(C.jail_origin.mask),
+		Rlimits: map[string][2]uint64{"RLIMIT_NOFILE": nofile()},
+		NoIDMap: map[string]bool{}, Files: map[string]FileInfo{}, live: true,
+	}
+	var err error
+	if h.Kernel, err = kernelVersion(); err != nil {
+		return nil, err
+	}
+	if h.Groups, err = os.Getgroups(); err != nil {
+		return nil, os.NewSyscallError("getgroups", err)
+	}
+	if h.Cwd, err = os.Getwd(); err != nil && s.Process.Cwd == "" {
+		return nil, err
+	}
+	if h.Caps, err = effectiveCaps(); err != nil {
+		return nil, err
+	}
+	for c := uint(0); c < 64; c++ {
+		if len(s.CapAdd) == 0 && len(s.CapDrop) == 0 {
+			break
+		}
+		set, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0)
+		if err != nil {
+			break
+		}
+		h.Bounding |= uint64(set) << c
+	}
+	h.Landlock = landlockABI()
+	h.Children = unix.Access("/proc/thread-self/children", unix.R_OK) == nil
+	if s.has(Home) || s.has(Workdir) {
+		if u, err := user.LookupId(strconv.Itoa(h.UID)); err == nil {
+			h.Home = u.HomeDir
+		}
+	}
+	if s.has(Scratch) {
+		h.Scratch = filepath.Join(os.TempDir(), scratchPrefix+strconv.Itoa(h.UID)+"-"+strings.ToLower(rand.Text()[:12]))
+	}
+	for _, l := range s.Process.Rlimits {
+		if _, ok := h.Rlimits[l.Type]; ok {
+			continue
+		}
+		var v unix.Rlimit
+		if err := unix.Getrlimit(rlimitNumbers[l.Type], &v); err == nil {
+			h.Rlimits[l.Type] = [2]uint64{v.Cur, v.Max}
+		}
+	}
+	return h, nil
+}
+
+func (s *Spec) has(k RuleKind) bool {
+	for _, r := range s.View {
+		if r.Kind == k {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Spec) hasNamespace(t specs.LinuxNamespaceType) bool {
+	for _, ns := range s.Linux.Namespaces {
+		if ns.Type == t {
+			return true
+		}
+	}
+	return false
+}
+
+func kernelVersion() (v [2]int, err error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return v, os.NewSyscallError("uname", err)
+	}
+	release := strings.SplitN(unix.ByteSliceToString(u.Release[:]), ".", 3)
+	for i := 0; i < len(release) && i < 2; i++ {
+		v[i], _ = strconv.Atoi(strings.TrimRightFunc(release[i], func(r rune) bool { return r < '0' || r > '9' }))
+	}
+	return v, nil
+}
+
+func effectiveCaps() (uint64, error) {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return 0, os.NewSyscallError("capget", err)
+	}
+	return uint64(data[0].Effective) | uint64(data[1].Effective)<<32, nil
+}
+
+func landlockABI() int {
+	v, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return 0
+	}
+	return int(v)
+}
+
+// rlimitNumbers maps OCI's names to the kernel's numbers, which amd64 and arm64 share.
+var rlimitNumbers = map[string]int{
+	"RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_DATA": unix.RLIMIT_DATA,
+	"RLIMIT_STACK": unix.RLIMIT_STACK, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_RSS": unix.RLIMIT_RSS,
+	"RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK,
+	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING,
+	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO,
+	"RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
+}

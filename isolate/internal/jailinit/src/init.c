@@ -1,0 +1,738 @@
+/* jail-init: the only code that runs between the launcher's clone and the payload's exec. It builds the walls
+ * that the Plan lists and then stays, as PID 1 or as a sub-reaper, until the jail is empty.
+ *
+ * Rules of this file:
+ *   - raw system calls only, no libc, no allocation, no data and no constant outside the section: the section
+ * is copied into a memfd and runs there alone (string literals, switch tables and memset calls leave it);
+ *   - every return value is looked at; a failed step is reported with its number and ends the jail: the
+ * kernel takes the namespaces apart;
+ *   - it decides nothing. What is done, in which order and with which strings, comes from the Plan. The only
+ *     thing parsed is the kernel's list of our own children;
+ *   - all signals are blocked from before our exec; the payload gets its mask just before its own;
+ *   - no hostile instruction runs before PR_SET_DUMPABLE is 0 and no fd of ours can reach the payload. */
+#include "plan.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/close_range.h>
+#include <linux/fs.h>
+#include <linux/if.h>
+#include <linux/landlock.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <linux/securebits.h>
+#include <linux/sockios.h>
+#include <linux/stat.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+/* MNT_DETACH: <sys/mount.h> and <linux/mount.h> can't be had together on Debian 12 */
+enum { MOUNT_DETACH = 2 };
+
+typedef const char *str;
+
+/* fds that jail-init keeps; the numbers are fixed when it starts */
+struct state {
+	const struct plan *plan;
+	int control, launcher; /* socketpair and pidfd */
+	int slot[MAX_KEPT];    /* fds that steps name: --file sources, id maps, claims */
+	int children;	       /* our /proc/thread-self/children, or -1 */
+	int ruleset;	       /* Landlock, or -1 */
+	int umask;
+	long err; /* of the payload's side, which shares this memory until its exec */
+	int at, candidate;
+};
+
+INLINE void zero(void *p, size_t n) {
+	/* volatile: gcc would make it a call of memset */
+	for (volatile char *q = p; n--;)
+		*q++ = 0;
+}
+
+static void report(struct state *s, int kind, int step, long err, int status, const struct rusage *u) {
+	struct record r;
+	zero(&r, sizeof r);
+	r.kind = kind;
+	r.step = step;
+	r.err = err;
+	r.status = status;
+	if (u) {
+		r.user_us = u->ru_utime.tv_sec * 1000000L + u->ru_utime.tv_usec;
+		r.system_us = u->ru_stime.tv_sec * 1000000L + u->ru_stime.tv_usec;
+		r.max_rss_kb = u->ru_maxrss;
+	}
+	/* EPIPE when the launcher has let go of us is no failure: the jail goes on. */
+	while (S(SYS_sendto, s->control, &r, sizeof r, MSG_NOSIGNAL, 0, 0) == -EINTR)
+		;
+}
+
+/* ---- steps of the init side ---- */
+
+static long write_file(at path, at text) {
+	long n = 0, f = S(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CLOEXEC);
+	if (f < 0)
+		return f;
+	while (((str)text)[n])
+		n++;
+	long r = S(SYS_write, f, text, n);
+	S(SYS_close, f);
+	return r < 0 ? r : r == n ? 0 : -EIO;
+}
+
+static long lo_up(const struct step *o) {
+	struct ifreq q;
+	long s = S(SYS_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (s < 0)
+		return s;
+	zero(&q, sizeof q);
+	for (int i = 0; i < IFNAMSIZ - 1 && ((str)o->s1)[i]; i++)
+		((volatile char *)q.ifr_name)[i] = ((str)o->s1)[i];
+	q.ifr_flags = IFF_UP;
+	long r = S(SYS_ioctl, s, SIOCSIFFLAGS, &q);
+	S(SYS_close, s);
+	return r;
+}
+
+/* The new root is mounted over the old one: / is always there to mount on. Absolute paths go on naming the
+ * old root, since a path's walk does not cross a mount on its own start; relative ones name the new root. */
+static long new_root(const struct step *o) {
+	char none = 0;
+	long fs = S(SYS_fsopen, o->s1, FSOPEN_CLOEXEC), m = -1, r;
+	if (fs < 0)
+		return fs;
+	for (const at *p = (const at *)o->s3; p[0]; p += 2)
+		if ((r = S(SYS_fsconfig, fs, FSCONFIG_SET_STRING, p[0], p[1], 0)) < 0)
+			goto out;
+	if ((r = S(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, 0, 0, 0)) < 0)
+		goto out;
+	if ((r = m = S(SYS_fsmount, fs, FSMOUNT_CLOEXEC, o->a)) < 0)
+		goto out;
+	if ((r = S(SYS_move_mount, m, &none, AT_FDCWD, o->s2, MOVE_MOUNT_F_EMPTY_PATH)) < 0)
+		goto out;
+	r = S(SYS_fchdir, m);
+out:
+	S(SYS_close, fs);
+	if (m >= 0)
+		S(SYS_close, m);
+	return r;
+}
+
+/* pivot_root(".", "."): the old root lands on top of the new one and is taken off; no folder is needed for
+ * it. */
+static long pivot(const struct step *o) {
+	long r;
+	if ((r = S(SYS_pivot_root, o->s1, o->s1)) < 0 || (r = S(SYS_umount2, o->s1, MOUNT_DETACH)) < 0)
+		return r;
+	return S(SYS_chdir, o->s2);
+}
+
+/* The file that a path names must still be the one that the Plan was made for. */
+static long same_file(int fd, uint64_t dev, uint64_t ino) {
+	struct statx x;
+	char none = 0;
+	long r;
+	if (!ino)
+		return 0;
+	if ((r = S(SYS_statx, fd, &none, AT_EMPTY_PATH, STATX_INO, &x)) < 0)
+		return r;
+	uint64_t d = (x.stx_dev_major & 0xfffUL) << 8 | (x.stx_dev_minor & 0xffUL) |
+		     (x.stx_dev_minor & ~0xffUL) << 12 | (uint64_t)(x.stx_dev_major & ~0xfffU) << 32;
+	return d == dev && x.stx_ino == ino ? 0 : -ESTALE;
+}
+
+static long bind_path(struct state *s, const struct step *o) {
+	char none = 0;
+	long r,
+	    to = AT_FDCWD,
+	    tree = S(SYS_open_tree, AT_FDCWD, o->s1,
+		     OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (o->flags & STEP_RECURSIVE ? AT_RECURSIVE : 0));
+	if (tree < 0)
+		return tree;
+	if ((r = same_file(tree, o->b, o->c)) < 0)
+		goto out;
+	if (o->a || o->d) {
+		struct mount_attr m;
+		zero(&m, sizeof m);
+		m.attr_set = o->a;
+		if (o->d) {
+			m.attr_set |= MOUNT_ATTR_IDMAP;
+			m.userns_fd = s->slot[o->d];
+		}
+		r = S(SYS_mount_setattr, tree, &none,
+		      AT_EMPTY_PATH | (o->flags & STEP_RECURSIVE ? AT_RECURSIVE : 0), &m, sizeof m);
+		if (r < 0)
+			goto out;
+	}
+	if (o->flags & STEP_IN_ROOT) {
+		struct open_how how;
+		zero(&how, sizeof how);
+		how.flags = O_PATH | O_CLOEXEC;
+		how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+		if ((r = to = S(SYS_openat2, AT_FDCWD, o->s2, &how, sizeof how)) < 0)
+			goto out;
+		r = S(SYS_move_mount, tree, &none, to, &none,
+		      MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+		S(SYS_close, to);
+	} else {
+		r = S(SYS_move_mount, tree, &none, AT_FDCWD, o->s2, MOVE_MOUNT_F_EMPTY_PATH);
+	}
+out:
+	S(SYS_close, tree);
+	return r;
+}
+
+struct id_map {
+	const struct step *step;
+	long r;
+};
+
+/* The child of OP_IDMAP. It takes the payload's ids, makes a user namespace and maps its own id to the one
+ * that owns the files: the single line that user_namespaces(7) lets a process without capabilities write, so
+ * that no process has to wait for another. It shares our memory and our fd table: the namespace's fd stays
+ * open there. */
+static void make_id_map(void *arg) {
+	struct id_map *m = arg;
+	const struct step *o = m->step;
+	if ((m->r = S(SYS_setgroups, 0, 0)) < 0 || (m->r = S(SYS_setresgid, o->c, o->c, o->c)) < 0 ||
+	    (m->r = S(SYS_setresuid, o->b, o->b, o->b)) < 0)
+		goto out;
+	/* A change of uid makes the memory, which is also jail-init's, non-dumpable, and /proc/self belongs
+	 * to root then. Nothing hostile runs yet; jail-init makes itself non-dumpable before anything does.
+	 */
+	if ((m->r = S(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0)) < 0 ||
+	    (m->r = S(SYS_unshare, CLONE_NEWUSER)) < 0)
+		goto out;
+	for (const at *p = (const at *)o->s1; p[0]; p += 2)
+		if ((m->r = write_file(p[0], p[1])) < 0)
+			goto out;
+	m->r = S(SYS_openat, AT_FDCWD, o->s2, O_RDONLY | O_CLOEXEC);
+out:
+	S(SYS_exit, 0);
+	__builtin_unreachable();
+}
+
+static long id_map(struct state *s, const struct step *o) {
+	struct id_map m;
+	char stack[4096] __attribute__((aligned(16)));
+	m.step = o;
+	m.r = -EAGAIN;
+	long pid = sys_spawn(SYS_clone, CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD,
+			     (long)(stack + sizeof stack), 0, 0, 0, make_id_map, &m);
+	if (pid < 0)
+		return pid;
+	while (S(SYS_wait4, pid, 0, 0, 0) == -EINTR)
+		;
+	if (m.r >= 0)
+		s->slot[o->a] = m.r;
+	return m.r;
+}
+
+static long make_file(struct state *s, const struct step *o) {
+	char buf[4096];
+	long f = S(SYS_openat, AT_FDCWD, o->s1, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, o->a),
+	     r = 0;
+	if (f < 0)
+		return f;
+	if (o->d)
+		while ((r = S(SYS_read, s->slot[o->d], buf, sizeof buf)) != 0) {
+			if (r == -EINTR)
+				continue;
+			if (r < 0)
+				break;
+			long n = r;
+			for (long done = 0; done < n; done += r)
+				if ((r = S(SYS_write, f, buf + done, n - done)) < 0)
+					goto out;
+		}
+out:
+	if (r >= 0 && o->b != ~0UL)
+		r = S(SYS_fchown, f, o->b, o->c);
+	S(SYS_close, f);
+	return r;
+}
+
+static long make_dir(const struct step *o) {
+	long r = S(SYS_mkdirat, AT_FDCWD, o->s1, o->a);
+	if (r == -EEXIST && o->flags & STEP_EXIST_OK)
+		return 0;
+	if (r < 0 || o->b == ~0UL)
+		return r;
+	return S(SYS_fchownat, AT_FDCWD, o->s1, o->b, o->c, AT_SYMLINK_NOFOLLOW);
+}
+
+static long set_attr(const struct step *o) {
+	struct mount_attr m;
+	zero(&m, sizeof m);
+	m.attr_set = o->a;
+	m.propagation = o->b;
+	return S(SYS_mount_setattr, AT_FDCWD, o->s1, o->flags & STEP_RECURSIVE ? AT_RECURSIVE : 0, &m,
+		 sizeof m);
+}
+
+static long make_ruleset(struct state *s, const struct step *o) {
+	/* The size goes with the ABI: a kernel takes a longer struct only if what it does not know is zero.
+	 */
+	uint64_t attr[3];
+	attr[0] = o->a;
+	attr[1] = o->b;
+	attr[2] = o->c;
+	long r = S(SYS_landlock_create_ruleset, attr, o->d, 0);
+	if (r >= 0)
+		s->ruleset = r;
+	return r;
+}
+
+static long allow_path(struct state *s, const struct step *o) {
+	struct landlock_path_beneath_attr p;
+	long f = S(SYS_openat, AT_FDCWD, o->s1, O_PATH | O_CLOEXEC), r;
+	if (f < 0)
+		return f;
+	p.allowed_access = o->a;
+	p.parent_fd = f;
+	if ((r = same_file(f, o->b, o->c)) == 0)
+		r = S(SYS_landlock_add_rule, s->ruleset, LANDLOCK_RULE_PATH_BENEATH, &p, 0);
+	S(SYS_close, f);
+	return r;
+}
+
+/* Waits for a word of the launcher; a launcher that is gone closes the socket. */
+static long next_order(struct state *s, struct order *o, int flags) {
+	long r;
+	while ((r = S(SYS_recvfrom, s->control, o, sizeof *o, flags, 0, 0)) == -EINTR)
+		;
+	return r == sizeof *o ? 0 : r < 0 ? r : -EPIPE;
+}
+
+static long barrier(struct state *s, const struct step *o) {
+	struct order go;
+	report(s, RECORD_BARRIER, o->index, 0, 0, 0);
+	long r = next_order(s, &go, 0);
+	return r < 0 ? r : go.kind == ORDER_GO ? 0 : -ECANCELED;
+}
+
+/* ---- steps of the payload's side ---- */
+
+static long set_caps(uint64_t permitted, uint64_t inheritable) {
+	struct __user_cap_header_struct h;
+	struct __user_cap_data_struct d[2];
+	h.version = _LINUX_CAPABILITY_VERSION_3;
+	h.pid = 0;
+	d[0].effective = d[0].permitted = permitted;
+	d[1].effective = d[1].permitted = permitted >> 32;
+	d[0].inheritable = inheritable;
+	d[1].inheritable = inheritable >> 32;
+	return S(SYS_capset, &h, d);
+}
+
+static long drop_bounding(uint64_t keep) {
+	for (unsigned c = 0; c < 64; c++) {
+		if (keep >> c & 1)
+			continue;
+		long r = S(SYS_prctl, PR_CAPBSET_DROP, c, 0, 0, 0);
+		if (r == -EINVAL) /* the first number that this kernel does not know */
+			return 0;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static long take_caps(const struct step *o) {
+	long r = S(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	if (r < 0 || (r = set_caps(o->a, o->b)) < 0)
+		return r;
+	for (unsigned c = 0; c < 64; c++)
+		if (o->b >> c & 1)
+			if ((r = S(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, c, 0, 0)) < 0)
+				return r;
+	return 0;
+}
+
+static long take_uid(const struct step *o) {
+	long r = S(SYS_prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0);
+	return r < 0 ? r : S(SYS_setresuid, o->a, o->a, o->a);
+}
+
+/* poll(2) does not exist on arm64 */
+static long wait_for(struct pollfd *f, int n, int at_once) {
+	struct timespec none;
+	none.tv_sec = none.tv_nsec = 0;
+	return S(SYS_ppoll, f, n, at_once ? &none : 0, 0, 0);
+}
+
+static long launcher_alive(struct state *s) {
+	struct pollfd f;
+	f.fd = s->launcher;
+	f.events = POLLIN;
+	f.revents = 0;
+	long r = wait_for(&f, 1, 1);
+	return r < 0 ? r : f.revents ? -ESRCH : 0;
+}
+
+static long set_signals(uint64_t ignored) {
+	struct {
+		uint64_t handler, flags, restorer, mask;
+	} act;
+	zero(&act, sizeof act);
+	for (int sig = 1; sig <= 64; sig++) {
+		if (sig == SIGKILL || sig == SIGSTOP)
+			continue;
+		act.handler = ignored >> (sig - 1) & 1; /* SIG_IGN is 1, SIG_DFL 0 */
+		long r = S(SYS_rt_sigaction, sig, &act, 0, 8);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static long load_filter(const struct step *o) {
+	struct {
+		unsigned short n;
+		at insns;
+	} f;
+	f.n = o->a;
+	f.insns = o->s1;
+	return S(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &f);
+}
+
+/* As execvp(3): a name that is not there, or may not be run, makes way for the next; EACCES is told if no
+ * other was better. */
+static long exec(struct state *s, const struct step *o) {
+	long r = -ENOENT;
+	uint64_t mask = o->a;
+	int n = 0;
+	S(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, 8);
+	for (const at *p = (const at *)o->s1; *p; p++, n++) {
+		long e = S(SYS_execve, *p, o->s2, o->s3);
+		if (r == -ENOENT || e != -ENOENT) {
+			r = e;
+			s->candidate = n;
+		}
+		if (e != -ENOENT && e != -ENOTDIR && e != -EACCES)
+			break;
+	}
+	return r;
+}
+
+static long run_step(struct state *s, const struct step *o) {
+	if (s->plan->fail_step && o->index + 1 == s->plan->fail_step)
+		return -(long)s->plan->fail_errno;
+	switch (o->op) {
+	case OP_WRITE:
+		return write_file(o->s1, o->s2);
+	case OP_SUBREAPER:
+		return S(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	case OP_CHILDREN:
+		return s->children = S(SYS_openat, AT_FDCWD, o->s1, O_RDONLY | O_CLOEXEC);
+	case OP_LO_UP:
+		return lo_up(o);
+	case OP_HOSTNAME:
+		return S(SYS_sethostname, o->s1, o->a);
+	case OP_ROOT:
+		return new_root(o);
+	case OP_PIVOT:
+		return pivot(o);
+	case OP_MOUNT:
+		return S(SYS_mount, o->s1, o->s2, o->s3, o->a, o->s4);
+	case OP_SETATTR:
+		return set_attr(o);
+	case OP_BIND:
+		return bind_path(s, o);
+	case OP_IDMAP:
+		return id_map(s, o);
+	case OP_MKDIR:
+		return make_dir(o);
+	case OP_SYMLINK:
+		return S(SYS_symlinkat, o->s2, AT_FDCWD, o->s1);
+	case OP_MKNOD:
+		return S(SYS_mknodat, AT_FDCWD, o->s1, o->a, o->b);
+	case OP_FILE:
+		return make_file(s, o);
+	case OP_UNLINK:
+		return S(SYS_unlinkat, AT_FDCWD, o->s1, o->a);
+	case OP_CHDIR:
+		return S(SYS_chdir, o->s1);
+	case OP_RULESET:
+		return make_ruleset(s, o);
+	case OP_ALLOW:
+		return allow_path(s, o);
+	case OP_BARRIER:
+		return barrier(s, o);
+	case OP_SETSID:
+		return S(SYS_setsid);
+	case OP_RLIMIT: {
+		uint64_t limit[2];
+		limit[0] = o->b;
+		limit[1] = o->c;
+		return S(SYS_prlimit64, 0, o->a, limit, 0);
+	}
+	case OP_BOUNDING:
+		return drop_bounding(o->a);
+	case OP_GROUPS:
+		return S(SYS_setgroups, o->a, o->s1);
+	case OP_GID:
+		return S(SYS_setresgid, o->a, o->a, o->a);
+	case OP_UID:
+		return take_uid(o);
+	case OP_CAPS:
+		return take_caps(o);
+	case OP_NNP:
+		return S(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	case OP_RESTRICT:
+		return S(SYS_landlock_restrict_self, s->ruleset, 0);
+	case OP_PDEATHSIG:
+		return S(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	case OP_ALIVE:
+		return launcher_alive(s);
+	case OP_SIGNALS:
+		return set_signals(o->a);
+	case OP_FILTER:
+		return load_filter(o);
+	case OP_TRY:
+		return 0;
+	case OP_EXEC:
+		return exec(s, o);
+	default:
+		return -ENOSYS;
+	}
+}
+
+static long run_steps(struct state *s, at steps, int n) {
+	const struct step *o = (const struct step *)steps;
+	for (int i = 0; i < n; i++) {
+		s->at = o[i].index;
+		long r = run_step(s, o + i);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Runs in jail-init's memory until its exec, on a stack and an fd table of its own. */
+static void run_payload(void *arg) {
+	struct state *s = arg;
+	/* The umask is the caller's; jail-init's own is 0. */
+	S(SYS_umask, s->umask);
+	/* Ours are all above the payload's: none survives its exec. */
+	s->err = S(SYS_close_range, s->plan->npass, ~0U, CLOSE_RANGE_CLOEXEC);
+	if (s->err == 0)
+		s->err = run_steps(s, s->plan->payload, s->plan->npayload);
+	S(SYS_exit_group, 125);
+	__builtin_unreachable();
+}
+
+/* ---- what jail-init does while the payload runs ---- */
+
+static void send_signal(int pid, const struct order *o) {
+	if (o->queued) {
+		struct {
+			int32_t signo, err, code, pad, pid, uid;
+			int64_t value;
+			char rest[128 - 32];
+		} info;
+		zero(&info, sizeof info);
+		info.signo = o->signo;
+		info.code = -1; /* SI_QUEUE */
+		info.value = o->value;
+		S(SYS_rt_sigqueueinfo, pid, o->signo, &info);
+	} else {
+		S(SYS_kill, o->group ? -pid : pid, o->signo);
+	}
+}
+
+/* Kills and reaps until nobody is left. As a sub-reaper we inherit every orphan, so what the payload left
+ * behind is our child or becomes it when its parent dies. Without the list (no CONFIG_PROC_CHILDREN) only the
+ * payload's session can be named. The status of `payload` is kept if it has not been reaped yet. */
+static void kill_tree(struct state *s, int payload, int *status) {
+	char list[4096];
+	for (;;) {
+		long n = s->children < 0 ? 0 : S(SYS_pread64, s->children, list, sizeof list, 0);
+		if (s->children < 0)
+			S(SYS_kill, -payload, SIGKILL);
+		int pid = 0;
+		for (long i = 0; i < n; i++)
+			if (list[i] == ' ') { /* a number that the buffer cut off waits for the next round */
+				S(SYS_kill, pid, SIGKILL);
+				pid = 0;
+			} else {
+				pid = pid * 10 + list[i] - '0';
+			}
+		int st;
+		long p = S(SYS_wait4, -1, &st, s->children < 0 ? WNOHANG : 0, 0);
+		for (; p > 0; p = S(SYS_wait4, -1, &st, WNOHANG, 0))
+			if (p == payload && status)
+				*status = st;
+		if (p == -ECHILD || (p == 0 && s->children < 0))
+			return;
+	}
+}
+
+static void stay(struct state *s, int payload, uint32_t flags) {
+	struct pollfd f[3];
+	struct rusage u;
+	struct signalfd_siginfo g;
+	struct order o;
+	uint64_t all = ~0UL;
+	int st, status = 0, ended = 0;
+	long r;
+	/* blocked by the launcher; SIGCHLD is waited for here */
+	long sfd = S(SYS_signalfd4, -1, &all, 8, SFD_CLOEXEC | SFD_NONBLOCK);
+	zero(f, sizeof f);
+	f[0].fd = sfd;
+	f[1].fd = s->launcher;
+	f[2].fd = s->control;
+	f[0].events = f[1].events = f[2].events = POLLIN;
+	while (!ended) {
+		while ((r = S(SYS_wait4, -1, &st, WNOHANG, 0)) > 0)
+			if (r == payload) {
+				status = st;
+				ended = 1;
+			}
+		if (ended)
+			break;
+		if (wait_for(f, 3, 0) < 0)
+			continue;
+		if (f[1].revents) {
+			/* The launcher is gone, and so is the jail: nobody is there to be told. */
+			if (!(flags & PLAN_PIDNS))
+				kill_tree(s, payload, 0);
+			S(SYS_exit_group, 0);
+		}
+		while (f[0].revents && S(SYS_read, sfd, &g, sizeof g) == sizeof g) {
+			if (g.ssi_signo == SIGCHLD)
+				continue;
+			o.kind = ORDER_SIGNAL;
+			o.signo = g.ssi_signo;
+			o.group = 0;
+			o.queued = g.ssi_code == -1;
+			o.value = g.ssi_ptr;
+			send_signal(payload, &o);
+		}
+		if (f[2].revents) {
+			r = next_order(s, &o, MSG_DONTWAIT);
+			if (r == -EPIPE || r == -ECONNRESET)
+				f[2].fd = -1; /* let go of, but alive: see f[1] */
+			else if (r == 0 && o.kind == ORDER_SIGNAL)
+				send_signal(payload, &o);
+			else if (r == 0 && o.kind == ORDER_KILL) {
+				if (flags & PLAN_PIDNS)
+					S(SYS_kill, -1, SIGKILL);
+				else
+					kill_tree(s, payload, &status), ended = 1;
+			}
+		}
+	}
+	if (!(flags & PLAN_PIDNS))
+		kill_tree(s, payload, 0);
+	zero(&u, sizeof u);
+	S(SYS_getrusage, RUSAGE_CHILDREN, &u);
+	report(s, RECORD_ENDED, 0, 0, status, &u);
+	S(SYS_exit_group, 0);
+}
+
+/* ---- start ---- */
+
+static void fail(struct state *s, int step, long err) {
+	report(s, RECORD_FAILED, step, -err, s->candidate, 0);
+	/* Below a pid namespace nothing of ours is left: the payload's side has ended with its failure. */
+	S(SYS_exit_group, 125);
+}
+
+__attribute__((used)) static void jail_main(const str *stack) {
+	struct state s;
+	str arg = (str)stack[2]; /* argc, argv[0], argv[1] */
+	char payload_stack[8192] __attribute__((aligned(16)));
+	struct stat_size {
+		uint64_t words[32];
+	} st;
+	uint32_t flags, npass;
+	int n = 0;
+	long r;
+	S(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	/* [0] the Plan, [1] the socket, [2] the launcher; the rest are slots that steps name */
+	for (; n < MAX_KEPT; n++)
+		s.slot[n] = -1;
+	for (n = 0; n < MAX_KEPT && arg[0]; n++, arg += 4) {
+		s.slot[n] = (arg[0] - 'A') << 12 | (arg[1] - 'A') << 8 | (arg[2] - 'A') << 4 | (arg[3] - 'A');
+		S(SYS_fcntl, s.slot[n], F_SETFD, FD_CLOEXEC);
+	}
+	s.control = s.slot[1];
+	s.launcher = s.slot[2];
+	s.children = s.ruleset = -1;
+	s.err = s.at = s.candidate = 0;
+	s.umask = S(SYS_umask, 0);
+	r = set_signals(0); /* an ignored SIGCHLD would reap the payload behind our back */
+	if (r < 0)
+		fail(&s, 0, r);
+	if ((r = S(SYS_fstat, s.slot[0], &st)) < 0)
+		fail(&s, 0, r);
+	r = S(SYS_mmap, PLAN_AT, st.words[6], PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED_NOREPLACE,
+	      s.slot[0], 0);
+	if (r < 0)
+		fail(&s, 0, r);
+	S(SYS_close, s.slot[0]);
+	s.plan = (const struct plan *)PLAN_AT;
+	flags = s.plan->flags;
+	npass = s.plan->npass;
+
+	if ((r = run_steps(&s, s.plan->init, s.plan->ninit)) < 0)
+		fail(&s, s.at, r);
+	/* Before anything hostile exists; not earlier: /proc/self would be root's and an ordinary user could
+	 * not write its id maps. */
+	if ((r = S(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0)) < 0)
+		fail(&s, s.at, r);
+	long pid = sys_spawn(SYS_clone, CLONE_VM | CLONE_VFORK | SIGCHLD,
+			     (long)(payload_stack + sizeof payload_stack), 0, 0, 0, run_payload, &s);
+	if (pid < 0)
+		fail(&s, s.at, pid);
+	if (s.err < 0)
+		fail(&s, s.at, s.err);
+	const struct step *last = (const struct step *)s.plan->payload + s.plan->npayload - 1;
+	if (s.at != (int)last->index) /* killed on the way, by whoever could */
+		fail(&s, s.at, -ECANCELED);
+	if (last->op == OP_TRY) {
+		report(&s, RECORD_TRIED, s.at, 0, 0, 0);
+		S(SYS_exit_group, 0);
+	}
+	/* Set before the exec, where it protects; after it, the launching thread may end and the jail go on
+	 * (golang/go 27505). From here the pidfd tells of the launcher's death. */
+	S(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0);
+	S(SYS_munmap, PLAN_AT, st.words[6]);
+	if ((r = set_caps(flags & PLAN_KEEP_KILL ? 1UL << CAP_KILL : 0, 0)) < 0 ||
+	    (npass && (r = S(SYS_close_range, 0, npass - 1, 0)) < 0)) {
+		S(SYS_kill, pid, SIGKILL);
+		fail(&s, s.at, r);
+	}
+	report(&s, RECORD_STARTED, 0, 0, pid, 0);
+	stay(&s, pid, flags);
+}
+
+#if defined(__x86_64__)
+__asm__(".globl jail_init_entry\n.hidden jail_init_entry\n"
+	"jail_init_entry:\n\t"
+	"xor %ebp, %ebp\n\t"
+	"mov %rsp, %rdi\n\t"
+	"and $-16, %rsp\n\t"
+	"call jail_main\n\t"
+	"hlt\n");
+#else
+__asm__(".globl jail_init_entry\n.hidden jail_init_entry\n"
+	"jail_init_entry:\n\t"
+	"mov x29, xzr\n\t"
+	"mov x30, xzr\n\t"
+	"mov x0, sp\n\t"
+	"bl jail_main\n\t"
+	"brk 1\n");
+#endif

@@ -1,0 +1,187 @@
+package isolate
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Level is how much isolation is asked for. Each level includes the one before.
+type Level int
+
+// The levels. What each adds and needs is in the package documentation.
+const (
+	Basic Level = iota + 1
+	User
+	Namespaced
+)
+
+var levelNames = []string{Basic: "basic", User: "user", Namespaced: "namespaced"}
+
+// Levels lists all levels, the weakest first.
+func Levels() []Level { return []Level{Basic, User, Namespaced} }
+
+// String is the name of the level as the flag --level takes it.
+func (l Level) String() string {
+	if l < Basic || int(l) >= len(levelNames) {
+		return "none"
+	}
+	return levelNames[l]
+}
+
+// ParseLevel reads a level's name.
+func ParseLevel(name string) (Level, error) {
+	if i := slices.Index(levelNames, name); i > 0 {
+		return Level(i), nil
+	}
+	return 0, &SpecError{Field: "level", Value: name, Problem: "is not a level; the levels are " + strings.Join(levelNames[1:], ", ")}
+}
+
+// MarshalText writes the level's name.
+func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText reads a level's name; "none" is no level.
+func (l *Level) UnmarshalText(b []byte) error {
+	if string(b) == "none" {
+		*l = 0
+		return nil
+	}
+	v, err := ParseLevel(string(b))
+	*l = v
+	return err
+}
+
+// A Guarantee is something that a level promises and a Plan has to give.
+type Guarantee string
+
+// The guarantees, from the level that is named first.
+const (
+	OwnSession       Guarantee = "own-session"        // basic: no terminal, session or process group is shared
+	ListedFDs        Guarantee = "listed-fds"         // basic: the payload holds only the fds that it was given
+	NoNewPrivileges  Guarantee = "no-new-privileges"  // basic: set-uid files and file capabilities give nothing
+	DiesWithLauncher Guarantee = "dies-with-launcher" // basic: of programs that do not attack their supervisor
+	FileView         Guarantee = "file-view"          // user: files outside the view can't be opened
+	OtherIdentity    Guarantee = "other-identity"     // user: as root another uid, without groups and capabilities
+	BaselineFilter   Guarantee = "system-call-filter" // user: the system calls that only attackers miss are refused
+	PrivateMounts    Guarantee = "private-mounts"     // namespaced: what is outside the view does not exist
+	PrivateProcesses Guarantee = "private-processes"  // namespaced: no process outside is seen, and none survives
+	PrivateIPC       Guarantee = "private-ipc"        // namespaced: System V IPC and POSIX queues
+	PrivateHostname  Guarantee = "private-hostname"   // namespaced
+	PrivateNetwork   Guarantee = "private-network"    // namespaced: a loopback device and nothing else
+	PrivateCgroups   Guarantee = "private-cgroups"    // namespaced: the host's cgroup paths are not seen
+)
+
+// promises of each level, without those of the levels before.
+var promises = [][]Guarantee{
+	Basic:      {OwnSession, ListedFDs, NoNewPrivileges, DiesWithLauncher},
+	User:       {FileView, OtherIdentity, BaselineFilter},
+	Namespaced: {PrivateMounts, PrivateProcesses, PrivateIPC, PrivateHostname, PrivateNetwork, PrivateCgroups},
+}
+
+// NewSpec is the Spec of a command at a level, as a front end starts from it.
+func NewSpec(level Level, name string, args ...string) *Spec {
+	s := &Spec{}
+	s.Process = &specs.Process{Args: append([]string{name}, args...), NoNewPrivileges: true}
+	s.SetLevel(level)
+	return s
+}
+
+// SetLevel makes level the Spec's: its promises, namespaces, identity, file view and filter. What was asked for beyond
+// a level (rules, capabilities, limits, the network) stays. It is the only place that knows what a level is; nothing
+// behind it looks at the name.
+func (s *Spec) SetLevel(level Level) {
+	s.Level = level
+	s.Promised = nil
+	for l := Basic; l <= level; l++ {
+		s.Promised = append(s.Promised, promises[l]...)
+	}
+	if s.HostNetwork || s.NoFilter {
+		s.Promised = slices.DeleteFunc(s.Promised, func(g Guarantee) bool {
+			return s.HostNetwork && g == PrivateNetwork || s.NoFilter && g == BaselineFilter
+		})
+	}
+	s.View = slices.DeleteFunc(s.View, func(r Rule) bool { return r.Default })
+	s.Filter = nil
+	s.Linux = &specs.Linux{}
+	s.KeepCapabilities = level == Basic
+	if level == Basic && (s.Identity == "" || s.Identity == IdentityOwn) {
+		s.Identity = IdentityCaller
+	}
+	if level >= User {
+		if s.Identity == "" || s.Identity == IdentityCaller && !s.CallerAsked {
+			s.Identity = IdentityOwn
+		}
+		if !s.NoFilter {
+			s.Filter = baseline()
+		}
+		s.View = append(s.View, defaultView(level)...)
+	}
+	if level >= Namespaced {
+		for _, ns := range []specs.LinuxNamespaceType{
+			specs.MountNamespace, specs.PIDNamespace, specs.IPCNamespace,
+			specs.UTSNamespace, specs.NetworkNamespace, specs.CgroupNamespace,
+		} {
+			if ns == specs.NetworkNamespace && s.HostNetwork {
+				continue
+			}
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: ns})
+		}
+		if s.Hostname == "" {
+			s.Hostname = "jail"
+		}
+	}
+}
+
+// shownFolders are readable and executable at every level from user up, where they exist.
+var shownFolders = []string{
+	"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix/store", "/gnu/store",
+	"/snap", "/var/lib/ca-certificates", "/run/current-system",
+}
+
+// hiddenFolders are empty, private and writable where the view is made of mounts.
+var hiddenFolders = []string{"/tmp", "/var/tmp", "/dev/shm", "/run"}
+
+// defaultView is the file view of a level before anything is asked for.
+func defaultView(level Level) []Rule {
+	var v []Rule
+	for _, dir := range shownFolders {
+		v = append(v, Rule{Kind: Show, Path: dir, Source: dir, Optional: true, Default: true})
+	}
+	v = append(v,
+		Rule{Kind: Workdir, Default: true},
+		Rule{Kind: Resolver, Optional: true, Default: true},
+		Rule{Kind: Proc, Path: "/proc", Default: true},
+		Rule{Kind: Sys, Path: "/sys", Default: true},
+		Rule{Kind: Dev, Path: "/dev", Default: true})
+	if level < Namespaced {
+		return append(v, Rule{Kind: Scratch, Default: true})
+	}
+	for _, dir := range hiddenFolders {
+		v = append(v, Rule{Kind: Tmpfs, Path: dir, Default: true})
+	}
+	return append(v, Rule{Kind: Home, Default: true})
+}
+
+// DefaultEnv picks from environ ("NAME=VALUE", …) what a jail gets when nothing else is asked for: PATH, HOME, USER,
+// LOGNAME, LANG, LC_*, TERM and TZ, and with the host's network the proxy and certificate variables.
+func DefaultEnv(environ []string, hostNetwork bool) []string {
+	var env []string
+	for _, kv := range environ {
+		name, _, ok := strings.Cut(kv, "=")
+		if ok && (slices.Contains(defaultEnv, name) || strings.HasPrefix(name, "LC_") ||
+			hostNetwork && slices.Contains(networkEnv, name)) {
+			env = append(env, kv)
+		}
+	}
+	return env
+}
+
+var (
+	defaultEnv = []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM", "TZ"}
+	networkEnv = []string{
+		"http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy",
+		"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY",
+		"SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO",
+	}
+)

@@ -1,0 +1,130 @@
+package isolate
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Side says who does a step.
+type Side string
+
+// The sides. Where they meet, jail-init waits at a barrier.
+const (
+	SideLauncher Side = "launcher" // the process that starts the jail
+	SideInit     Side = "init"     // jail-init
+	SidePayload  Side = "payload"  // the payload's process before its exec
+)
+
+// Plan is what will be done, as data: the clone's flags and then the steps in order.
+type Plan struct {
+	CloneFlags []string `json:"clone"`
+	Steps      []Step   `json:"steps"`
+	Notes      []string `json:"notes,omitempty"` // for the user: what of the request could not be shown, and what shows it
+
+	UID int `json:"uid"` // the payload's, as the host sees it
+	GID int `json:"gid"`
+
+	Given []Guarantee `json:"given"`
+
+	flags    uint64
+	keepKill bool
+	pidNS    bool
+	ambient  bool
+	noClone3 bool
+	noMemfd  bool
+	files    []int // the caller's fds of File rules; slots 3… of jail-init
+	mounts   []mounted
+	scratch  string
+}
+
+// mounted is one place of the jail's file tree: what is at Path comes from the host's Source, or from nowhere.
+type mounted struct {
+	path, source string
+	write        bool // for the payload
+	denied       bool
+}
+
+// Step is one step of a Plan. Which fields count depends on Op; src/plan.h of jail-init has the same list.
+type Step struct {
+	Side   Side     `json:"side"`
+	Op     string   `json:"op"`
+	Path   string   `json:"path,omitempty"`
+	Source string   `json:"source,omitempty"`
+	Type   string   `json:"type,omitempty"`
+	Data   string   `json:"data,omitempty"`
+	Flags  []string `json:"flags,omitempty"`
+	List   []string `json:"list,omitempty"`
+	Args   []string `json:"args,omitempty"`
+	Env    []string `json:"env,omitempty"`
+
+	wire wire
+}
+
+// wire is the numbers of a step as jail-init wants them.
+type wire struct {
+	op, flags     uint32
+	a, b, c, d, e uint64
+	bytes         []byte // S1 where it is not a string
+}
+
+// String is the step as `jail explain --plan` prints it, without its side.
+func (s Step) String() string {
+	var b strings.Builder
+	b.WriteString(s.Op)
+	if s.Type != "" {
+		fmt.Fprintf(&b, " %s", s.Type)
+	}
+	if s.Source != "" {
+		fmt.Fprintf(&b, " %q", s.Source)
+		if s.Path != "" {
+			b.WriteString(" on")
+		}
+	}
+	if s.Path != "" {
+		fmt.Fprintf(&b, " %q", s.Path)
+	}
+	if s.Data != "" {
+		fmt.Fprintf(&b, " %s", s.Data)
+	}
+	if len(s.Flags) > 0 {
+		fmt.Fprintf(&b, " (%s)", strings.Join(s.Flags, ", "))
+	}
+	for _, l := range [][]string{s.List, s.Args} {
+		if len(l) > 0 {
+			fmt.Fprintf(&b, " %q", l)
+		}
+	}
+	return b.String()
+}
+
+// object is what a failed step was about.
+func (s Step) object() string {
+	switch {
+	case s.Source != "" && s.Path != "":
+		return fmt.Sprintf("%q on %q", s.Source, s.Path)
+	case s.Path != "":
+		return fmt.Sprintf("%q", s.Path)
+	case s.Data != "":
+		return s.Data
+	}
+	return strings.Join(s.List, " ")
+}
+
+// HostPath tells which file of the host a path of the jail names, and whether there can be one at all: a path below
+// an empty folder has none. Symbolic links are not followed.
+func (p *Plan) HostPath(path string) (host string, shown bool) {
+	if len(p.mounts) == 0 {
+		return path, true
+	}
+	best := -1
+	for i, m := range p.mounts {
+		if within(path, m.path) && (best < 0 || len(m.path) >= len(p.mounts[best].path)) {
+			best = i
+		}
+	}
+	if best < 0 || p.mounts[best].source == "" {
+		return "", false
+	}
+	m := p.mounts[best]
+	return m.source + strings.TrimPrefix(path, strings.TrimSuffix(m.path, "/")), true
+}

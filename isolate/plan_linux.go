@@ -1,0 +1,65 @@
+//go:build amd64 || arm64
+
+package isolate
+
+import (
+	"github.com/jailrun/jail/isolate/internal/jailinit"
+)
+
+// encode lays the Plan out for jail-init. A run of launcher steps becomes a barrier. try ends the payload's side before
+// its exec.
+func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
+	e := jailinit.NewEncoder()
+	var init, payload []jailinit.Step
+	waiting := false
+	for i, s := range p.Steps {
+		w := jailinit.Step{Op: s.wire.op, Flags: s.wire.flags, Index: uint32(i), A: s.wire.a, B: s.wire.b, C: s.wire.c, D: s.wire.d, E: s.wire.e}
+		switch s.wire.op {
+		case 0: // the launcher's
+			if !waiting {
+				init = append(init, jailinit.Step{Op: jailinit.OpBarrier, Index: uint32(i)})
+			}
+			waiting = true
+			continue
+		case jailinit.OpMount:
+			w.S1, w.S2, w.S3, w.S4 = e.String(s.Source), e.String(s.Path), e.String(s.Type), e.String(s.Data)
+		case jailinit.OpRoot:
+			w.S1, w.S2, w.S3 = e.String(s.Type), e.String(s.Path), e.Strings(s.List)
+		case jailinit.OpPivot:
+			w.S1, w.S2 = e.String(s.Path), e.String("/")
+		case jailinit.OpBind:
+			w.S1, w.S2 = e.String(s.Source), e.String(s.Path)
+		case jailinit.OpIDMap:
+			w.S1, w.S2 = e.Strings(s.List), e.String(s.Path)
+		case jailinit.OpFilter:
+			w.S1 = e.Bytes(s.wire.bytes)
+		case jailinit.OpExec:
+			if try {
+				w.Op = jailinit.OpTry
+			}
+			w.S1, w.S2, w.S3 = e.Strings(s.List), e.Strings(s.Args), e.Strings(s.Env)
+		default:
+			w.S1, w.S2 = e.String(s.Path), e.String(s.Data)
+		}
+		waiting = false
+		if s.Side == SidePayload {
+			payload = append(payload, w)
+		} else {
+			init = append(init, w)
+		}
+	}
+	var flags uint32
+	if p.pidNS {
+		flags |= jailinit.PlanPIDNS
+	}
+	if p.keepKill {
+		flags |= jailinit.PlanKeepKill
+	}
+	return e.Finish(init, payload, flags, uint32(npass), failStep, failErrno)
+}
+
+// stepError tells which step failed. Index -1 is a failure before the first one.
+func (p *Plan) stepError(index int, errno error) *StepError {
+	s := p.Steps[index]
+	return &StepError{Index: index, Side: s.Side, Op: s.Op, Object: s.object(), Errno: errnoOf(errno)}
+}

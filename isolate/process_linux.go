@@ -1,0 +1,257 @@
+//go:build amd64 || arm64
+
+package isolate
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/isolate/internal/jailinit"
+)
+
+// Process is a jail that runs. Its methods are safe from any goroutine.
+type Process struct {
+	// Pid is jail-init's in this process's pid namespace: the jail's PID 1, or the parent of its payload.
+	Pid int
+
+	plan    *Plan
+	host    *Host
+	control int // the socket to jail-init; guarded by mu once begin was called
+	pidfd   int
+	socket  *os.File // control, on the runtime's poller
+	scratch *os.File // holds the lock of the private TMPDIR
+	tempDir string
+
+	done   chan struct{} // closed when nothing of the jail is left
+	result Result        // complete when done is closed
+
+	mu     sync.Mutex
+	ended  bool
+	cause  Reason // why we ended it
+	timers []*time.Timer
+}
+
+func newProcess(l *launch, pid, pidfd, control int) *Process {
+	p := &Process{Pid: pid, plan: l.plan, host: l.host, control: control, pidfd: pidfd, done: make(chan struct{})}
+	p.result = Result{
+		Level: l.spec.Level, GivenLevel: l.spec.Level, LostGuarantees: []Guarantee{}, LimitsHit: []string{},
+		ExitCode: -1, UID: l.plan.UID, GID: l.plan.GID, Identity: l.spec.Identity,
+	}
+	return p
+}
+
+// begin hands the process to the runtime's poller and starts its clock: no thread waits for it.
+func (p *Process) begin(l *launch) {
+	p.scratch, p.tempDir = l.scratchLock, l.scratch
+	l.scratchLock = nil
+	_ = unix.SetNonblock(p.control, true)
+	p.socket = os.NewFile(uintptr(p.control), "jail-init")
+	if t := l.spec.Timeout; t > 0 {
+		p.mu.Lock()
+		p.timers = append(p.timers, time.AfterFunc(t, func() { p.timeOut(l.spec.KillAfter) }))
+		p.mu.Unlock()
+	}
+	go p.follow(time.Now())
+}
+
+// follow waits for jail-init's last word and for its end, and completes the Result.
+func (p *Process) follow(started time.Time) {
+	r, told, _ := jailinit.Receive(p.socket.Read)
+	for told && r.Kind != jailinit.RecordEnded {
+		r, told, _ = jailinit.Receive(p.socket.Read)
+	}
+	p.reap()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	for _, t := range p.timers {
+		t.Stop()
+	}
+	p.socket.Close()
+	unix.Close(p.pidfd)
+	if p.scratch != nil {
+		_ = os.RemoveAll(p.tempDir)
+		p.scratch.Close()
+	}
+	p.result.WallMS = milliseconds(time.Since(started))
+	p.conclude(r, told)
+	close(p.done)
+}
+
+// conclude says what happened.
+func (p *Process) conclude(r jailinit.Record, told bool) {
+	res := &p.result
+	res.Reason = SupervisorLost
+	if told {
+		status := unix.WaitStatus(r.Status)
+		res.ReapedUserMS, res.ReapedSystemMS = float64(r.UserUS)/1000, float64(r.SystemUS)/1000
+		res.ReapedMaxRSSBytes = r.RSSKiB << 10
+		if status.Signaled() {
+			res.Reason, res.Signal = Signalled, signalName(int(status.Signal()))
+			switch status.Signal() {
+			case unix.SIGXCPU:
+				res.LimitsHit = append(res.LimitsHit, "rlimit-cpu")
+			case unix.SIGXFSZ:
+				res.LimitsHit = append(res.LimitsHit, "rlimit-fsize")
+			}
+		} else {
+			res.Reason, res.ExitCode = Exited, status.ExitStatus()
+		}
+	}
+	if p.cause != "" {
+		res.Reason = p.cause
+	}
+	if p.cause == TimedOut {
+		res.LimitsHit = append(res.LimitsHit, "timeout")
+	}
+}
+
+// reap waits for jail-init. With a pid namespace it ends when the kernel has killed everyone in it. ECHILD is a host
+// program that reaps whatever it finds; what happened we know from the socket.
+func (p *Process) reap() {
+	for unix.Waitid(unix.P_PIDFD, p.pidfd, nil, unix.WEXITED, nil) == unix.EINTR {
+	}
+}
+
+// abandon ends a jail whose payload does not run yet, or was only tried.
+func (p *Process) abandon() {
+	_ = unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
+	p.reap()
+	unix.Close(p.pidfd)
+	unix.Close(p.control)
+}
+
+func (p *Process) wait() Result {
+	<-p.done
+	return p.result
+}
+
+// order sends a word to jail-init.
+func (p *Process) order(o jailinit.Order) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return os.ErrProcessDone
+	}
+	for {
+		_, err := unix.SendmsgN(p.control, o.Encode(), nil, nil, unix.MSG_NOSIGNAL)
+		switch err {
+		case nil:
+			return nil
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN: // jail-init has dozens of orders to read first
+			time.Sleep(time.Millisecond)
+			continue
+		case unix.EPIPE, unix.ECONNRESET, unix.ENOTCONN:
+			return os.ErrProcessDone
+		}
+		return os.NewSyscallError("sendmsg", err)
+	}
+}
+
+// Signal sends a signal to the payload's first process; os.ErrProcessDone says that it has ended. os.Kill ends that
+// process alone, and with it the jail; see Kill.
+func (p *Process) Signal(sig os.Signal) error {
+	s, ok := sig.(syscall.Signal)
+	if !ok || s <= 0 || s > 64 {
+		return &SpecError{Field: "signal", Value: sig.String(), Problem: "is not a signal of this system"}
+	}
+	return p.order(jailinit.Order{Kind: jailinit.OrderSignal, Signo: uint32(s)})
+}
+
+// SendSignal is Signal with all that can be said of one: real-time signals carry value, as sigqueue(3) does, and group
+// sends it to the payload's whole process group, as a terminal does.
+func (p *Process) SendSignal(sig syscall.Signal, value int, group bool) error {
+	if sig <= 0 || sig > 64 {
+		return &SpecError{Field: "signal", Value: sig.String(), Problem: "is not a signal of this system"}
+	}
+	o := jailinit.Order{Kind: jailinit.OrderSignal, Signo: uint32(sig), Value: int64(value)}
+	if group {
+		o.Group = 1
+	} else if sig >= realTimeMin {
+		o.Queued = 1
+	}
+	return p.order(o)
+}
+
+// killPatience is how long jail-init may take to kill the tree before it is killed itself.
+const killPatience = 3 * time.Second
+
+// Kill kills every process of the jail.
+func (p *Process) Kill() error {
+	err := p.order(jailinit.Order{Kind: jailinit.OrderKill})
+	if err == nil {
+		// A payload with jail-init's own uid may have stopped it, below namespaced.
+		p.after(killPatience, p.killInit)
+	}
+	return err
+}
+
+func (p *Process) killInit() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended {
+		_ = unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
+	}
+}
+
+func (p *Process) after(d time.Duration, f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended {
+		p.timers = append(p.timers, time.AfterFunc(d, f))
+	}
+}
+
+// timeOut ends a jail whose time is over: SIGTERM first where the Spec gives it time to end by itself.
+func (p *Process) timeOut(killAfter time.Duration) {
+	p.setReason(TimedOut)
+	if killAfter <= 0 {
+		_ = p.Kill()
+		return
+	}
+	_ = p.SendSignal(unix.SIGTERM, 0, false)
+	_ = p.SendSignal(unix.SIGCONT, 0, true) // a stopped process would not see it
+	p.after(killAfter, func() { _ = p.Kill() })
+}
+
+// setReason remembers why the jail was ended; the first reason stays.
+func (p *Process) setReason(r Reason) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended && p.cause == "" {
+		p.cause = r
+	}
+}
+
+func isBrokenPipe(err error) bool { return errors.Is(err, syscall.EPIPE) }
+
+func errnoOf(err error) syscall.Errno {
+	var errno syscall.Errno
+	errors.As(err, &errno)
+	return errno
+}
+
+// errnoText is the cause alone, without the operation.
+func errnoText(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err.Error()
+	}
+	return err.Error()
+}
+
+// Plan is the Plan that was started; nil before.
+func (c *Cmd) Plan() *Plan {
+	if c.Process == nil {
+		return nil
+	}
+	return c.Process.plan
+}

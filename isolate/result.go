@@ -1,0 +1,117 @@
+package isolate
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Reason says why a run ended.
+type Reason string
+
+// The reasons.
+const (
+	Exited         Reason = "exited"
+	Signalled      Reason = "signalled"
+	TimedOut       Reason = "timeout"
+	Cancelled      Reason = "cancelled"
+	ExecFailed     Reason = "exec-failed"     // the walls stood, the program could not be run
+	SetupFailed    Reason = "setup-failed"    // nothing of the payload ran
+	SupervisorLost Reason = "supervisor-lost" // jail-init ended without a word
+)
+
+// Result is what happened. It is compatible across versions: keys are added, never changed.
+type Result struct {
+	Level          Level       `json:"level"`           // asked for
+	GivenLevel     Level       `json:"given_level"`     // "none" where the run did not start
+	LostGuarantees []Guarantee `json:"lost_guarantees"` // by a downgrade
+	Reason         Reason      `json:"reason"`
+	ExitCode       int         `json:"exit_code"` // the payload's; -1 where it has none
+	Signal         string      `json:"signal"`    // that ended the payload: "SIGKILL", "SIGRTMIN+3", or ""
+	LimitsHit      []string    `json:"limits_hit"`
+	UID            int         `json:"uid"` // the payload's, as the host sees it; -1 where none ran
+	GID            int         `json:"gid"`
+	Identity       Identity    `json:"identity"`
+	Error          string      `json:"error"` // why nothing ran, or ""
+
+	WallMS float64 `json:"wall_ms"` // from the payload's start to the end of the jail
+
+	// Of the processes that were waited for by their parents or by jail: not of those that were killed with it.
+	ReapedUserMS      float64 `json:"reaped_user_ms"`
+	ReapedSystemMS    float64 `json:"reaped_system_ms"`
+	ReapedMaxRSSBytes int64   `json:"reaped_max_rss_bytes"` // of the largest one
+
+	CompileMS float64 `json:"compile_ms"` // the Plan
+	LaunchMS  float64 `json:"launch_ms"`  // until jail-init runs
+	ExecMS    float64 `json:"exec_ms"`    // until the payload runs
+}
+
+// Success says that the payload exited with code 0 of its own accord.
+func (r *Result) Success() bool { return r.Reason == Exited && r.ExitCode == 0 }
+
+// ShellCode is the exit code of `jail run`: the payload's; 128+signal; 124 for a time-out; 125 when jail itself
+// failed; 126 and 127 are set from an ExecError.
+func (r *Result) ShellCode() int {
+	switch r.Reason {
+	case Exited:
+		return r.ExitCode
+	case TimedOut:
+		return 124
+	case Signalled, Cancelled:
+		if n := signalNumber(r.Signal); n > 0 {
+			return 128 + n
+		}
+		if r.ExitCode >= 0 {
+			return r.ExitCode
+		}
+	}
+	return 125
+}
+
+// String is the human line: "exited 1 after 2.1 s at level namespaced".
+func (r *Result) String() string {
+	var b strings.Builder
+	switch r.Reason {
+	case Exited:
+		fmt.Fprintf(&b, "exited %d", r.ExitCode)
+	case Signalled:
+		fmt.Fprintf(&b, "ended by %s", r.Signal)
+	case TimedOut, Cancelled:
+		fmt.Fprintf(&b, "%s", map[Reason]string{TimedOut: "timed out", Cancelled: "cancelled"}[r.Reason])
+		if r.Signal != "" {
+			fmt.Fprintf(&b, ", ended by %s", r.Signal)
+		} else if r.ExitCode >= 0 {
+			fmt.Fprintf(&b, ", exited %d", r.ExitCode)
+		}
+	case SupervisorLost:
+		b.WriteString("lost its supervisor")
+	default:
+		fmt.Fprintf(&b, "%s: %s", r.Reason, r.Error)
+		return b.String()
+	}
+	wall := time.Duration(r.WallMS * float64(time.Millisecond))
+	fmt.Fprintf(&b, " after %s at level %s", roundDuration(wall), r.GivenLevel)
+	if r.GivenLevel != r.Level {
+		fmt.Fprintf(&b, " (asked for %s)", r.Level)
+	}
+	return b.String()
+}
+
+// Detail is the rest of the report for people, for --verbose.
+func (r *Result) Detail() string {
+	return fmt.Sprintf("uid %d, gid %d (%s); processes waited for: user %.1f ms, system %.1f ms, largest %.1f MiB; start: compile %.2f ms, launch %.2f ms, exec %.2f ms",
+		r.UID, r.GID, r.Identity, r.ReapedUserMS, r.ReapedSystemMS, float64(r.ReapedMaxRSSBytes)/(1<<20),
+		r.CompileMS, r.LaunchMS, r.ExecMS)
+}
+
+func roundDuration(d time.Duration) string {
+	switch {
+	case d < 10*time.Millisecond:
+		return fmt.Sprintf("%.1f ms", float64(d)/1e6)
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -1,0 +1,83 @@
+package isolate
+
+import (
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Spec is what is wanted: the OCI configuration plus what OCI has no word for. Nothing behind it knows whether it came
+// from flags, a policy or a bundle. Of the OCI part these are read: Process.Args, Env, Cwd, User, Rlimits,
+// NoNewPrivileges; Hostname; Linux.Namespaces.
+//
+// Zero values: Process.Cwd is the caller's working folder; a nil Process.Env is DefaultEnv of the caller's.
+type Spec struct {
+	specs.Spec
+
+	Level    Level       `json:"level"`    // what was asked for, for the Result
+	Promised []Guarantee `json:"promised"` // the Plan has to give them
+
+	View []Rule `json:"view"` // the file view; without rules all files are as the caller has them
+
+	Identity         Identity `json:"identity"`
+	CallerAsked      bool     `json:"callerAsked,omitempty"`      // IdentityCaller was chosen and is not the level's default
+	KeepCapabilities bool     `json:"keepCapabilities,omitempty"` // start from the caller's capabilities, not from none
+	CapAdd           []string `json:"capAdd,omitempty"`           // "NET_ADMIN", "CAP_NET_ADMIN" or "ALL"
+	CapDrop          []string `json:"capDrop,omitempty"`
+
+	HostNetwork bool   `json:"hostNetwork,omitempty"`
+	NoFilter    bool   `json:"noFilter,omitempty"` // --seccomp unconfined
+	Filter      []byte `json:"-"`                  // classic BPF, struct sock_filter by struct sock_filter
+
+	Timeout   time.Duration `json:"timeout,omitempty"`   // wall clock from the payload's start; 0 is none
+	KillAfter time.Duration `json:"killAfter,omitempty"` // from SIGTERM at the time-out to SIGKILL
+
+	AllowDowngrade bool `json:"allowDowngrade,omitempty"` // a lower level is better than none
+}
+
+// Identity says who the payload is.
+type Identity string
+
+// The identities.
+const (
+	// IdentityOwn is, for root, a uid and gid that no other jail and no process has; for an ordinary user its own.
+	IdentityOwn Identity = "own"
+	// IdentityCaller is the caller's uid and gid; from level user up without capabilities.
+	IdentityCaller Identity = "caller"
+	// IdentityFixed is Process.User.
+	IdentityFixed Identity = "fixed"
+)
+
+// RuleKind says what a rule of the file view does.
+type RuleKind string
+
+// The kinds of rules. The first group is what users ask for, the second what levels start from.
+const (
+	Show      RuleKind = "ro-bind" // Source is readable at Path
+	ShowWrite RuleKind = "bind"    // Source is writable at Path
+	Deny      RuleKind = "deny"    // Path can't be opened
+	Tmpfs     RuleKind = "tmpfs"   // Path is an empty, writable folder of Size bytes
+	Dir       RuleKind = "dir"     // Path is a folder
+	Symlink   RuleKind = "symlink" // Path is a link to Source
+	File      RuleKind = "file"    // Path is a file with what FD gives until its end
+
+	Workdir  RuleKind = "workdir"  // the working folder is readable
+	Home     RuleKind = "home"     // $HOME and the home of the caller's passwd entry are empty
+	Resolver RuleKind = "resolver" // with the host's network: what /etc/resolv.conf links to
+	Proc     RuleKind = "proc"
+	Sys      RuleKind = "sys"
+	Dev      RuleKind = "dev"
+	Scratch  RuleKind = "scratch" // a private TMPDIR on the host, removed at the end
+)
+
+// Rule is one line of the file view. Of two rules the one for the longer path wins; for the same path Deny wins, then
+// the later one. Paths are absolute.
+type Rule struct {
+	Kind     RuleKind `json:"kind"`
+	Path     string   `json:"path,omitempty"`   // in the jail
+	Source   string   `json:"source,omitempty"` // on the host; of a link: where it points to
+	Size     int64    `json:"size,omitempty"`   // of a tmpfs, in bytes; 0 is the default
+	FD       int      `json:"fd,omitempty"`     // of a File: the caller's fd
+	Optional bool     `json:"optional,omitempty"`
+	Default  bool     `json:"default,omitempty"` // it came with the level
+}

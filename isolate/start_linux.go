@@ -1,0 +1,405 @@
+//go:build amd64 || arm64
+
+package isolate
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/isolate/internal/jailinit"
+)
+
+// launcherPIDFD is this process's own pidfd, which jail-init watches: made once, kept for ever.
+var launcherPIDFD = sync.OnceValues(func() (int, error) {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return -1, os.NewSyscallError("pidfd_open", err)
+	}
+	return fd, nil
+})
+
+// attempts bounds how often a launch is compiled anew with what a failed step has taught.
+const attempts = 3
+
+// start compiles the Spec and starts it. Below the level asked for it goes only where the Spec allows it.
+func start(c *Cmd, files []*os.File) (*Process, error) {
+	spec := *c.spec
+	if c.Env != nil {
+		process := *spec.Process
+		process.Env = c.Env
+		spec.Process = &process
+	}
+	if c.Dir != "" {
+		process := *spec.Process
+		process.Cwd = c.Dir
+		spec.Process = &process
+	}
+	asked := spec.Promised
+	p, err := startSpec(&spec, c, files)
+	for level := spec.Level - 1; level >= Basic && errors.Is(err, ErrUnsupported); level-- {
+		if !spec.AllowDowngrade {
+			unsupported := *asUnsupported(err)
+			unsupported.Highest = highest(&spec, level)
+			return nil, &unsupported
+		}
+		lower := spec
+		lower.SetLevel(level)
+		p, err = startSpec(&lower, c, files)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.result.Level = spec.Level
+	for _, g := range asked {
+		if !contains(p.plan.Given, g) {
+			p.result.LostGuarantees = append(p.result.LostGuarantees, g)
+		}
+	}
+	return p, nil
+}
+
+// startSpec is one level: probe, compile, launch, and again with what was learned.
+func startSpec(spec *Spec, c *Cmd, files []*os.File) (*Process, error) {
+	begin := time.Now()
+	host, err := c.host, error(nil)
+	if host == nil {
+		if host, err = probe(spec); err != nil {
+			return nil, err
+		}
+	}
+	l := &launch{spec: spec, host: host, files: files, failStep: c.failStep, failErrno: c.failErrno, try: c.try, cancel: c.ctx.Done()}
+	defer l.close()
+	if err := l.claim(); err != nil {
+		return nil, err
+	}
+	for n := 1; ; n++ {
+		if l.plan, err = Compile(spec, host); err != nil {
+			return nil, err
+		}
+		compiled := time.Since(begin)
+		p, err := l.run()
+		if err == nil {
+			p.result.CompileMS = milliseconds(compiled)
+			return p, nil
+		}
+		l.undo()
+		var step *StepError
+		if n == attempts || !errors.As(err, &step) || !host.learn(l.plan, step) {
+			return nil, l.explain(err)
+		}
+		begin = time.Now()
+	}
+}
+
+// launch is one start under way.
+type launch struct {
+	spec  *Spec
+	host  *Host
+	plan  *Plan
+	files []*os.File
+	try   bool
+
+	claims      []*os.File // of the uid and of the private TMPDIR: jail-init holds copies until the jail is empty
+	scratch     string     // made on the host
+	scratchLock *os.File   // nil once the Process has it
+	cancel      <-chan struct{}
+	failStep    uint32
+	failErrno   uint32
+}
+
+// run launches the Plan and follows it until the payload runs.
+func (l *launch) run() (*Process, error) {
+	pass, npass, err := l.payloadFDs()
+	if err != nil {
+		return nil, err
+	}
+	image, err := jailinit.Image(l.plan.noMemfd)
+	if err != nil {
+		return nil, &StepError{Index: -1, Side: SideLauncher, Op: "make jail-init", Object: err.Error(), Errno: errnoOf(err)}
+	}
+	self, err := launcherPIDFD()
+	if err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	plan, err := jailinit.WritePlan(l.plan.encode(npass, l.try, l.failStep, l.failErrno))
+	if err != nil {
+		return nil, &StepError{Index: -1, Side: SideLauncher, Op: "write the Plan", Object: err.Error(), Errno: errnoOf(err)}
+	}
+	defer unix.Close(plan)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	kept := []int{plan, pair[1], self}
+	for _, f := range l.claims {
+		kept = append(kept, int(f.Fd()))
+	}
+	if len(l.plan.files) > 0 {
+		for len(kept) < firstFileSlot {
+			kept = append(kept, self)
+		}
+		for _, fd := range l.plan.files {
+			if l.try {
+				fd = self // its content is for the run
+			}
+			kept = append(kept, fd)
+		}
+	}
+	start := jailinit.Launch{
+		Flags: l.plan.flags, Image: image, Ambient: l.plan.ambient, NoClone3: l.plan.noClone3, Pass: pass, Kept: kept,
+	}
+	// Until jail-init has reported, it dies with this thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	pid, pidfd, stage, err := start.Start()
+	unix.Close(pair[1])
+	runtime.KeepAlive(l.files)
+	if err != nil {
+		unix.Close(pair[0])
+		return nil, l.launchError(stage, err)
+	}
+	p := newProcess(l, pid, pidfd, pair[0])
+	p.result.LaunchMS = milliseconds(time.Since(begin))
+	launched := time.Now()
+	if err := l.follow(p); err != nil {
+		p.abandon()
+		return nil, err
+	}
+	p.result.ExecMS = milliseconds(time.Since(launched))
+	if l.try {
+		p.abandon()
+		return p, nil
+	}
+	p.begin(l)
+	return p, nil
+}
+
+// payloadFDs pairs the caller's fds with the payload's.
+func (l *launch) payloadFDs() (pass []jailinit.FD, npass int, err error) {
+	for i, f := range l.files {
+		if f == nil {
+			continue
+		}
+		fd := int(f.Fd())
+		if fd < 0 {
+			return nil, 0, &StepError{Index: -1, Side: SideLauncher, Op: "pass fd", Object: f.Name(), Errno: unix.EBADF}
+		}
+		pass = append(pass, jailinit.FD{Src: fd, Dst: i})
+	}
+	if len(pass) > jailinit.MaxFDs {
+		return nil, 0, &SpecError{Field: "fd", Value: "", Problem: "is given more than 256 times"}
+	}
+	if len(l.plan.files) > maxFiles {
+		return nil, 0, &SpecError{Field: "file", Value: "", Problem: "is given more than 6 times"}
+	}
+	return pass, len(l.files), nil
+}
+
+// follow reads jail-init's records until the payload runs, and does the launcher's steps at the barriers.
+func (l *launch) follow(p *Process) error {
+	for {
+		r, ok, err := jailinit.Receive(func(b []byte) (int, error) { return l.read(p, b) })
+		switch {
+		case err != nil:
+			return err
+		case !ok:
+			return &StepError{Index: -1, Side: SideInit, Op: "jail-init", Object: "ended without a word", Errno: unix.ECHILD}
+		}
+		switch r.Kind {
+		case jailinit.RecordBarrier:
+			if err := l.launcherSteps(int(r.Step)); err != nil {
+				return err
+			}
+			if err := p.order(jailinit.Order{Kind: jailinit.OrderGo}); err != nil {
+				return err
+			}
+		case jailinit.RecordFailed:
+			return l.failed(r)
+		case jailinit.RecordTried:
+			return nil
+		case jailinit.RecordStarted:
+			return nil
+		}
+	}
+}
+
+// read waits for a record, or for the context's end: a step may wait for ever (a --file fd that nobody writes to).
+func (l *launch) read(p *Process, b []byte) (int, error) {
+	if l.cancel == nil {
+		return unix.Read(p.control, b)
+	}
+	for {
+		f := []unix.PollFd{{Fd: int32(p.control), Events: unix.POLLIN}}
+		n, err := unix.Poll(f, 20)
+		if n > 0 {
+			return unix.Read(p.control, b)
+		}
+		if err != nil && err != unix.EINTR {
+			return 0, os.NewSyscallError("poll", err)
+		}
+		select {
+		case <-l.cancel:
+			return 0, errCancelled
+		default:
+		}
+	}
+}
+
+var errCancelled = errors.New("cancelled while the jail was being set up")
+
+// launcherSteps does the run of launcher steps from index on.
+func (l *launch) launcherSteps(index int) error {
+	for i := index; i < len(l.plan.Steps) && l.plan.Steps[i].Side == SideLauncher; i++ {
+		s := l.plan.Steps[i]
+		if l.failStep == uint32(i)+1 {
+			return l.plan.stepError(i, unix.Errno(l.failErrno))
+		}
+		if err := l.makeScratch(s.Path); err != nil {
+			return l.plan.stepError(i, err)
+		}
+	}
+	return nil
+}
+
+// failed makes the error of a step that did not work.
+func (l *launch) failed(r jailinit.Record) error {
+	errno := unix.Errno(r.Err)
+	s := l.plan.Steps[r.Step]
+	if s.wire.op == jailinit.OpExec && l.failStep == 0 {
+		e := &ExecError{Name: l.spec.Process.Args[0], Errno: errno}
+		if strings.Contains(e.Name, "/") {
+			e.Path = e.Name
+		} else if errno != unix.ENOENT && int(r.Status) < len(s.List) {
+			e.Path = s.List[r.Status]
+		}
+		return e
+	}
+	return l.plan.stepError(int(r.Step), errno)
+}
+
+func (l *launch) launchError(stage jailinit.Stage, err error) error {
+	e := &StepError{Index: -1, Side: SideLauncher, Errno: errnoOf(err)}
+	switch stage {
+	case jailinit.StageFDs:
+		e.Op, e.Object = "duplicate fds", "for the jail"
+	case jailinit.StageExec:
+		e.Op, e.Object = "execveat", "jail-init"
+	default:
+		e.Op, e.Object = "clone3", strings.Join(l.plan.CloneFlags, "|")
+		if l.plan.noClone3 {
+			e.Op = "clone"
+		}
+	}
+	return e
+}
+
+// explain turns the failure of a step that stands for something the host can't do into an UnsupportedError.
+func (l *launch) explain(err error) error {
+	var step *StepError
+	if !errors.As(err, &step) {
+		return err
+	}
+	switch step.Errno {
+	case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EINVAL, unix.ENOSPC, unix.EUSERS, unix.EOPNOTSUPP, unix.ENODEV:
+	default:
+		return err
+	}
+	mine := step.Index < 0 && (step.Op == "clone3" || step.Op == "clone" || step.Op == "execveat")
+	if step.Index >= 0 {
+		switch l.plan.Steps[step.Index].wire.op {
+		case jailinit.OpWrite, jailinit.OpLoUp, jailinit.OpHostname, jailinit.OpRoot, jailinit.OpPivot, jailinit.OpMount,
+			jailinit.OpSetattr, jailinit.OpMknod, jailinit.OpIDMap, jailinit.OpRuleset, jailinit.OpRestrict, jailinit.OpNNP,
+			jailinit.OpFilter, jailinit.OpGroups, jailinit.OpGID, jailinit.OpUID, jailinit.OpSubreaper:
+			mine = true
+		}
+	}
+	if !mine {
+		return err
+	}
+	return &UnsupportedError{Level: l.spec.Level, Step: step}
+}
+
+// ways is the table of what is done when a step fails: another way of the same strength.
+var ways = []struct {
+	op      string // of the step
+	kind    string // its Type, or ""
+	errnos  []syscall.Errno
+	learned func(h *Host, s *Step) bool
+}{
+	// A filter that does not know clone3 says so with ENOSYS, that programs fall back (as Docker's does).
+	{op: "clone3", errnos: []syscall.Errno{unix.ENOSYS}, learned: func(h *Host, _ *Step) bool { return set(&h.NoClone3) }},
+	// No memfd may be executed: vm.memfd_noexec=2, or an LSM.
+	{op: "execveat", errnos: []syscall.Errno{unix.EACCES, unix.EPERM}, learned: func(h *Host, _ *Step) bool { return set(&h.NoMemfd) }},
+	{op: "make jail-init", errnos: []syscall.Errno{unix.EACCES, unix.EPERM, unix.ENOSYS}, learned: func(h *Host, _ *Step) bool { return set(&h.NoMemfd) }},
+	// An outer jail may have covered parts of /sys: an empty one shows less.
+	{op: "mount", kind: "sysfs", errnos: []syscall.Errno{unix.EPERM}, learned: func(h *Host, _ *Step) bool { return set(&h.NoSysfs) }},
+	// overlayfs and some network file systems can't map ids; Compile decides what that means for the folder.
+	{op: "bind", errnos: []syscall.Errno{unix.EINVAL, unix.EPERM, unix.EOPNOTSUPP}, learned: func(h *Host, s *Step) bool {
+		if s.wire.d == 0 || h.NoIDMap[s.Source] {
+			return false
+		}
+		h.NoIDMap[s.Source] = true
+		return true
+	}},
+}
+
+func set(fact *bool) bool {
+	was := *fact
+	*fact = true
+	return !was
+}
+
+// learn adds what a failed step says about the host. It returns false where there is no other way.
+func (h *Host) learn(p *Plan, e *StepError) bool {
+	var s *Step
+	kind := ""
+	if e.Index >= 0 {
+		s = &p.Steps[e.Index]
+		kind = s.Type
+	}
+	for _, w := range ways {
+		if w.op != e.Op || w.kind != "" && w.kind != kind || !contains(w.errnos, e.Errno) {
+			continue
+		}
+		if w.op == "execveat" {
+			jailinit.Forget()
+		}
+		return w.learned(h, s)
+	}
+	return false
+}
+
+func contains[T comparable](list []T, v T) bool {
+	for _, x := range list {
+		if x == v {
+			return true
+		}
+	}
+	return false
+}
+
+func asUnsupported(err error) *UnsupportedError {
+	var u *UnsupportedError
+	errors.As(err, &u)
+	return u
+}
+
+// highest is the highest level up to from at which this host can give what the Spec asks for, found by trying.
+func highest(spec *Spec, from Level) Level {
+	for level := from; level >= Basic; level-- {
+		s := *spec
+		s.SetLevel(level)
+		if _, _, err := try(&s); err == nil {
+			return level
+		}
+	}
+	return 0
+}

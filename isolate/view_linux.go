@@ -1,0 +1,694 @@
+//go:build amd64 || arm64
+
+package isolate
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/isolate/internal/jailinit"
+)
+
+// view makes the file view: by mounts in a mount namespace, by Landlock otherwise, not at all without rules.
+func (c *compiler) view() error {
+	mounts := c.spec.hasNamespace(specs.MountNamespace)
+	if len(c.spec.View) == 0 && !mounts {
+		return c.workdirStep()
+	}
+	rules, err := c.expand()
+	if err != nil {
+		return err
+	}
+	if mounts {
+		if c.spec.HostNetwork && landlockFor(c.host.Landlock).scopes != 0 {
+			// The host's abstract sockets would be in reach. No file right: any of them makes mount(2) fail in
+			// the jail, and so a jail in a jail.
+			c.ruleset(0, unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET)
+		}
+		return c.mountView(rules)
+	}
+	if err := c.landlockView(rules); err != nil {
+		return err
+	}
+	return c.workdirStep()
+}
+
+// workdirStep enters the working folder where there is no root of its own. As jail-init, not as the payload: a folder
+// that the payload could not enter is a start with a hint, not a failure.
+func (c *compiler) workdirStep() error {
+	cwd := c.spec.Process.Cwd
+	if cwd == "" {
+		return nil // inherited
+	}
+	f := c.host.Look(cwd)
+	if f.Err != nil || !f.isDir() {
+		return c.noWorkdir(cwd, f)
+	}
+	c.add(SideInit, Step{Op: "chdir", Path: f.Real, wire: wire{op: jailinit.OpChdir}})
+	return nil
+}
+
+func (c *compiler) noWorkdir(cwd string, f FileInfo) error {
+	if f.Err == nil {
+		return &SpecError{Field: "workdir", Value: cwd, Problem: "is not a folder"}
+	}
+	return &SpecError{Field: "workdir", Value: cwd, Problem: "can't be entered: " + errnoText(f.Err)}
+}
+
+// expand replaces the rules that stand for others, leaves out optional ones that are absent, and sorts: parents before
+// children; of two rules for one path Deny wins, then the later one, those of the level being the earliest.
+func (c *compiler) expand() ([]Rule, error) {
+	given := slices.Clone(c.spec.View)
+	slices.SortStableFunc(given, func(a, b Rule) int {
+		switch {
+		case a.Default == b.Default:
+			return 0
+		case a.Default:
+			return -1
+		}
+		return 1
+	})
+	var rules []Rule
+	var workdir *Rule
+	for _, r := range given {
+		switch r.Kind {
+		case Workdir:
+			workdir = &r
+			continue
+		case Home:
+			for _, home := range c.homes() {
+				rules = append(rules, Rule{Kind: Tmpfs, Path: home, Default: true})
+			}
+			continue
+		case Resolver:
+			if f := c.host.Look("/etc/resolv.conf"); c.spec.HostNetwork && f.Err == nil && f.Link != "" && !shownByDefault(f.Real) {
+				rules = append(rules, Rule{Kind: Show, Path: f.Real, Source: f.Real, Default: true})
+			}
+			continue
+		case Scratch:
+			rules = append(rules, r)
+			continue
+		}
+		var err error
+		if r.Path, err = clean(string(r.Kind), r.Path); err != nil {
+			return nil, err
+		}
+		if r.Kind != Show && r.Kind != ShowWrite {
+			rules = append(rules, r)
+			continue
+		}
+		if r.Source, err = clean(string(r.Kind), r.Source); err != nil {
+			return nil, err
+		}
+		f := c.host.Look(r.Source)
+		switch {
+		case f.Err != nil && r.Optional:
+		case f.Err != nil:
+			return nil, &SpecError{Field: string(r.Kind), Value: r.Source, Problem: "can't be shown: " + errnoText(f.Err)}
+		case r.Path == "/" && c.spec.hasNamespace(specs.MountNamespace):
+			rules = append(rules, wholeRoot(r, f)...)
+		default:
+			rules = append(rules, r)
+		}
+	}
+	rules = winners(rules)
+	if workdir != nil {
+		r, ok, err := c.workdirRule(rules)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			rules = winners(append(rules, r))
+		}
+	}
+	sort.SliceStable(rules, func(i, j int) bool { return depth(rules[i].Path) < depth(rules[j].Path) })
+	return rules, nil
+}
+
+// wholeRoot is a view of /, which is a view of each of its entries: so what the level hides stays hidden.
+func wholeRoot(r Rule, f FileInfo) []Rule {
+	var rules []Rule
+	for _, name := range f.Entries {
+		path := "/" + name
+		if slices.Contains(hiddenFolders, path) || slices.Contains([]string{"/proc", "/sys", "/dev"}, path) {
+			continue
+		}
+		rules = append(rules, Rule{Kind: r.Kind, Path: path, Source: path, Optional: true})
+	}
+	return rules
+}
+
+func winners(rules []Rule) []Rule {
+	last := map[string]int{}
+	for i, r := range rules {
+		if j, ok := last[r.Path]; r.Path != "" && !(ok && rules[j].Kind == Deny) {
+			last[r.Path] = i
+		}
+	}
+	var kept []Rule
+	for i, r := range rules {
+		if j, ok := last[r.Path]; r.Path == "" || ok && i == j {
+			kept = append(kept, r)
+		}
+	}
+	return kept
+}
+
+func depth(path string) int {
+	if path == "/" {
+		return 0
+	}
+	return strings.Count(path, "/")
+}
+
+func shownByDefault(path string) bool {
+	return slices.ContainsFunc(shownFolders, func(dir string) bool { return within(path, dir) })
+}
+
+// homes are the folders that the payload may take for its home.
+func (c *compiler) homes() []string {
+	env := c.spec.Process.Env
+	if env == nil {
+		env = c.host.Environ
+	}
+	candidates := []string{c.host.Home}
+	for _, kv := range env {
+		if home, ok := strings.CutPrefix(kv, "HOME="); ok {
+			candidates = append(candidates, home)
+		}
+	}
+	var homes []string
+	for _, home := range candidates {
+		if !filepath.IsAbs(home) {
+			continue
+		}
+		home = filepath.Clean(home)
+		system := home == "/" || shownByDefault(home) || slices.Contains(homes, home) || slices.Contains(hiddenFolders, home)
+		for _, dir := range []string{"/proc", "/sys", "/dev"} {
+			system = system || within(home, dir)
+		}
+		for _, dir := range shownFolders { // a "home" that holds /nix/store would hide it
+			system = system || within(dir, home)
+		}
+		if !system {
+			homes = append(homes, home)
+		}
+	}
+	return homes
+}
+
+// workdirRule shows the working folder, unless that is /, a hidden folder, or a parent of one: to show those would
+// show what the level hides.
+func (c *compiler) workdirRule(rules []Rule) (Rule, bool, error) {
+	cwd := c.spec.Process.Cwd
+	if cwd == "" {
+		cwd = c.host.Cwd
+	}
+	cwd, err := clean("workdir", cwd)
+	if err != nil {
+		return Rule{}, false, err
+	}
+	var cover *Rule
+	for i, r := range rules {
+		if r.Path != "" && within(cwd, r.Path) && (cover == nil || len(r.Path) >= len(cover.Path)) {
+			cover = &rules[i]
+		}
+	}
+	if cover != nil && cover.Kind == Deny {
+		return Rule{}, false, &SpecError{Field: "workdir", Value: cwd, Problem: fmt.Sprintf("lies in %q, which is denied", cover.Path)}
+	}
+	if cover != nil && (cover.Path == cwd && !cover.Default || cover.Kind != Tmpfs) {
+		return Rule{}, false, nil // shown already, or made as the user said
+	}
+	hidden := append([]string{"/proc", "/sys", "/dev"}, hiddenFolders...)
+	hidden = append(hidden, c.homes()...)
+	for _, dir := range hidden {
+		if !within(dir, cwd) {
+			continue
+		}
+		c.plan.Notes = append(c.plan.Notes, fmt.Sprintf("the working folder %q is not shown, since it is or holds a private folder; --ro-bind %s shows it", cwd, cwd))
+		return Rule{Kind: Dir, Path: cwd, Default: true}, cwd != "/" && cover == nil, nil
+	}
+	f := c.host.Look(cwd)
+	if f.Err != nil || !f.isDir() {
+		return Rule{}, false, c.noWorkdir(cwd, f)
+	}
+	return Rule{Kind: Show, Path: cwd, Source: f.Real, Default: true, Optional: true}, true, nil
+}
+
+// place is something that stands in the new root: what lies below it comes from there.
+type place struct {
+	path   string
+	kind   RuleKind
+	source string // of Show and ShowWrite, on the host
+	owned  bool   // folders made below belong to the payload
+}
+
+// own says whether the Plan makes what is below p, so that nobody else can have put a link there.
+func (p place) own() bool { return p.kind == Tmpfs || p.kind == Dev }
+
+const (
+	denyDir  = ".jail-deny-folder"
+	denyFile = ".jail-deny-file"
+)
+
+// devices are what /dev has.
+var devices = []struct {
+	name         string
+	major, minor uint32
+}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}}
+
+// mountView builds a root of its own on a tmpfs and pivots to it. Absolute paths of steps name the host's files,
+// relative ones the new root's.
+func (c *compiler) mountView(rules []Rule) error {
+	c.root = true
+	// Before the first mount: what is mounted here must not travel to the host, nor the other way.
+	c.mount(Step{Op: "mount attributes", Path: "/", Flags: []string{"private", "recursive"},
+		wire: wire{op: jailinit.OpSetattr, flags: jailinit.StepRecursive, b: unix.MS_PRIVATE}})
+	// Their namespaces need the host's /proc.
+	if err := c.idMaps(rules); err != nil {
+		return err
+	}
+	c.mount(Step{Op: "new root", Type: "tmpfs", Path: "/", List: []string{"mode", "0755", "size", "1m", "nr_inodes", "4096"},
+		Flags: []string{"nosuid", "nodev"}, wire: wire{op: jailinit.OpRoot, a: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}})
+	c.places = []place{{path: "/", kind: Tmpfs}}
+	if slices.ContainsFunc(rules, func(r Rule) bool { return r.Kind == Deny }) {
+		c.mount(Step{Op: "mkdir", Path: denyDir, wire: wire{op: jailinit.OpMkdir, b: nobody}})
+		c.mount(Step{Op: "create", Path: denyFile, wire: wire{op: jailinit.OpFile, b: nobody}})
+	}
+	for _, r := range rules {
+		if err := c.place(r); err != nil {
+			return err
+		}
+	}
+	if slices.ContainsFunc(rules, func(r Rule) bool { return r.Kind == Deny }) {
+		c.mount(Step{Op: "rmdir", Path: denyDir, wire: wire{op: jailinit.OpUnlink, a: unix.AT_REMOVEDIR}})
+		c.mount(Step{Op: "unlink", Path: denyFile, wire: wire{op: jailinit.OpUnlink}})
+	}
+	// Last, when all mount points are made. The devices stay writable: a read-only mount does not concern them.
+	for _, p := range c.places {
+		if p.kind == Dev || p.path == "/" {
+			c.mount(Step{Op: "mount attributes", Path: rel(p.path), Flags: []string{"ro"},
+				wire: wire{op: jailinit.OpSetattr, a: unix.MOUNT_ATTR_RDONLY}})
+		}
+	}
+	c.mount(Step{Op: "pivot_root", Path: ".", wire: wire{op: jailinit.OpPivot}})
+	c.give(FileView)
+	cwd := c.spec.Process.Cwd
+	if cwd == "" {
+		cwd = c.host.Cwd
+	}
+	c.mount(Step{Op: "chdir", Path: filepath.Clean(cwd), wire: wire{op: jailinit.OpChdir}})
+	return nil
+}
+
+// nobody as the owner of a step is no change of owner.
+const nobody = ^uint64(0)
+
+func (c *compiler) mount(s Step) { c.add(SideInit, s) }
+
+func rel(path string) string {
+	if path == "/" {
+		return "."
+	}
+	return strings.TrimPrefix(path, "/")
+}
+
+// cover is the deepest place that path lies in.
+func (c *compiler) cover(path string) place {
+	best := c.places[0]
+	for _, p := range c.places {
+		if within(path, p.path) && len(p.path) >= len(best.path) {
+			best = p
+		}
+	}
+	return best
+}
+
+// inView follows the links that the Plan itself has made, such as /bin.
+func (c *compiler) inView(path string) string {
+	for range 8 {
+		moved := false
+		for link, target := range c.links {
+			if path != link && within(path, link) {
+				if !filepath.IsAbs(target) {
+					target = filepath.Join(filepath.Dir(link), target)
+				}
+				path, moved = filepath.Join(target, strings.TrimPrefix(path, link)), true
+			}
+		}
+		if !moved {
+			break
+		}
+	}
+	return path
+}
+
+func (c *compiler) place(r Rule) error {
+	path := c.inView(r.Path)
+	if path == "/" {
+		return nil // the view's root is what the other rules make of it
+	}
+	in := c.cover(path)
+	switch r.Kind {
+	case Show, ShowWrite:
+		return c.placeBind(r, path, in)
+	case Tmpfs:
+		size := r.Size
+		if size == 0 {
+			size = tmpfsSize
+		}
+		return c.placeTmpfs(r, path, in, size)
+	case Deny:
+		return c.placeDeny(r, path, in)
+	case Dir:
+		_, err := c.target(r, path, in, true, false)
+		return err
+	case Symlink, File:
+		if !in.own() {
+			return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: fmt.Sprintf("can't be made: %q there is the host's", in.path)}
+		}
+		c.parents(path, in)
+		if r.Kind == Symlink {
+			c.mount(Step{Op: "symlink", Path: rel(path), Data: r.Source, wire: wire{op: jailinit.OpSymlink}})
+			return nil
+		}
+		c.plan.files = append(c.plan.files, r.FD)
+		c.mount(Step{Op: "create", Path: rel(path), Data: fmt.Sprintf("from fd %d", r.FD),
+			wire: c.owner(in, wire{op: jailinit.OpFile, a: 0o644, d: uint64(firstFileSlot + len(c.plan.files) - 1)})})
+	case Proc:
+		return c.placeProc(r, path, in)
+	case Sys:
+		return c.placeSys(r, path, in)
+	case Dev:
+		return c.placeDev(r, path, in)
+	}
+	return nil
+}
+
+const tmpfsSize = 1 << 30 // of each private folder; memory is used for what is written alone
+
+// owner adds who owns something that is made in a place.
+func (c *compiler) owner(in place, w wire) wire {
+	w.b = nobody
+	if in.owned && !c.userNS {
+		w.b, w.c = uint64(c.uid), uint64(c.gid)
+	}
+	return w
+}
+
+// parents makes the folders on the way to path, in a place of our own.
+func (c *compiler) parents(path string, in place) {
+	for i := len(strings.TrimSuffix(in.path, "/")) + 1; ; i++ {
+		next := strings.IndexByte(path[i:], '/')
+		if next < 0 {
+			return
+		}
+		i += next
+		c.folder(path[:i], in)
+	}
+}
+
+func (c *compiler) folder(path string, in place) {
+	if c.made[path] || path == in.path {
+		return
+	}
+	c.made[path] = true
+	c.mount(Step{Op: "mkdir", Path: rel(path), wire: c.owner(in, wire{op: jailinit.OpMkdir, a: 0o755})})
+}
+
+// target sees to it that there is something at path to mount on, without ever making anything on the host. It returns
+// true where the path lies in a shown folder and has to be resolved in the root.
+func (c *compiler) target(r Rule, path string, in place, dir, mounted bool) (inRoot bool, err error) {
+	if in.own() {
+		c.parents(path, in)
+		if dir {
+			c.folder(path, in)
+		} else if !c.made[path] {
+			c.made[path] = true
+			c.mount(Step{Op: "create", Path: rel(path), wire: c.owner(in, wire{op: jailinit.OpFile, a: 0o644})})
+		}
+		return false, nil
+	}
+	if in.kind == Deny {
+		return false, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: fmt.Sprintf("lies in %q, which is denied", in.path)}
+	}
+	f := c.host.Look(in.source + strings.TrimPrefix(path, in.path))
+	switch {
+	case f.Err != nil:
+		return false, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: fmt.Sprintf("has no place in %q, which is the host's and where nothing is made: %s", in.path, errnoText(f.Err))}
+	case f.isDir() != dir:
+		kind := map[bool]string{true: "a folder", false: "a file"}
+		return false, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "is " + kind[f.isDir()] + " there, and " + kind[dir] + " can't be put over it"}
+	}
+	return mounted, nil
+}
+
+func (c *compiler) placeBind(r Rule, path string, in place) error {
+	f := c.host.Look(r.Source)
+	if r.Default && f.Link != "" && r.Path == r.Source && in.own() {
+		// /bin → usr/bin: as on the host, where the target is in the view
+		c.parents(path, in)
+		c.links[path] = f.Link
+		c.mount(Step{Op: "symlink", Path: rel(path), Data: f.Link, wire: wire{op: jailinit.OpSymlink}})
+		return nil
+	}
+	inRoot, err := c.target(r, path, in, f.isDir(), true)
+	if err != nil {
+		return err
+	}
+	s := Step{Op: "bind", Source: f.Real, Path: rel(path), wire: wire{op: jailinit.OpBind, b: f.Dev, c: f.Ino}}
+	s.wire.a, s.Flags = unix.MOUNT_ATTR_NOSUID, []string{"nosuid"}
+	if !f.isDevice() { // a device that was asked for by name is meant to be used
+		s.wire.a |= unix.MOUNT_ATTR_NODEV
+		s.Flags = append(s.Flags, "nodev")
+	}
+	readOnly := r.Kind == Show
+	if slot, ok := c.maps[[2]uint32{f.UID, f.GID}]; ok && c.mapped(r, f) {
+		s.wire.d = uint64(slot)
+		s.Flags = append(s.Flags, fmt.Sprintf("ids %d:%d as %d:%d", f.UID, f.GID, c.uid, c.gid))
+	}
+	if readOnly {
+		s.wire.a |= unix.MOUNT_ATTR_RDONLY
+		s.Flags = append(s.Flags, "ro")
+	}
+	if f.isDir() {
+		s.wire.flags |= jailinit.StepRecursive
+		s.Flags = append(s.Flags, "recursive")
+	}
+	if inRoot {
+		s.wire.flags |= jailinit.StepInRoot
+	}
+	c.mount(s)
+	c.arrive(place{path: path, kind: r.Kind, source: f.Real}, f.Real)
+	return nil
+}
+
+func (c *compiler) arrive(p place, source string) {
+	c.places = append(c.places, p)
+	c.plan.mounts = append(c.plan.mounts, mounted{path: p.path, source: source, write: p.kind == ShowWrite, denied: p.kind == Deny})
+}
+
+// mapped says whether a shown folder gets an id map: where the payload has a uid that owns nothing, all that was asked
+// for by name. The level's system folders need none.
+func (c *compiler) mapped(r Rule, f FileInfo) bool {
+	if !c.mapsIDs || r.Default && shownByDefault(r.Source) || f.isDevice() {
+		return false
+	}
+	return int(f.UID) != c.uid && !c.host.NoIDMap[f.Real]
+}
+
+// idMaps makes the user namespaces that binds are mapped with, one for each owner of a shown folder.
+func (c *compiler) idMaps(rules []Rule) error {
+	for _, r := range rules {
+		if r.Kind != Show && r.Kind != ShowWrite {
+			continue
+		}
+		f := c.host.Look(r.Source)
+		if c.mapsIDs && c.host.NoIDMap[f.Real] {
+			if r.Kind == ShowWrite || !r.Default && f.Mode&0o005 != 0o005 {
+				return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "is on a file system that can't map ids, so its owner's files would be closed to the payload; --user caller keeps your uid (without its capabilities)"}
+			}
+			c.plan.Notes = append(c.plan.Notes, fmt.Sprintf("%q is on a file system that can't map ids: it is read-only, and files closed to others stay closed", r.Path))
+			continue
+		}
+		owner := [2]uint32{f.UID, f.GID}
+		if _, done := c.maps[owner]; done || !c.mapped(r, f) {
+			continue
+		}
+		if firstFileSlot+len(c.maps)+maxFiles >= jailinit.MaxKept {
+			return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "belongs to one owner too many: the shown folders may have 5"}
+		}
+		slot := jailinit.MaxKept - 1 - len(c.maps)
+		c.maps[owner] = slot
+		c.mount(Step{
+			Op: "id map", List: []string{
+				"/proc/self/setgroups", "deny",
+				"/proc/self/uid_map", fmt.Sprintf("%d %d 1", f.UID, c.uid),
+				"/proc/self/gid_map", fmt.Sprintf("%d %d 1", f.GID, c.gid),
+			}, Path: "/proc/self/ns/user",
+			wire: wire{op: jailinit.OpIDMap, a: uint64(slot), b: uint64(c.uid), c: uint64(c.gid)},
+		})
+	}
+	return nil
+}
+
+// Slots of jail-init: 0–2 are its own, then the claims on the uid and the private TMPDIR, then the files of File rules,
+// and from the end the id maps.
+const (
+	firstFileSlot = 5
+	maxFiles      = 6
+)
+
+func (c *compiler) placeTmpfs(r Rule, path string, in place, size int64) error {
+	inRoot, err := c.target(r, path, in, true, true)
+	if err != nil {
+		return err
+	}
+	mode := "0700"
+	if r.Default && slices.Contains([]string{"/tmp", "/var/tmp", "/dev/shm"}, r.Path) {
+		mode = "1777"
+	} else if r.Path == "/run" || !r.Default {
+		mode = "0755"
+	}
+	data := fmt.Sprintf("mode=%s,size=%d,nr_inodes=%d", mode, size, max(size>>12, 1024))
+	if !c.userNS && c.uid != c.host.UID {
+		data += fmt.Sprintf(",uid=%d,gid=%d", c.uid, c.gid)
+	}
+	s := mountStep("tmpfs", path, data, unix.MS_NOSUID|unix.MS_NODEV)
+	if inRoot {
+		s.wire.flags |= jailinit.StepInRoot
+	}
+	c.mount(s)
+	c.arrive(place{path: path, kind: Tmpfs, owned: true}, "")
+	return nil
+}
+
+// mountStep is a mount(2) of a file system of its own.
+func mountStep(kind, path, data string, flags uint64) Step {
+	s := Step{Op: "mount", Type: kind, Source: kind, Path: rel(path), Data: data, wire: wire{op: jailinit.OpMount, a: flags}}
+	for _, f := range []struct {
+		flag uint64
+		name string
+	}{{unix.MS_RDONLY, "ro"}, {unix.MS_NOSUID, "nosuid"}, {unix.MS_NODEV, "nodev"}, {unix.MS_NOEXEC, "noexec"}} {
+		if flags&f.flag != 0 {
+			s.Flags = append(s.Flags, f.name)
+		}
+	}
+	return s
+}
+
+// placeDeny covers what is there with something that can't be opened. What is not there needs nothing, unless the
+// payload could make it.
+func (c *compiler) placeDeny(r Rule, path string, in place) error {
+	dir := true
+	switch {
+	case in.kind == Deny:
+		return nil
+	case in.kind == Dev && slices.ContainsFunc(devices, func(d struct {
+		name         string
+		major, minor uint32
+	}) bool {
+		return path == in.path+"/"+d.name
+	}):
+		dir = false
+	case in.own():
+		return nil
+	default:
+		f := c.host.Look(in.source + strings.TrimPrefix(path, in.path))
+		if f.Err != nil {
+			if in.kind != ShowWrite {
+				return nil
+			}
+			return &SpecError{Field: "deny", Value: r.Path, Problem: fmt.Sprintf("does not exist, and the payload could make it in %q, which is writable; make it first", in.path)}
+		}
+		dir = f.isDir()
+	}
+	s := Step{Op: "bind", Source: denyFile, Path: rel(path), Flags: []string{"ro", "nosuid", "nodev", "noexec"}, wire: wire{
+		op: jailinit.OpBind, flags: jailinit.StepInRoot,
+		a: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC,
+	}}
+	if dir {
+		s.Source = denyDir
+	}
+	c.mount(s)
+	c.arrive(place{path: path, kind: Deny}, "")
+	return nil
+}
+
+// procOfRoot are the files of /proc that root owns and that change the host: closed by mounts where the payload has
+// root's uid. They are not covered for others: after one mount below /proc no jail in the jail can mount its own.
+var procOfRoot = []string{"acpi", "bus", "fs", "irq", "sys", "sysrq-trigger"}
+
+func (c *compiler) placeProc(r Rule, path string, in place) error {
+	if _, err := c.target(r, path, in, true, true); err != nil {
+		return err
+	}
+	c.mount(mountStep("proc", path, "", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC))
+	if c.uid == 0 && !c.userNS {
+		for _, name := range procOfRoot {
+			if c.host.Look("/proc/"+name).Err == nil {
+				c.mount(Step{
+					Op: "bind", Source: rel(path) + "/" + name, Path: rel(path) + "/" + name, Flags: []string{"ro"},
+					wire: wire{op: jailinit.OpBind, a: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC},
+				})
+			}
+		}
+	}
+	c.arrive(place{path: path, kind: Proc, source: path}, path)
+	return nil
+}
+
+// placeSys mounts a fresh sysfs: the host's would show its network devices. Where that can't be had (an ordinary user
+// with the host's network), /sys is an empty folder: less to see, not more.
+func (c *compiler) placeSys(r Rule, path string, in place) error {
+	if _, err := c.target(r, path, in, true, true); err != nil {
+		return err
+	}
+	if c.host.NoSysfs || c.userNS && c.spec.HostNetwork {
+		return nil
+	}
+	c.mount(mountStep("sysfs", path, "", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC))
+	c.arrive(place{path: path, kind: Sys, source: path}, path)
+	return nil
+}
+
+func (c *compiler) placeDev(r Rule, path string, in place) error {
+	if _, err := c.target(r, path, in, true, true); err != nil {
+		return err
+	}
+	c.mount(mountStep("tmpfs", path, "mode=0755,size=64k,nr_inodes=256", unix.MS_NOSUID|unix.MS_NOEXEC))
+	at := place{path: path, kind: Dev}
+	c.arrive(at, path)
+	for _, d := range devices {
+		name := rel(path) + "/" + d.name
+		if !c.userNS {
+			c.mount(Step{Op: "mknod", Path: name, Data: fmt.Sprintf("c %d:%d", d.major, d.minor),
+				wire: wire{op: jailinit.OpMknod, a: unix.S_IFCHR | 0o666, b: unix.Mkdev(d.major, d.minor)}})
+			continue
+		}
+		// No mknod in a user namespace: the host's own, if it is what it should be (CVE-2025-31133 took a link).
+		if f := c.host.Look("/dev/" + d.name); f.Err != nil || !f.isDevice() || f.Rdev != unix.Mkdev(d.major, d.minor) {
+			return &UnsupportedError{Level: c.spec.Level, Missing: fmt.Sprintf("the device /dev/%s", d.name)}
+		} else {
+			c.mount(Step{Op: "create", Path: name, wire: wire{op: jailinit.OpFile, a: 0o666, b: nobody}})
+			c.mount(Step{Op: "bind", Source: f.Real, Path: name, Flags: []string{"nosuid", "noexec"},
+				wire: wire{op: jailinit.OpBind, a: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, b: f.Dev, c: f.Ino}})
+		}
+	}
+	c.folder(path+"/pts", at)
+	c.mount(mountStep("devpts", path+"/pts", "newinstance,ptmxmode=0666,mode=620", unix.MS_NOSUID|unix.MS_NOEXEC))
+	for _, l := range [][2]string{
+		{"ptmx", "pts/ptmx"}, {"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+		{"stderr", "/proc/self/fd/2"},
+	} {
+		c.mount(Step{Op: "symlink", Path: rel(path) + "/" + l[0], Data: l[1], wire: wire{op: jailinit.OpSymlink}})
+	}
+	return nil
+}
