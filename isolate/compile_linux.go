@@ -381,11 +381,6 @@ func (c *compiler) verify() error {
 	return nil
 }
 
-// within says whether path is dir or lies below it.
-func within(path, dir string) bool {
-	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
-}
-
 // clean makes a rule's path canonical; it has to be absolute.
 func clean(field, path string) (string, error) {
 	if !filepath.IsAbs(path) {

@@ -128,3 +128,8 @@ func (p *Plan) HostPath(path string) (host string, shown bool) {
 	m := p.mounts[best]
 	return m.source + strings.TrimPrefix(path, strings.TrimSuffix(m.path, "/")), true
 }
+
+// within says whether path is dir or lies below it.
+func within(path, dir string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}

@@ -22,9 +22,9 @@ type Process struct {
 
 	plan    *Plan
 	host    *Host
-	control int // the socket to jail-init; guarded by mu once begin was called
+	control int // the socket to jail-init; closed by wait, under mu
 	pidfd   int
-	socket  *os.File // control, on the runtime's poller
+	started time.Time
 	scratch *os.File // holds the lock of the private TMPDIR
 	tempDir string
 
@@ -46,25 +46,27 @@ func newProcess(l *launch, pid, pidfd, control int) *Process {
 	return p
 }
 
-// begin hands the process to the runtime's poller and starts its clock: no thread waits for it.
+// begin starts the clock of a payload that runs.
 func (p *Process) begin(l *launch) {
 	p.scratch, p.tempDir = l.scratchLock, l.scratch
-	l.scratchLock = nil
-	_ = unix.SetNonblock(p.control, true)
-	p.socket = os.NewFile(uintptr(p.control), "jail-init")
+	l.scratch, l.scratchLock = "", nil
+	p.started = time.Now()
 	if t := l.spec.Timeout; t > 0 {
-		p.mu.Lock()
-		p.timers = append(p.timers, time.AfterFunc(t, func() { p.timeOut(l.spec.KillAfter) }))
-		p.mu.Unlock()
+		p.after(t, func() { p.timeOut(l.spec.KillAfter) })
 	}
-	go p.follow(time.Now())
 }
 
-// follow waits for jail-init's last word and for its end, and completes the Result.
-func (p *Process) follow(started time.Time) {
-	r, told, _ := jailinit.Receive(p.socket.Read)
+// shortRun is how long wait blocks a thread. Most payloads end within it, and a thread that sleeps in the kernel wakes
+// sooner than one that the runtime's poller has to be asked for.
+const shortRun = 10 * time.Millisecond
+
+// wait waits for jail-init's last word and for its end, and completes the Result. After shortRun no thread is blocked:
+// the socket goes to the runtime's poller.
+func (p *Process) wait() Result {
+	socket := p.socket()
+	r, told, _ := jailinit.Receive(socket.Read)
 	for told && r.Kind != jailinit.RecordEnded {
-		r, told, _ = jailinit.Receive(p.socket.Read)
+		r, told, _ = jailinit.Receive(socket.Read)
 	}
 	p.reap()
 	p.mu.Lock()
@@ -73,15 +75,25 @@ func (p *Process) follow(started time.Time) {
 	for _, t := range p.timers {
 		t.Stop()
 	}
-	p.socket.Close()
+	socket.Close()
 	unix.Close(p.pidfd)
 	if p.scratch != nil {
 		_ = os.RemoveAll(p.tempDir)
 		p.scratch.Close()
 	}
-	p.result.WallMS = milliseconds(time.Since(started))
+	p.result.WallMS = milliseconds(time.Since(p.started))
 	p.conclude(r, told)
 	close(p.done)
+	return p.result
+}
+
+// socket is the control socket, ready to be read: with the record there already, or on the poller.
+func (p *Process) socket() *os.File {
+	f := []unix.PollFd{{Fd: int32(p.control), Events: unix.POLLIN}}
+	if n, _ := unix.Poll(f, int(shortRun.Milliseconds())); n == 0 {
+		_ = unix.SetNonblock(p.control, true) // makes NewFile take the poller
+	}
+	return os.NewFile(uintptr(p.control), "jail-init")
 }
 
 // conclude says what happened.
@@ -125,11 +137,6 @@ func (p *Process) abandon() {
 	p.reap()
 	unix.Close(p.pidfd)
 	unix.Close(p.control)
-}
-
-func (p *Process) wait() Result {
-	<-p.done
-	return p.result
 }
 
 // order sends a word to jail-init.

@@ -156,9 +156,6 @@ func (l *launch) run() (*Process, error) {
 	start := jailinit.Launch{
 		Flags: l.plan.flags, Image: image, Ambient: l.plan.ambient, NoClone3: l.plan.noClone3, Pass: pass, Kept: kept,
 	}
-	// Until jail-init has reported, it dies with this thread.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	pid, pidfd, stage, err := start.Start()
 	unix.Close(pair[1])
 	runtime.KeepAlive(l.files)

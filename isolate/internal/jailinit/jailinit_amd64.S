@@ -207,136 +207,6 @@ id_map:
 	ret
 	.size	id_map, .-id_map
 	.p2align 4
-	.type	make_file, @function
-make_file:
-	pushq	%r15
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	pushq	%r14
-	movq	%rsi, %r14
-	movl	$655553, %edx
-	pushq	%r13
-	pushq	%r12
-	pushq	%rbp
-	pushq	%rbx
-	subq	$3984, %rsp
-	movq	56(%rsi), %rsi
-	movq	16(%r14), %r10
-	movq	%rdi, -120(%rsp)
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	testq	%rax, %rax
-	js	.Linit_25
-	movq	%rax, %r12
-	movq	40(%r14), %rax
-	testq	%rax, %rax
-	je	.Linit_36
-	leaq	-112(%rsp), %r15
-.Linit_32:
-	movq	-120(%rsp), %rcx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r15, %rsi
-	movl	$4096, %edx
-	movslq	16(%rcx,%rax,4), %rdi
-	xorl	%eax, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbp
-	testq	%rax, %rax
-	je	.Linit_36
-	cmpq	$-4, %rbp
-	je	.Linit_42
-	testq	%rbp, %rbp
-	js	.Linit_38
-	xorl	%ebx, %ebx
-	jmp	.Linit_34
-	.p2align 4,,10
-	.p2align 3
-.Linit_43:
-	addq	%rax, %rbx
-	cmpq	%rbp, %rbx
-	jge	.Linit_42
-.Linit_34:
-	movq	%rbp, %rdx
-	leaq	(%r15,%rbx), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	subq	%rbx, %rdx
-	xorl	%r9d, %r9d
-	movl	$1, %eax
-	movq	%r12, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	testq	%rax, %rax
-	jns	.Linit_43
-.Linit_29:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r12, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_25:
-	addq	$3984, %rsp
-	movq	%r13, %rax
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	ret
-	.p2align 4,,10
-	.p2align 3
-.Linit_36:
-	movq	24(%r14), %rsi
-	xorl	%r13d, %r13d
-	cmpq	$-1, %rsi
-	je	.Linit_29
-	movq	32(%r14), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$93, %eax
-	movq	%r12, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	jmp	.Linit_29
-	.p2align 4,,10
-	.p2align 3
-.Linit_42:
-	movq	40(%r14), %rax
-	jmp	.Linit_32
-.Linit_38:
-	movq	%rbp, %r13
-	jmp	.Linit_29
-	.size	make_file, .-make_file
-	.p2align 4
 	.type	set_signals, @function
 set_signals:
 	pushq	%rbp
@@ -346,21 +216,21 @@ set_signals:
 	movq	%rsi, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_45:
+.Linit_26:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsp, %rax
-	jne	.Linit_45
+	jne	.Linit_26
 	movl	$1, %edi
 	movl	$13, %ebp
 	.p2align 4,,10
 	.p2align 3
-.Linit_50:
+.Linit_31:
 	cmpl	$9, %edi
-	je	.Linit_53
+	je	.Linit_34
 	cmpl	$19, %edi
-	je	.Linit_53
+	je	.Linit_34
 	leal	-1(%rdi), %ecx
 	movq	%rbx, %rax
 	movl	$8, %r10d
@@ -377,20 +247,20 @@ set_signals:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_44
+	js	.Linit_25
 	addq	$1, %rdi
 	cmpq	$65, %rdi
-	jne	.Linit_50
+	jne	.Linit_31
 	xorl	%eax, %eax
-.Linit_44:
+.Linit_25:
 	popq	%rbx
 	popq	%rbp
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_53:
+.Linit_34:
 	addq	$1, %rdi
-	jmp	.Linit_50
+	jmp	.Linit_31
 	.size	set_signals, .-set_signals
 	.p2align 4
 	.type	kill_tree, @function
@@ -415,9 +285,9 @@ kill_tree:
 	movq	%rax, -104(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_70:
+.Linit_51:
 	testl	%edi, %edi
-	jns	.Linit_57
+	jns	.Linit_38
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -430,7 +300,7 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_58:
+.Linit_39:
 	movl	80(%r12), %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -450,17 +320,17 @@ kill_tree:
 	movl	$1, %edx
 	setne	%r15b
 	testq	%rax, %rax
-	jle	.Linit_62
+	jle	.Linit_43
 	.p2align 4,,10
 	.p2align 3
-.Linit_67:
+.Linit_48:
 	cmpq	%r13, %rax
-	jne	.Linit_66
+	jne	.Linit_47
 	testb	%r15b, %r15b
-	je	.Linit_66
+	je	.Linit_47
 	movl	-84(%rsp), %eax
 	movl	%eax, (%r14)
-.Linit_66:
+.Linit_47:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -471,17 +341,17 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_67
+	jg	.Linit_48
 	movq	%rsi, %rbp
-.Linit_62:
+.Linit_43:
 	cmpq	$-10, %rax
-	je	.Linit_56
+	je	.Linit_37
 	movslq	80(%r12), %rdi
 	testq	%rax, %rax
-	jne	.Linit_70
+	jne	.Linit_51
 	testl	%edi, %edi
-	js	.Linit_56
-.Linit_57:
+	js	.Linit_37
+.Linit_38:
 	movq	-120(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -496,28 +366,28 @@ kill_tree:
 	movq	%rax, %rbx
 	movl	80(%r12), %eax
 	testl	%eax, %eax
-	js	.Linit_85
-.Linit_59:
+	js	.Linit_66
+.Linit_40:
 	testq	%rbx, %rbx
-	jle	.Linit_58
+	jle	.Linit_39
 	movq	-120(%rsp), %rax
 	xorl	%edi, %edi
 	movq	%rax, %r15
 	addq	%rax, %rbx
-	jmp	.Linit_65
+	jmp	.Linit_46
 	.p2align 4,,10
 	.p2align 3
-.Linit_63:
+.Linit_44:
 	leal	(%rdi,%rdi,4), %edx
 	leal	-48(%rax,%rdx,2), %edi
-.Linit_64:
+.Linit_45:
 	addq	$1, %r15
 	cmpq	%r15, %rbx
-	je	.Linit_58
-.Linit_65:
+	je	.Linit_39
+.Linit_46:
 	movsbl	(%r15), %eax
 	cmpb	$32, %al
-	jne	.Linit_63
+	jne	.Linit_44
 	movslq	%edi, %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -531,8 +401,8 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	xorl	%edi, %edi
-	jmp	.Linit_64
-.Linit_56:
+	jmp	.Linit_45
+.Linit_37:
 	addq	$4016, %rsp
 	popq	%rbx
 	popq	%rbp
@@ -541,7 +411,7 @@ kill_tree:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_85:
+.Linit_66:
 	movl	-108(%rsp), %edi
 	movl	$62, %eax
 	movl	$9, %esi
@@ -553,7 +423,7 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_59
+	jmp	.Linit_40
 	.size	kill_tree, .-kill_tree
 	.p2align 4
 	.type	make_id_map, @function
@@ -563,24 +433,11 @@ make_id_map:
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	pushq	%rbp
-	xorl	%ebp, %ebp
-	movl	$116, %eax
-	pushq	%rbx
-	movq	%rbp, %rsi
-	movq	(%rdi), %r12
-	movq	%rdi, %rbx
-	movq	%rbp, %rdx
-	movq	%rbp, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, 8(%rbx)
-	testq	%rax, %rax
-	js	.Linit_88
-	movq	32(%r12), %rdx
 	movl	$119, %eax
+	movq	%rdi, %rbp
+	pushq	%rbx
+	movq	(%rdi), %r12
+	movq	32(%r12), %rdx
 	movq	%rdx, %rdi
 	movq	%rdx, %rsi
 #APP
@@ -588,9 +445,9 @@ make_id_map:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, 8(%rbx)
+	movq	%rax, 8(%rbp)
 	testq	%rax, %rax
-	js	.Linit_88
+	js	.Linit_69
 	movq	24(%r12), %rdx
 	movl	$117, %eax
 	movq	%rdx, %rdi
@@ -600,53 +457,53 @@ make_id_map:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, 8(%rbx)
+	movq	%rax, 8(%rbp)
 	testq	%rax, %rax
-	js	.Linit_88
+	js	.Linit_69
+	xorl	%edx, %edx
 	movl	$157, %eax
 	movl	$4, %edi
 	movl	$1, %esi
-	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, 8(%rbx)
+	movq	%rax, 8(%rbp)
 	testq	%rax, %rax
-	js	.Linit_88
+	js	.Linit_69
 	movl	$272, %eax
 	movl	$268435456, %edi
-	movq	%rbp, %rsi
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, 8(%rbx)
+	movq	%rax, 8(%rbp)
 	testq	%rax, %rax
-	js	.Linit_88
-	movq	56(%r12), %rbp
-	movq	0(%rbp), %rdi
+	js	.Linit_69
+	movq	56(%r12), %rbx
+	movq	(%rbx), %rdi
 	testq	%rdi, %rdi
-	jne	.Linit_91
-	jmp	.Linit_90
+	jne	.Linit_72
+	jmp	.Linit_71
 	.p2align 4,,10
 	.p2align 3
-.Linit_97:
-	movq	16(%rbp), %rdi
-	addq	$16, %rbp
+.Linit_78:
+	movq	16(%rbx), %rdi
+	addq	$16, %rbx
 	testq	%rdi, %rdi
-	je	.Linit_90
-.Linit_91:
-	movq	8(%rbp), %rsi
+	je	.Linit_71
+.Linit_72:
+	movq	8(%rbx), %rsi
 	call	write_file
-	movq	%rax, 8(%rbx)
+	movq	%rax, 8(%rbp)
 	testq	%rax, %rax
-	jns	.Linit_97
+	jns	.Linit_78
 	.p2align 4,,10
 	.p2align 3
-.Linit_88:
+.Linit_69:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -659,7 +516,7 @@ make_id_map:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_90:
+.Linit_71:
 	movq	64(%r12), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -672,9 +529,196 @@ make_id_map:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, 8(%rbx)
-	jmp	.Linit_88
+	movq	%rax, 8(%rbp)
+	jmp	.Linit_69
 	.size	make_id_map, .-make_id_map
+	.p2align 4
+	.type	make_file, @function
+make_file:
+	pushq	%r15
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	pushq	%r14
+	movl	$655553, %edx
+	pushq	%r13
+	movq	%rsi, %r13
+	pushq	%r12
+	pushq	%rbp
+	pushq	%rbx
+	subq	$4008, %rsp
+	movq	56(%rsi), %rsi
+	movq	16(%r13), %r10
+	movq	%rdi, -120(%rsp)
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbp
+	testq	%rax, %rax
+	js	.Linit_79
+	movq	%rax, %r12
+	movq	40(%r13), %rax
+	testq	%rax, %rax
+	je	.Linit_94
+	leaq	-104(%rsp), %rdi
+	movq	%r13, -112(%rsp)
+	leaq	-88(%rsp), %r14
+	movq	%rdi, %r13
+.Linit_84:
+	movq	-120(%rsp), %rcx
+	movl	16(%rcx,%rax,4), %ebx
+	movq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_87:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%r14, %rax
+	jne	.Linit_87
+	movq	-120(%rsp), %rax
+	movl	$1, %edx
+	movl	%ebx, -104(%rsp)
+	movq	%r13, %rdi
+	movw	%dx, -100(%rsp)
+	movl	12(%rax), %eax
+	movl	%eax, -96(%rsp)
+	movl	$1, %eax
+	movw	%ax, -92(%rsp)
+	.p2align 4,,10
+	.p2align 3
+.Linit_88:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movl	$271, %eax
+	movl	$2, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbp
+	cmpq	$-4, %rax
+	je	.Linit_88
+	movq	%rdi, %r13
+	testq	%rax, %rax
+	js	.Linit_83
+	cmpw	$0, -90(%rsp)
+	jne	.Linit_90
+	movslq	%ebx, %rdi
+	movl	$4096, %edx
+	movq	%r14, %rsi
+	.p2align 4,,10
+	.p2align 3
+.Linit_91:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%eax, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_91
+	movq	%rax, %r15
+	movq	%rsi, %r14
+	testq	%rax, %rax
+	je	.Linit_109
+	js	.Linit_96
+	xorl	%ebx, %ebx
+	movq	%r12, %rdi
+	jmp	.Linit_86
+	.p2align 4,,10
+	.p2align 3
+.Linit_111:
+	addq	%rax, %rbx
+	cmpq	%r15, %rbx
+	jge	.Linit_110
+.Linit_86:
+	movq	%r15, %rdx
+	leaq	(%r14,%rbx), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	subq	%rbx, %rdx
+	xorl	%r9d, %r9d
+	movl	$1, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbp
+	testq	%rax, %rax
+	jns	.Linit_111
+	movq	%rdi, %r12
+.Linit_83:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r12, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_79:
+	addq	$4008, %rsp
+	movq	%rbp, %rax
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	ret
+.Linit_109:
+	movq	-112(%rsp), %r13
+	.p2align 4,,10
+	.p2align 3
+.Linit_94:
+	movq	24(%r13), %rsi
+	xorl	%ebp, %ebp
+	cmpq	$-1, %rsi
+	je	.Linit_83
+	movq	32(%r13), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$93, %eax
+	movq	%r12, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbp
+	jmp	.Linit_83
+	.p2align 4,,10
+	.p2align 3
+.Linit_110:
+	movq	-112(%rsp), %rax
+	movq	%rdi, %r12
+	movq	40(%rax), %rax
+	jmp	.Linit_84
+	.p2align 4,,10
+	.p2align 3
+.Linit_90:
+	movq	$-3, %rbp
+	jmp	.Linit_83
+.Linit_96:
+	movq	%r15, %rbp
+	jmp	.Linit_83
+	.size	make_file, .-make_file
 	.p2align 4
 	.type	fail, @function
 fail:
@@ -688,12 +732,12 @@ fail:
 	movq	%rsi, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_99:
+.Linit_113:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rsp, %rax
-	jne	.Linit_99
+	jne	.Linit_113
 	movl	$2, -40(%rsp)
 	movl	$44, %ebp
 	movl	%edi, -36(%rsp)
@@ -702,7 +746,7 @@ fail:
 	movl	$40, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_100:
+.Linit_114:
 	movslq	8(%rbx), %rdi
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
@@ -714,7 +758,7 @@ fail:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_100
+	je	.Linit_114
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -744,26 +788,26 @@ run_step:
 	movq	(%rdi), %rdx
 	movl	24(%rdx), %eax
 	testl	%eax, %eax
-	je	.Linit_106
+	je	.Linit_120
 	movl	8(%rsi), %ecx
 	addl	$1, %ecx
 	cmpl	%ecx, %eax
-	je	.Linit_255
-.Linit_106:
+	je	.Linit_269
+.Linit_120:
 	movl	0(%rbp), %eax
 	cmpl	$18, %eax
-	je	.Linit_108
-	ja	.Linit_109
+	je	.Linit_122
+	ja	.Linit_123
 	cmpl	$9, %eax
-	je	.Linit_195
-	jbe	.Linit_256
+	je	.Linit_209
+	jbe	.Linit_270
 	cmpl	$14, %eax
-	je	.Linit_121
-	jbe	.Linit_257
+	je	.Linit_135
+	jbe	.Linit_271
 	cmpl	$16, %eax
-	je	.Linit_127
+	je	.Linit_141
 	cmpl	$17, %eax
-	jne	.Linit_258
+	jne	.Linit_272
 	xorl	%edx, %edx
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -777,7 +821,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-.Linit_105:
+.Linit_119:
 	addq	$72, %rsp
 	movq	%rbx, %rax
 	popq	%rbx
@@ -789,17 +833,17 @@ run_step:
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_109:
+.Linit_123:
 	cmpl	$27, %eax
-	je	.Linit_130
-	jbe	.Linit_259
+	je	.Linit_144
+	jbe	.Linit_273
 	cmpl	$32, %eax
-	je	.Linit_141
-	jbe	.Linit_260
+	je	.Linit_155
+	jbe	.Linit_274
 	cmpl	$34, %eax
-	je	.Linit_147
+	je	.Linit_161
 	cmpl	$35, %eax
-	jne	.Linit_261
+	jne	.Linit_275
 	movq	16(%rbp), %rax
 	leaq	16(%rsp), %rsi
 	xorl	%r8d, %r8d
@@ -817,23 +861,23 @@ run_step:
 	movq	56(%rbp), %r13
 	movq	0(%r13), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_200
+	je	.Linit_214
 	xorl	%r14d, %r14d
 	movq	$-2, %rbx
 	movl	$59, %r15d
-	jmp	.Linit_194
+	jmp	.Linit_208
 	.p2align 4,,10
 	.p2align 3
-.Linit_262:
+.Linit_276:
 	testb	%dl, %dl
-	jne	.Linit_203
-.Linit_192:
+	jne	.Linit_217
+.Linit_206:
 	movq	8(%r13), %rdi
 	addq	$8, %r13
 	addl	$1, %r14d
 	testq	%rdi, %rdi
-	je	.Linit_105
-.Linit_194:
+	je	.Linit_119
+.Linit_208:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -848,27 +892,27 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%dl
 	cmpq	$-2, %rbx
-	jne	.Linit_262
-.Linit_203:
+	jne	.Linit_276
+.Linit_217:
 	movl	%r14d, 108(%r12)
 	cmpq	$-20, %rax
-	je	.Linit_201
+	je	.Linit_215
 	testb	%dl, %dl
-	je	.Linit_201
+	je	.Linit_215
 	cmpq	$-13, %rax
-	jne	.Linit_202
+	jne	.Linit_216
 	movq	$-13, %rbx
-	jmp	.Linit_192
+	jmp	.Linit_206
 	.p2align 4,,10
 	.p2align 3
-.Linit_256:
+.Linit_270:
 	cmpl	$5, %eax
-	je	.Linit_112
-	jbe	.Linit_263
+	je	.Linit_126
+	jbe	.Linit_277
 	cmpl	$7, %eax
-	je	.Linit_118
+	je	.Linit_132
 	cmpl	$8, %eax
-	jne	.Linit_264
+	jne	.Linit_278
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -882,17 +926,17 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_259:
+.Linit_273:
 	cmpl	$23, %eax
-	je	.Linit_132
-	jbe	.Linit_265
+	je	.Linit_146
+	jbe	.Linit_279
 	cmpl	$25, %eax
-	je	.Linit_138
+	je	.Linit_152
 	cmpl	$26, %eax
-	jne	.Linit_266
+	jne	.Linit_280
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -907,7 +951,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_105
+	js	.Linit_119
 	movq	16(%rbp), %rdx
 	movl	$117, %eax
 	movq	%rdx, %rdi
@@ -918,12 +962,12 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_261:
+.Linit_275:
 	cmpl	$33, %eax
-	jne	.Linit_254
+	jne	.Linit_268
 	movq	16(%rbp), %rax
 	leaq	16(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -941,20 +985,20 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_255:
+.Linit_269:
 	movl	28(%rdx), %ebx
 	negq	%rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_265:
+.Linit_279:
 	cmpl	$21, %eax
-	je	.Linit_134
+	je	.Linit_148
 	cmpl	$22, %eax
-	jne	.Linit_267
+	jne	.Linit_281
 	movq	24(%rbp), %rax
 	movq	16(%rbp), %rsi
 	leaq	16(%rsp), %rdx
@@ -972,24 +1016,24 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_267:
+.Linit_281:
 	cmpl	$19, %eax
-	je	.Linit_268
+	je	.Linit_282
 	leaq	16(%rsp), %r13
 	movl	8(%rbp), %esi
 	leaq	56(%rsp), %rcx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_178:
+.Linit_192:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_178
+	jne	.Linit_192
 	movl	%esi, 20(%rsp)
 	movl	$44, %ebx
 	movl	$40, %edx
@@ -997,7 +1041,7 @@ run_step:
 	movq	$0, 24(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_179:
+.Linit_193:
 	movslq	8(%r12), %rdi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1010,12 +1054,12 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_179
+	je	.Linit_193
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_180:
+.Linit_194:
 	movslq	8(%r12), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1028,20 +1072,20 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_180
+	je	.Linit_194
 	cmpq	$24, %rax
-	je	.Linit_269
+	je	.Linit_283
 	testq	%rax, %rax
 	movq	$-32, %rbx
 	cmovs	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_257:
+.Linit_271:
 	cmpl	$12, %eax
-	je	.Linit_123
+	je	.Linit_137
 	cmpl	$13, %eax
-	jne	.Linit_270
+	jne	.Linit_284
 	movq	56(%rbp), %rdx
 	movq	64(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1055,12 +1099,12 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_270:
+.Linit_284:
 	cmpl	$10, %eax
-	je	.Linit_271
+	je	.Linit_285
 	addq	$72, %rsp
 	movq	%rbp, %rsi
 	movq	%r12, %rdi
@@ -1073,11 +1117,11 @@ run_step:
 	jmp	id_map
 	.p2align 4,,10
 	.p2align 3
-.Linit_263:
+.Linit_277:
 	cmpl	$3, %eax
-	je	.Linit_114
+	je	.Linit_128
 	cmpl	$4, %eax
-	jne	.Linit_272
+	jne	.Linit_286
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1093,33 +1137,33 @@ run_step:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_105
+	js	.Linit_119
 	leaq	16(%rsp), %r13
 	leaq	56(%rsp), %rcx
 	movq	%r13, %rdx
 	.p2align 4,,10
 	.p2align 3
-.Linit_151:
+.Linit_165:
 	movq	%rdx, %rax
 	addq	$1, %rdx
 	movb	$0, (%rax)
 	cmpq	%rcx, %rdx
-	jne	.Linit_151
+	jne	.Linit_165
 	movq	56(%rbp), %rax
 	leaq	31(%rsp), %rsi
 	movq	%r13, %rdx
 	subq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_152:
+.Linit_166:
 	movzbl	(%rax,%rdx), %ecx
 	testb	%cl, %cl
-	je	.Linit_154
+	je	.Linit_168
 	movb	%cl, (%rdx)
 	addq	$1, %rdx
 	cmpq	%rdx, %rsi
-	jne	.Linit_152
-.Linit_154:
+	jne	.Linit_166
+.Linit_168:
 	movl	$1, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1142,12 +1186,12 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_272:
+.Linit_286:
 	cmpl	$1, %eax
-	jne	.Linit_273
+	jne	.Linit_287
 	movq	64(%rbp), %rsi
 	movq	56(%rbp), %rdi
 	addq	$72, %rsp
@@ -1160,9 +1204,9 @@ run_step:
 	jmp	write_file
 	.p2align 4,,10
 	.p2align 3
-.Linit_273:
+.Linit_287:
 	cmpl	$2, %eax
-	jne	.Linit_254
+	jne	.Linit_268
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1176,14 +1220,14 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_260:
+.Linit_274:
 	cmpl	$30, %eax
-	je	.Linit_143
+	je	.Linit_157
 	cmpl	$31, %eax
-	jne	.Linit_274
+	jne	.Linit_288
 	movl	12(%r12), %eax
 	leaq	16(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -1203,17 +1247,17 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_105
+	js	.Linit_119
 	movzwl	14(%rsp), %eax
 	negw	%ax
 	sbbq	%rbx, %rbx
 	andq	$-3, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_274:
+.Linit_288:
 	cmpl	$28, %eax
-	je	.Linit_275
+	je	.Linit_289
 	xorl	%edx, %edx
 	movslq	84(%r12), %rdi
 	xorl	%r10d, %r10d
@@ -1227,19 +1271,19 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_195:
+.Linit_209:
 	leaq	16(%rsp), %r13
 	leaq	48(%rsp), %rcx
 	movq	%r13, %rax
-.Linit_110:
+.Linit_124:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_110
+	jne	.Linit_124
 	movq	16(%rbp), %rax
 	movl	4(%rbp), %edx
 	movq	%r13, %r10
@@ -1259,38 +1303,38 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
-.Linit_200:
+	jmp	.Linit_119
+.Linit_214:
 	movq	$-2, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_201:
+.Linit_215:
 	movq	%rax, %rbx
-	jmp	.Linit_192
+	jmp	.Linit_206
 	.p2align 4,,10
 	.p2align 3
-.Linit_132:
+.Linit_146:
 	movq	16(%rbp), %rbp
 	xorl	%esi, %esi
 	movl	$157, %r12d
 	movl	$24, %edi
-	jmp	.Linit_184
+	jmp	.Linit_198
 	.p2align 4,,10
 	.p2align 3
-.Linit_276:
+.Linit_290:
 	testq	%rax, %rax
-	js	.Linit_105
-.Linit_186:
+	js	.Linit_119
+.Linit_200:
 	addq	$1, %rsi
 	cmpq	$64, %rsi
-	je	.Linit_147
-.Linit_184:
+	je	.Linit_161
+.Linit_198:
 	movq	%rbp, %rdx
 	movl	%esi, %ecx
 	shrq	%cl, %rdx
 	andl	$1, %edx
-	jne	.Linit_186
+	jne	.Linit_200
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1302,15 +1346,15 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	cmpq	$-22, %rax
-	jne	.Linit_276
+	jne	.Linit_290
 	.p2align 4,,10
 	.p2align 3
-.Linit_147:
+.Linit_161:
 	xorl	%ebx, %ebx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_271:
+.Linit_285:
 	movl	4(%rbp), %edx
 	movb	$0, 8(%rsp)
 	xorl	%r10d, %r10d
@@ -1330,33 +1374,33 @@ run_step:
 	movq	%rax, %r14
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_105
+	js	.Linit_119
 	movq	32(%rbp), %rdx
 	movq	24(%rbp), %rsi
 	movl	%eax, %edi
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_165
+	js	.Linit_179
 	movq	16(%rbp), %rsi
 	movq	40(%rbp), %rdi
 	movq	%rsi, %rax
 	orq	%rdi, %rax
-	je	.Linit_166
+	je	.Linit_180
 	leaq	16(%rsp), %rax
 	leaq	48(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_167:
+.Linit_181:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_167
+	jne	.Linit_181
 	testq	%rdi, %rdi
-	jne	.Linit_168
+	jne	.Linit_182
 	movq	%rsi, 16(%rsp)
-.Linit_169:
+.Linit_183:
 	movl	4(%rbp), %edx
 	leaq	8(%rsp), %rsi
 	leaq	16(%rsp), %r10
@@ -1374,22 +1418,22 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_165
-.Linit_166:
+	js	.Linit_179
+.Linit_180:
 	movq	64(%rbp), %rbx
 	testb	$2, 4(%rbp)
-	je	.Linit_171
+	je	.Linit_185
 	leaq	16(%rsp), %r13
 	leaq	40(%rsp), %rcx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_172:
+.Linit_186:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_172
+	jne	.Linit_186
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1407,7 +1451,7 @@ run_step:
 	movq	%rax, %rbp
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_165
+	js	.Linit_179
 	leaq	8(%rsp), %rsi
 	xorl	%r9d, %r9d
 	movl	$429, %eax
@@ -1432,7 +1476,7 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_165:
+.Linit_179:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1445,10 +1489,10 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_112:
+.Linit_126:
 	movq	16(%rbp), %rsi
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1462,8 +1506,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
-.Linit_264:
+	jmp	.Linit_119
+.Linit_278:
 	movb	$0, 16(%rsp)
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1480,21 +1524,21 @@ run_step:
 	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_105
+	js	.Linit_119
 	movq	72(%rbp), %r12
 	movl	$431, %r14d
 	movq	(%r12), %rdx
 	testq	%rdx, %rdx
-	jne	.Linit_156
-	jmp	.Linit_160
+	jne	.Linit_170
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_277:
+.Linit_291:
 	movq	16(%r12), %rdx
 	addq	$16, %r12
 	testq	%rdx, %rdx
-	je	.Linit_160
-.Linit_156:
+	je	.Linit_174
+.Linit_170:
 	movq	8(%r12), %r10
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1507,8 +1551,8 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_277
-.Linit_177:
+	jns	.Linit_291
+.Linit_191:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1521,10 +1565,10 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_118:
+.Linit_132:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1539,7 +1583,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_105
+	js	.Linit_119
 	movq	56(%rbp), %rdi
 	movl	$166, %eax
 	movl	$2, %esi
@@ -1550,7 +1594,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_105
+	js	.Linit_119
 	movq	64(%rbp), %rdi
 	movl	$80, %eax
 	movq	%rdx, %rsi
@@ -1560,10 +1604,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_121:
+.Linit_135:
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	xorl	%r8d, %r8d
@@ -1577,10 +1621,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_108:
+.Linit_122:
 	movq	16(%rbp), %rax
 	movq	40(%rbp), %rsi
 	leaq	16(%rsp), %rdi
@@ -1601,12 +1645,12 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_105
+	js	.Linit_119
 	movl	%eax, 84(%r12)
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_138:
+.Linit_152:
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1620,8 +1664,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
-.Linit_266:
+	jmp	.Linit_119
+.Linit_280:
 	movq	56(%rbp), %rsi
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1635,10 +1679,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_130:
+.Linit_144:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1653,7 +1697,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_105
+	js	.Linit_119
 	movq	16(%rbp), %rax
 	movq	24(%rbp), %rcx
 	leaq	16(%rsp), %rsi
@@ -1675,21 +1719,21 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_105
+	js	.Linit_119
 	movl	$157, %r12d
 	movl	$47, %edi
 	movl	$2, %esi
-	jmp	.Linit_188
+	jmp	.Linit_202
 	.p2align 4,,10
 	.p2align 3
-.Linit_189:
+.Linit_203:
 	addq	$1, %rdx
 	cmpq	$64, %rdx
-	je	.Linit_147
-.Linit_188:
+	je	.Linit_161
+.Linit_202:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
-	jnc	.Linit_189
+	jnc	.Linit_203
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1701,9 +1745,9 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_189
-	jmp	.Linit_105
-.Linit_258:
+	jns	.Linit_203
+	jmp	.Linit_119
+.Linit_272:
 	addq	$72, %rsp
 	movq	%rbp, %rsi
 	movq	%r12, %rdi
@@ -1716,7 +1760,7 @@ run_step:
 	jmp	make_file
 	.p2align 4,,10
 	.p2align 3
-.Linit_127:
+.Linit_141:
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -1730,10 +1774,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_141:
+.Linit_155:
 	movq	16(%rbp), %rdi
 	addq	$72, %rsp
 	popq	%rbx
@@ -1745,7 +1789,7 @@ run_step:
 	jmp	set_signals
 	.p2align 4,,10
 	.p2align 3
-.Linit_134:
+.Linit_148:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1759,10 +1803,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_275:
+.Linit_289:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1776,10 +1820,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_268:
+.Linit_282:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1795,7 +1839,7 @@ run_step:
 	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_105
+	js	.Linit_119
 	movq	16(%rbp), %rax
 	movq	32(%rbp), %rdx
 	movl	%r13d, %edi
@@ -1805,7 +1849,7 @@ run_step:
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_177
+	jne	.Linit_191
 	movslq	84(%r12), %rdi
 	leaq	16(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -1819,10 +1863,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_177
+	jmp	.Linit_191
 	.p2align 4,,10
 	.p2align 3
-.Linit_114:
+.Linit_128:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1837,10 +1881,10 @@ run_step:
 #NO_APP
 	movl	%eax, 80(%r12)
 	movslq	%eax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_123:
+.Linit_137:
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -1855,12 +1899,12 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	cmpq	$-17, %rax
-	je	.Linit_278
+	je	.Linit_292
 	testq	%rax, %rax
-	js	.Linit_105
+	js	.Linit_119
 	movq	24(%rbp), %rdx
 	cmpq	$-1, %rdx
-	je	.Linit_105
+	je	.Linit_119
 	movq	56(%rbp), %rsi
 	movq	32(%rbp), %r10
 	xorl	%r9d, %r9d
@@ -1873,10 +1917,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_143:
+.Linit_157:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1890,8 +1934,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_105
-.Linit_160:
+	jmp	.Linit_119
+.Linit_174:
 	xorl	%r14d, %r14d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1907,7 +1951,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_279
+	js	.Linit_293
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1921,7 +1965,7 @@ run_step:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_161
+	js	.Linit_175
 	movq	64(%rbp), %r10
 	leaq	16(%rsp), %rsi
 	movq	%r12, %rdi
@@ -1937,7 +1981,7 @@ run_step:
 	movq	%rax, %rbx
 	xorl	%r8d, %r8d
 	testq	%rax, %rax
-	js	.Linit_162
+	js	.Linit_176
 	movl	$81, %eax
 	movq	%r14, %rsi
 	movq	%r14, %rdx
@@ -1953,9 +1997,9 @@ run_step:
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
-.Linit_159:
+.Linit_173:
 #NO_APP
-.Linit_163:
+.Linit_177:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1968,21 +2012,21 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_105
-.Linit_269:
+	jmp	.Linit_119
+.Linit_283:
 	cmpl	$1, 16(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
-	jmp	.Linit_105
-.Linit_278:
+	jmp	.Linit_119
+.Linit_292:
 	testb	$4, 4(%rbp)
-	je	.Linit_105
-	jmp	.Linit_147
-.Linit_202:
+	je	.Linit_119
+	jmp	.Linit_161
+.Linit_216:
 	movq	%rax, %rbx
-	jmp	.Linit_105
-.Linit_171:
+	jmp	.Linit_119
+.Linit_185:
 	leaq	8(%rsp), %rsi
 	movq	%rbx, %r10
 	xorl	%r9d, %r9d
@@ -1996,14 +2040,14 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_165
-.Linit_168:
+	jmp	.Linit_179
+.Linit_182:
 	movslq	16(%r12,%rdi,4), %rax
 	orq	$1048576, %rsi
 	movq	%rsi, 16(%rsp)
 	movq	%rax, 40(%rsp)
-	jmp	.Linit_169
-.Linit_279:
+	jmp	.Linit_183
+.Linit_293:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2014,8 +2058,8 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_105
-.Linit_161:
+	jmp	.Linit_119
+.Linit_175:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2028,8 +2072,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%r12, %rbx
-	jmp	.Linit_105
-.Linit_162:
+	jmp	.Linit_119
+.Linit_176:
 	xorl	%r9d, %r9d
 	movl	$3, %eax
 	movq	%r13, %rdi
@@ -2040,10 +2084,10 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_163
-.Linit_254:
+	jmp	.Linit_177
+.Linit_268:
 	movq	$-38, %rbx
-	jmp	.Linit_105
+	jmp	.Linit_119
 	.size	run_step, .-run_step
 	.p2align 4
 	.type	run_payload, @function
@@ -2076,8 +2120,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 96(%rbp)
 	testq	%rax, %rax
-	je	.Linit_287
-.Linit_281:
+	je	.Linit_301
+.Linit_295:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2090,80 +2134,68 @@ run_payload:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_287:
+.Linit_301:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_282
+	jle	.Linit_296
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_284
+	jmp	.Linit_298
 	.p2align 4,,10
 	.p2align 3
-.Linit_288:
+.Linit_302:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_282
-.Linit_284:
+	je	.Linit_296
+.Linit_298:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 104(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_288
-.Linit_283:
+	jns	.Linit_302
+.Linit_297:
 	movq	%rax, 96(%rbp)
-	jmp	.Linit_281
-.Linit_282:
+	jmp	.Linit_295
+.Linit_296:
 	xorl	%eax, %eax
-	jmp	.Linit_283
+	jmp	.Linit_297
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	jail_main, @function
 jail_main:
 	pushq	%r15
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
 	pushq	%r14
-	movl	$157, %eax
-	movl	$9, %esi
-	xorl	%edx, %edx
 	pushq	%r13
 	pushq	%r12
 	pushq	%rbp
 	pushq	%rbx
 	subq	$9032, %rsp
-	movq	16(%rdi), %rbx
-	movl	$1, %edi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
+	movq	16(%rdi), %rbp
 	leaq	208(%rsp), %r12
 	leaq	272(%rsp), %r13
 	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_290:
+.Linit_304:
 	movl	$-1, (%rax)
 	addq	$4, %rax
-	cmpq	%r13, %rax
-	jne	.Linit_290
-	movl	$72, %ebp
+	cmpq	%rax, %r13
+	jne	.Linit_304
+	movl	$72, %ebx
 	movl	$2, %esi
 	movl	$1, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_291:
-	movsbl	(%rbx), %eax
+.Linit_305:
+	movsbl	0(%rbp), %eax
 	testb	%al, %al
-	je	.Linit_295
-	movsbl	1(%rbx), %edi
+	je	.Linit_309
+	movsbl	1(%rbp), %edi
 	subl	$65, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2172,14 +2204,14 @@ jail_main:
 	subl	$65, %edi
 	sall	$8, %edi
 	orl	%eax, %edi
-	movsbl	3(%rbx), %eax
+	movsbl	3(%rbp), %eax
 	subl	$65, %eax
 	orl	%eax, %edi
-	movsbl	2(%rbx), %eax
+	movsbl	2(%rbp), %eax
 	subl	$65, %eax
 	sall	$4, %eax
 	orl	%eax, %edi
-	movq	%rbp, %rax
+	movq	%rbx, %rax
 	movl	%edi, (%r12)
 	movslq	%edi, %rdi
 #APP
@@ -2188,10 +2220,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	addq	$4, %r12
-	addq	$4, %rbx
+	addq	$4, %rbp
 	cmpq	%r13, %r12
-	jne	.Linit_291
-.Linit_295:
+	jne	.Linit_305
+.Linit_309:
 	movq	212(%rsp), %rax
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -2212,10 +2244,10 @@ jail_main:
 	movl	%eax, 280(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_292
+	js	.Linit_306
 	leaq	192(%rsp), %rax
 	movq	%rax, 40(%rsp)
-.Linit_293:
+.Linit_307:
 	leaq	576(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2230,8 +2262,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_380
-.Linit_296:
+	js	.Linit_394
+.Linit_310:
 	movslq	208(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
@@ -2245,8 +2277,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_381
-.Linit_297:
+	js	.Linit_395
+.Linit_311:
 	xorl	%edx, %edx
 	movslq	208(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -2266,32 +2298,32 @@ jail_main:
 	movl	%eax, 48(%rsp)
 	movl	268435468, %eax
 	testl	%eax, %eax
-	jle	.Linit_299
+	jle	.Linit_313
 	subl	$1, %eax
 	movq	40(%rsp), %rbx
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	88(%rbp,%rax,8), %r12
-	jmp	.Linit_301
+	jmp	.Linit_315
 	.p2align 4,,10
 	.p2align 3
-.Linit_382:
+.Linit_396:
 	addq	$88, %rbp
 	cmpq	%rbp, %r12
-	je	.Linit_299
-.Linit_301:
+	je	.Linit_313
+.Linit_315:
 	movl	8(%rbp), %eax
 	movq	%rbp, %rsi
 	movq	%rbx, %rdi
 	movl	%eax, 296(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_382
+	jns	.Linit_396
 	movl	296(%rsp), %esi
 	movq	40(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
-.Linit_299:
+.Linit_313:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2305,8 +2337,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_383
-.Linit_303:
+	js	.Linit_397
+.Linit_317:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	leaq	run_payload(%rip), %r12
@@ -2329,11 +2361,11 @@ jail_main:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_384
+	js	.Linit_398
 	movq	288(%rsp), %rdx
 	testq	%rdx, %rdx
-	js	.Linit_385
-.Linit_305:
+	js	.Linit_399
+.Linit_319:
 	movq	192(%rsp), %rdx
 	movl	296(%rsp), %esi
 	movl	16(%rdx), %eax
@@ -2342,31 +2374,23 @@ jail_main:
 	movq	40(%rdx), %rax
 	leaq	-88(%rax,%rcx,8), %r13
 	cmpl	8(%r13), %esi
-	je	.Linit_306
+	je	.Linit_320
 	movq	40(%rsp), %rdi
 	movq	$-125, %rdx
 	call	fail
-.Linit_306:
+.Linit_320:
 	leaq	432(%rsp), %rax
 	cmpl	$34, 0(%r13)
 	leaq	472(%rsp), %rbp
 	movq	%rax, 24(%rsp)
-	je	.Linit_386
-.Linit_307:
-	xorl	%edx, %edx
+	je	.Linit_400
+.Linit_321:
+	movq	624(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
+	xorl	%edx, %edx
 	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$1, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
 	movl	$11, %eax
-	movq	624(%rsp), %rsi
 	movl	$268435456, %edi
 #APP
 # 13 "src/sys.h" 1
@@ -2392,20 +2416,20 @@ jail_main:
 #NO_APP
 	movq	%rax, %r15
 	testq	%rax, %rax
-	js	.Linit_310
+	js	.Linit_324
 	testl	%r14d, %r14d
-	jne	.Linit_387
-.Linit_312:
+	jne	.Linit_401
+.Linit_326:
 	movl	%r12d, 68(%rsp)
 	movq	24(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_314:
+.Linit_328:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_314
+	jne	.Linit_328
 	movq	24(%rsp), %rsi
 	movl	$44, %ebp
 	movl	$40, %edx
@@ -2414,7 +2438,7 @@ jail_main:
 	movl	%r12d, 444(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_315:
+.Linit_329:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2426,7 +2450,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_315
+	je	.Linit_329
 	leaq	96(%rsp), %rsi
 	movl	$289, %eax
 	movl	$8, %edx
@@ -2445,12 +2469,12 @@ jail_main:
 	movq	%rax, 32(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_316:
+.Linit_330:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_316
+	jne	.Linit_330
 	movl	8(%rsp), %eax
 	movslq	68(%rsp), %r15
 	leaq	88(%rsp), %rbx
@@ -2470,22 +2494,22 @@ jail_main:
 	movl	48(%rsp), %eax
 	andl	$1, %eax
 	movl	%eax, 48(%rsp)
-.Linit_317:
-	movq	%rbp, 56(%rsp)
 .Linit_331:
+	movq	%rbp, 56(%rsp)
+.Linit_345:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_321:
+.Linit_335:
 	xorl	%r14d, %r14d
 	movq	%r15, %rsi
-	jmp	.Linit_318
+	jmp	.Linit_332
 	.p2align 4,,10
 	.p2align 3
-.Linit_319:
+.Linit_333:
 	cmpq	%rax, %r13
-	je	.Linit_388
-.Linit_318:
+	je	.Linit_402
+.Linit_332:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2498,10 +2522,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_319
+	jg	.Linit_333
 	movq	%rsi, %r15
 	testl	%r14d, %r14d
-	jne	.Linit_320
+	jne	.Linit_334
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
@@ -2512,13 +2536,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_321
+	js	.Linit_335
 	cmpw	$0, 142(%rsp)
-	je	.Linit_322
+	je	.Linit_336
 	movl	48(%rsp), %r8d
 	testl	%r8d, %r8d
-	je	.Linit_389
-.Linit_323:
+	je	.Linit_403
+.Linit_337:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2531,16 +2555,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_322:
+.Linit_336:
 	movl	$128, %r12d
 	movl	$62, %r14d
 	leaq	560(%rsp), %rbx
 	.p2align 4,,10
 	.p2align 3
-.Linit_325:
+.Linit_339:
 	cmpw	$0, 134(%rsp)
-	je	.Linit_333
-.Linit_329:
+	je	.Linit_347
+.Linit_343:
 	xorl	%ebp, %ebp
 	movq	8(%rsp), %rdi
 	movq	16(%rsp), %rsi
@@ -2555,10 +2579,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_333
+	jne	.Linit_347
 	movl	304(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_325
+	je	.Linit_339
 	xorl	%eax, %eax
 	movq	352(%rsp), %rdi
 	movl	%ecx, 108(%rsp)
@@ -2569,16 +2593,16 @@ jail_main:
 	movl	$0, 112(%rsp)
 	movl	%eax, 116(%rsp)
 	movq	%rdi, 120(%rsp)
-	jne	.Linit_326
+	jne	.Linit_340
 	movq	24(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_327:
+.Linit_341:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbx, %rax
-	jne	.Linit_327
+	jne	.Linit_341
 	movl	%ecx, 432(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2594,19 +2618,19 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpw	$0, 134(%rsp)
-	jne	.Linit_329
+	jne	.Linit_343
 	.p2align 4,,10
 	.p2align 3
-.Linit_333:
+.Linit_347:
 	cmpw	$0, 150(%rsp)
-	je	.Linit_331
+	je	.Linit_345
 	movq	56(%rsp), %rbp
 	leaq	104(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_334:
+.Linit_348:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2618,21 +2642,21 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_334
+	je	.Linit_348
 	cmpq	$24, %rax
-	je	.Linit_335
+	je	.Linit_349
 	testq	%rax, %rax
-	jns	.Linit_336
+	jns	.Linit_350
 	cmpq	$-104, %rax
-	je	.Linit_336
+	je	.Linit_350
 	cmpq	$-32, %rax
-	jne	.Linit_317
-.Linit_336:
+	jne	.Linit_331
+.Linit_350:
 	movl	$-1, 144(%rsp)
-	jmp	.Linit_317
+	jmp	.Linit_331
 	.p2align 4,,10
 	.p2align 3
-.Linit_326:
+.Linit_340:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2644,35 +2668,35 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_325
+	jmp	.Linit_339
 	.p2align 4,,10
 	.p2align 3
-.Linit_388:
+.Linit_402:
 	movl	88(%rsp), %eax
 	movl	$1, %r14d
 	movl	%eax, 92(%rsp)
-	jmp	.Linit_318
-.Linit_389:
+	jmp	.Linit_332
+.Linit_403:
 	movl	68(%rsp), %esi
 	movq	40(%rsp), %rdi
 	call	kill_tree
-	jmp	.Linit_323
-.Linit_320:
+	jmp	.Linit_337
+.Linit_334:
 	movl	48(%rsp), %eax
 	movq	56(%rsp), %rbp
 	testl	%eax, %eax
-	je	.Linit_345
-.Linit_347:
+	je	.Linit_359
+.Linit_361:
 	movq	24(%rsp), %rax
 	movq	72(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_348:
+.Linit_362:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_348
+	jne	.Linit_362
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2690,12 +2714,12 @@ jail_main:
 	movq	%rbp, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_349:
+.Linit_363:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsi, %rax
-	jne	.Linit_349
+	jne	.Linit_363
 	movl	%ecx, 164(%rsp)
 	movl	$44, %ebx
 	movl	$40, %edx
@@ -2712,7 +2736,7 @@ jail_main:
 	movq	%rax, 184(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_350:
+.Linit_364:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2724,7 +2748,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_350
+	je	.Linit_364
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -2743,15 +2767,15 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_335:
+.Linit_349:
 	movl	104(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_390
+	je	.Linit_404
 	cmpl	$3, %eax
-	jne	.Linit_317
+	jne	.Linit_331
 	movl	48(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_344
+	je	.Linit_358
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2764,8 +2788,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_317
-.Linit_387:
+	jmp	.Linit_331
+.Linit_401:
 	leal	-1(%r14), %esi
 	movl	$436, %eax
 	movq	%rdx, %rdi
@@ -2776,8 +2800,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %r15
 	testq	%rax, %rax
-	jns	.Linit_312
-.Linit_310:
+	jns	.Linit_326
+.Linit_324:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2794,72 +2818,72 @@ jail_main:
 	movq	40(%rsp), %rdi
 	movq	%r15, %rdx
 	call	fail
-	jmp	.Linit_312
-.Linit_344:
+	jmp	.Linit_326
+.Linit_358:
 	movl	68(%rsp), %esi
 	movq	40(%rsp), %rdi
 	leaq	92(%rsp), %rdx
 	call	kill_tree
-.Linit_345:
+.Linit_359:
 	movl	68(%rsp), %esi
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_347
-.Linit_380:
+	jmp	.Linit_361
+.Linit_394:
 	movq	40(%rsp), %rdi
 	movq	%rax, %rdx
 	xorl	%esi, %esi
 	call	fail
-	jmp	.Linit_296
-.Linit_292:
+	jmp	.Linit_310
+.Linit_306:
 	leaq	192(%rsp), %rcx
 	movq	%rax, %rdx
 	xorl	%esi, %esi
 	movq	%rcx, %rdi
 	movq	%rcx, 40(%rsp)
 	call	fail
-	jmp	.Linit_293
-.Linit_384:
+	jmp	.Linit_307
+.Linit_398:
 	movl	296(%rsp), %esi
 	movq	40(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
 	movq	288(%rsp), %rdx
 	testq	%rdx, %rdx
-	jns	.Linit_305
-.Linit_385:
+	jns	.Linit_319
+.Linit_399:
 	movl	296(%rsp), %esi
 	movq	40(%rsp), %rdi
 	call	fail
-	jmp	.Linit_305
-.Linit_383:
+	jmp	.Linit_319
+.Linit_397:
 	movl	296(%rsp), %esi
 	movq	40(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
-	jmp	.Linit_303
-.Linit_381:
+	jmp	.Linit_317
+.Linit_395:
 	movq	40(%rsp), %rdi
 	movq	%rax, %rdx
 	xorl	%esi, %esi
 	call	fail
-	jmp	.Linit_297
-.Linit_386:
+	jmp	.Linit_311
+.Linit_400:
 	movl	296(%rsp), %ecx
-.Linit_308:
+.Linit_322:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_308
+	jne	.Linit_322
 	movq	24(%rsp), %rsi
 	movl	$44, %r13d
 	movl	$40, %edx
 	movl	$3, 432(%rsp)
 	movl	%ecx, 436(%rsp)
 	movq	$0, 440(%rsp)
-.Linit_309:
+.Linit_323:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2871,7 +2895,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_309
+	je	.Linit_323
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -2882,21 +2906,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_307
-.Linit_390:
+	jmp	.Linit_321
+.Linit_404:
 	movl	108(%rsp), %esi
 	movl	116(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_340
+	je	.Linit_354
 	movq	24(%rsp), %rax
 	leaq	560(%rsp), %rcx
-.Linit_341:
+.Linit_355:
 	movq	%rax, %rdi
 	addq	$1, %rax
 	movb	$0, (%rdi)
 	cmpq	%rcx, %rax
-	jne	.Linit_341
+	jne	.Linit_355
 	movq	120(%rsp), %rax
 	movslq	68(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -2912,16 +2936,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_317
-.Linit_340:
+	jmp	.Linit_331
+.Linit_354:
 	movslq	68(%rsp), %rdi
 	movl	112(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_343
+	je	.Linit_357
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_343:
+.Linit_357:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2932,7 +2956,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_317
+	jmp	.Linit_331
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

@@ -190,118 +190,6 @@ id_map:
 	.size	id_map, .-id_map
 	.align	2
 	.p2align 4,,11
-	.type	make_file, %function
-make_file:
-	mov	x2, 32961
-	mov	x11, x1
-	ldr	x3, [x1, 16]
-	mov	x13, x0
-	ldr	x1, [x1, 56]
-	movk	x2, 0x8, lsl 16
-	mov	x8, 56
-	mov	x0, -100
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_36
-	ldr	x1, [x11, 40]
-	sub	sp, sp, #4096
-	cbz	x1, .Linit_35
-	mov	x12, sp
-.Linit_31:
-	add	x4, x1, 4
-	mov	x8, 63
-	mov	x1, x12
-	mov	x2, 4096
-	mov	x3, 0
-	mov	x5, 0
-	ldrsw	x0, [x13, x4, lsl 2]
-	mov	x4, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	cbz	x0, .Linit_35
-	cmn	x9, #4
-	beq	.Linit_43
-	tbnz	x9, #63, .Linit_37
-	mov	x7, 0
-	b	.Linit_33
-	.p2align 2,,3
-.Linit_44:
-	add	x7, x7, x0
-	cmp	x7, x9
-	bge	.Linit_43
-.Linit_33:
-	mov	x0, x10
-	add	x1, x12, x7
-	sub	x2, x9, x7
-	mov	x8, 64
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	tbz	x0, #63, .Linit_44
-.Linit_28:
-	mov	x0, x10
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x0, x6
-	add	sp, sp, 4096
-	ret
-	.p2align 2,,3
-.Linit_35:
-	ldr	x1, [x11, 24]
-	mov	x6, 0
-	cmn	x1, #1
-	beq	.Linit_28
-	ldr	x2, [x11, 32]
-	mov	x0, x10
-	mov	x8, 55
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	b	.Linit_28
-	.p2align 2,,3
-.Linit_43:
-	ldr	x1, [x11, 40]
-	b	.Linit_31
-	.p2align 2,,3
-.Linit_36:
-	ret
-.Linit_37:
-	mov	x6, x9
-	b	.Linit_28
-	.size	make_file, .-make_file
-	.align	2
-	.p2align 4,,11
 	.type	set_signals, %function
 set_signals:
 	sub	sp, sp, #32
@@ -309,16 +197,16 @@ set_signals:
 	mov	x10, sp
 	mov	x1, x10
 	.p2align 3,,7
-.Linit_46:
+.Linit_25:
 	mov	x0, x1
 	add	x1, x1, 1
 	strb	wzr, [x0]
 	add	x0, sp, 32
 	cmp	x1, x0
-	bne	.Linit_46
+	bne	.Linit_25
 	mov	x7, 1
 	.p2align 3,,7
-.Linit_50:
+.Linit_29:
 	sub	w2, w7, #1
 	cmp	w7, 9
 	mov	x0, x7
@@ -331,7 +219,7 @@ set_signals:
 	mov	x3, 8
 	mov	x4, 0
 	mov	x5, 0
-	beq	.Linit_55
+	beq	.Linit_34
 	str	x6, [sp]
 #APP
 // 42 "src/sys.h" 1
@@ -339,17 +227,17 @@ set_signals:
 // 0 "" 2
 #NO_APP
 	add	x7, x7, 1
-	tbnz	x0, #63, .Linit_45
+	tbnz	x0, #63, .Linit_24
 	cmp	x7, 65
-	bne	.Linit_50
+	bne	.Linit_29
 	mov	x0, 0
-.Linit_45:
+.Linit_24:
 	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_55:
+.Linit_34:
 	add	x7, x7, 1
-	b	.Linit_50
+	b	.Linit_29
 	.size	set_signals, .-set_signals
 	.align	2
 	.p2align 4,,11
@@ -366,10 +254,10 @@ kill_tree:
 	add	x7, sp, 12
 	add	x14, sp, 16
 	.p2align 3,,7
-.Linit_70:
+.Linit_49:
 	mov	x11, 0
-	tbz	w0, #31, .Linit_81
-.Linit_57:
+	tbz	w0, #31, .Linit_60
+.Linit_36:
 	mov	x8, 129
 	mov	x0, x15
 	mov	x1, 9
@@ -382,25 +270,25 @@ kill_tree:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_58:
+.Linit_37:
 	add	x6, sp, 16
 	mov	w0, 0
 	add	x9, x11, x6
 	cmp	x11, 0
-	bgt	.Linit_64
-	b	.Linit_65
+	bgt	.Linit_43
+	b	.Linit_44
 	.p2align 2,,3
-.Linit_62:
+.Linit_41:
 	add	w1, w3, w1, lsl 1
 	add	x6, x6, 1
 	sub	w0, w1, #48
 	cmp	x9, x6
-	beq	.Linit_65
-.Linit_64:
+	beq	.Linit_44
+.Linit_43:
 	ldrb	w3, [x6]
 	add	w1, w0, w0, lsl 2
 	cmp	w3, 32
-	bne	.Linit_62
+	bne	.Linit_41
 	sxtw	x0, w0
 	mov	x8, 129
 	mov	x1, 9
@@ -416,8 +304,8 @@ kill_tree:
 	add	x6, x6, 1
 	mov	w0, 0
 	cmp	x9, x6
-	bne	.Linit_64
-.Linit_65:
+	bne	.Linit_43
+.Linit_44:
 	ldr	w2, [x13, 80]
 	mov	x1, x7
 	mov	x8, 260
@@ -435,10 +323,10 @@ kill_tree:
 	mov	x6, x0
 	cset	w9, ne
 	cmp	x0, 0
-	bgt	.Linit_67
-	b	.Linit_61
+	bgt	.Linit_46
+	b	.Linit_40
 	.p2align 2,,3
-.Linit_66:
+.Linit_45:
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -446,8 +334,8 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	ble	.Linit_61
-.Linit_67:
+	ble	.Linit_40
+.Linit_46:
 	cmp	w9, 0
 	mov	x1, x7
 	ccmp	x6, x10, 0, ne
@@ -457,7 +345,7 @@ kill_tree:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	bne	.Linit_66
+	bne	.Linit_45
 	ldr	w6, [sp, 12]
 	str	w6, [x12]
 #APP
@@ -467,14 +355,14 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	bgt	.Linit_67
-.Linit_61:
+	bgt	.Linit_46
+.Linit_40:
 	cmn	x6, #10
-	beq	.Linit_56
+	beq	.Linit_35
 	ldr	w0, [x13, 80]
-	cbnz	x6, .Linit_70
-	tbnz	w0, #31, .Linit_56
-.Linit_81:
+	cbnz	x6, .Linit_49
+	tbnz	w0, #31, .Linit_35
+.Linit_60:
 	sxtw	x0, w0
 	mov	x1, x14
 	mov	x8, 67
@@ -489,9 +377,9 @@ kill_tree:
 #NO_APP
 	ldr	w1, [x13, 80]
 	mov	x11, x0
-	tbz	w1, #31, .Linit_58
-	b	.Linit_57
-.Linit_56:
+	tbz	w1, #31, .Linit_37
+	b	.Linit_36
+.Linit_35:
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
@@ -500,24 +388,13 @@ kill_tree:
 	.p2align 4,,11
 	.type	make_id_map, %function
 make_id_map:
+	ldr	x12, [x0]
 	mov	x10, x0
-	mov	x8, 159
-	mov	x0, 0
-	mov	x1, 0
-	mov	x2, 0
+	mov	x8, 149
 	mov	x3, 0
-	ldr	x12, [x10]
 	mov	x4, 0
 	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	str	x0, [x10, 8]
-	tbnz	x0, #63, .Linit_94
 	ldr	x0, [x12, 32]
-	mov	x8, 149
 	mov	x1, x0
 	mov	x2, x0
 #APP
@@ -526,7 +403,7 @@ make_id_map:
 // 0 "" 2
 #NO_APP
 	str	x0, [x10, 8]
-	tbnz	x0, #63, .Linit_94
+	tbnz	x0, #63, .Linit_73
 	ldr	x0, [x12, 24]
 	mov	x8, 147
 	mov	x1, x0
@@ -537,7 +414,7 @@ make_id_map:
 // 0 "" 2
 #NO_APP
 	str	x0, [x10, 8]
-	tbnz	x0, #63, .Linit_94
+	tbnz	x0, #63, .Linit_73
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 1
@@ -548,7 +425,7 @@ make_id_map:
 // 0 "" 2
 #NO_APP
 	str	x0, [x10, 8]
-	tbnz	x0, #63, .Linit_94
+	tbnz	x0, #63, .Linit_73
 	mov	x8, 97
 	mov	x0, 268435456
 	mov	x1, 0
@@ -558,23 +435,23 @@ make_id_map:
 // 0 "" 2
 #NO_APP
 	str	x0, [x10, 8]
-	tbnz	x0, #63, .Linit_94
+	tbnz	x0, #63, .Linit_73
 	stp	x29, x30, [sp, -16]!
 	mov	x29, sp
 	ldr	x11, [x12, 56]
 	ldr	x0, [x11]
-	cbnz	x0, .Linit_88
-	b	.Linit_87
+	cbnz	x0, .Linit_67
+	b	.Linit_66
 	.p2align 2,,3
-.Linit_97:
+.Linit_76:
 	ldr	x0, [x11, 16]!
-	cbz	x0, .Linit_87
-.Linit_88:
+	cbz	x0, .Linit_66
+.Linit_67:
 	ldr	x1, [x11, 8]
 	bl	write_file
 	str	x0, [x10, 8]
-	tbz	x0, #63, .Linit_97
-.Linit_85:
+	tbz	x0, #63, .Linit_76
+.Linit_64:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -587,7 +464,7 @@ make_id_map:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_94:
+.Linit_73:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -600,7 +477,7 @@ make_id_map:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_87:
+.Linit_66:
 	ldr	x1, [x12, 64]
 	mov	x8, 56
 	mov	x0, -100
@@ -614,25 +491,25 @@ make_id_map:
 // 0 "" 2
 #NO_APP
 	str	x0, [x10, 8]
-	b	.Linit_85
+	b	.Linit_64
 	.size	make_id_map, .-make_id_map
 	.align	2
 	.p2align 4,,11
 	.type	send_signal, %function
 send_signal:
 	ldr	w2, [x1, 12]
-	cbz	w2, .Linit_99
+	cbz	w2, .Linit_78
 	sub	sp, sp, #128
 	mov	x2, sp
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_100:
+.Linit_79:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 128
 	cmp	x3, x4
-	bne	.Linit_100
+	bne	.Linit_79
 	ldr	w6, [x1, 4]
 	mov	w9, -1
 	ldr	x7, [x1, 16]
@@ -653,7 +530,7 @@ send_signal:
 	add	sp, sp, 128
 	ret
 	.p2align 2,,3
-.Linit_99:
+.Linit_78:
 	ldp	w1, w3, [x1, 4]
 	neg	w2, w0
 	sxtw	x0, w0
@@ -674,6 +551,164 @@ send_signal:
 	.size	send_signal, .-send_signal
 	.align	2
 	.p2align 4,,11
+	.type	make_file, %function
+make_file:
+	mov	x2, 32961
+	mov	x13, x1
+	ldr	x3, [x1, 16]
+	mov	x14, x0
+	ldr	x1, [x1, 56]
+	movk	x2, 0x8, lsl 16
+	mov	x8, 56
+	mov	x0, -100
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x11, x0
+	tbnz	x0, #63, .Linit_104
+	ldr	x0, [x13, 40]
+	mov	x12, 4112
+	sub	sp, sp, x12
+	cbz	x0, .Linit_103
+	mov	x12, sp
+	add	x10, sp, 16
+	mov	w15, 1
+.Linit_93:
+	add	x0, x0, 4
+	mov	x2, x12
+	ldr	w7, [x14, x0, lsl 2]
+	.p2align 3,,7
+.Linit_96:
+	mov	x3, x2
+	add	x2, x2, 1
+	strb	wzr, [x3]
+	cmp	x2, x10
+	bne	.Linit_96
+	ldr	w0, [x14, 12]
+	str	w7, [sp]
+	strh	w15, [sp, 4]
+	str	w0, [sp, 8]
+	strh	w15, [sp, 12]
+	.p2align 3,,7
+.Linit_97:
+	mov	x0, x12
+	mov	x8, 73
+	mov	x1, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	cmn	x0, #4
+	beq	.Linit_97
+	tbnz	x0, #63, .Linit_92
+	ldrsh	w0, [sp, 14]
+	cbnz	w0, .Linit_99
+	sxtw	x7, w7
+	.p2align 3,,7
+.Linit_100:
+	mov	x0, x7
+	mov	x1, x10
+	mov	x8, 63
+	mov	x2, 4096
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	cmn	x0, #4
+	beq	.Linit_100
+	cmp	x0, 0
+	cbz	x0, .Linit_103
+	blt	.Linit_105
+	mov	x7, 0
+	b	.Linit_95
+	.p2align 2,,3
+.Linit_118:
+	add	x7, x7, x0
+	cmp	x7, x9
+	bge	.Linit_117
+.Linit_95:
+	mov	x0, x11
+	add	x1, x10, x7
+	sub	x2, x9, x7
+	mov	x8, 64
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbz	x0, #63, .Linit_118
+.Linit_92:
+	mov	x0, x11
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x12, 4112
+	mov	x0, x6
+	add	sp, sp, x12
+	ret
+	.p2align 2,,3
+.Linit_103:
+	ldr	x1, [x13, 24]
+	mov	x6, 0
+	cmn	x1, #1
+	beq	.Linit_92
+	ldr	x2, [x13, 32]
+	mov	x0, x11
+	mov	x8, 55
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	b	.Linit_92
+	.p2align 2,,3
+.Linit_117:
+	ldr	x0, [x13, 40]
+	b	.Linit_93
+	.p2align 2,,3
+.Linit_104:
+	ret
+	.p2align 2,,3
+.Linit_99:
+	mov	x6, -3
+	b	.Linit_92
+.Linit_105:
+	mov	x6, x9
+	b	.Linit_92
+	.size	make_file, .-make_file
+	.align	2
+	.p2align 4,,11
 	.type	fail, %function
 fail:
 	mov	x6, x0
@@ -685,18 +720,18 @@ fail:
 	ldr	w5, [x6, 108]
 	mov	x3, x1
 	.p2align 3,,7
-.Linit_110:
+.Linit_120:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 48
 	cmp	x3, x4
-	bne	.Linit_110
+	bne	.Linit_120
 	mov	w3, 2
 	stp	w3, w0, [sp, 8]
 	stp	w2, w5, [sp, 16]
 	.p2align 3,,7
-.Linit_111:
+.Linit_121:
 	ldrsw	x0, [x6, 8]
 	mov	x8, 206
 	mov	x2, 40
@@ -709,7 +744,7 @@ fail:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_111
+	beq	.Linit_121
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -731,35 +766,35 @@ run_step:
 	mov	x10, x1
 	mov	x11, x0
 	ldr	w1, [x2, 24]
-	cbz	w1, .Linit_117
+	cbz	w1, .Linit_127
 	ldr	w3, [x10, 8]
 	add	w3, w3, 1
 	cmp	w1, w3
-	beq	.Linit_261
-.Linit_117:
+	beq	.Linit_271
+.Linit_127:
 	stp	x29, x30, [sp, -64]!
 	mov	x29, sp
 	ldr	w2, [x10]
 	cmp	w2, 18
-	beq	.Linit_119
-	bhi	.Linit_120
+	beq	.Linit_129
+	bhi	.Linit_130
 	cmp	w2, 9
-	beq	.Linit_202
-	bls	.Linit_262
+	beq	.Linit_212
+	bls	.Linit_272
 	cmp	w2, 14
-	beq	.Linit_132
-	bls	.Linit_263
+	beq	.Linit_142
+	bls	.Linit_273
 	cmp	w2, 16
-	beq	.Linit_138
+	beq	.Linit_148
 	cmp	w2, 17
-	bne	.Linit_264
+	bne	.Linit_274
 	ldr	x0, [x10, 56]
 	mov	x8, 49
 	mov	x1, 0
 	.p2align 3,,7
-.Linit_259:
+.Linit_269:
 	mov	x2, 0
-.Linit_260:
+.Linit_270:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -769,22 +804,22 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-.Linit_116:
+.Linit_126:
 	mov	x0, x9
 	ldp	x29, x30, [sp], 64
 	ret
 	.p2align 2,,3
-.Linit_120:
+.Linit_130:
 	cmp	w2, 27
-	beq	.Linit_141
-	bls	.Linit_265
+	beq	.Linit_151
+	bls	.Linit_275
 	cmp	w2, 32
-	beq	.Linit_152
-	bls	.Linit_266
+	beq	.Linit_162
+	bls	.Linit_276
 	cmp	w2, 34
-	beq	.Linit_158
+	beq	.Linit_168
 	cmp	w2, 35
-	bne	.Linit_267
+	bne	.Linit_277
 	ldr	x6, [x10, 16]
 	add	x1, sp, 24
 	mov	x8, 135
@@ -801,11 +836,11 @@ run_step:
 #NO_APP
 	ldr	x7, [x10, 56]
 	ldr	x0, [x7]
-	cbz	x0, .Linit_209
+	cbz	x0, .Linit_219
 	mov	w6, 0
 	mov	x9, -2
 	.p2align 3,,7
-.Linit_201:
+.Linit_211:
 	ldp	x1, x2, [x10, 64]
 	mov	x8, 221
 	mov	x3, 0
@@ -820,28 +855,28 @@ run_step:
 	cset	w1, ne
 	cmp	w1, 0
 	ccmn	x9, #2, 4, eq
-	bne	.Linit_200
+	bne	.Linit_210
 	str	w6, [x11, 108]
 	cmp	w1, 0
 	ccmn	x0, #20, 4, ne
 	mov	x9, x0
-	beq	.Linit_200
+	beq	.Linit_210
 	cmn	x0, #13
-	bne	.Linit_116
-.Linit_200:
+	bne	.Linit_126
+.Linit_210:
 	ldr	x0, [x7, 8]!
 	add	w6, w6, 1
-	cbnz	x0, .Linit_201
-	b	.Linit_116
+	cbnz	x0, .Linit_211
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_262:
+.Linit_272:
 	cmp	w2, 5
-	beq	.Linit_123
-	bls	.Linit_268
+	beq	.Linit_133
+	bls	.Linit_278
 	cmp	w2, 7
-	beq	.Linit_129
+	beq	.Linit_139
 	cmp	w2, 8
-	bne	.Linit_269
+	bne	.Linit_279
 	ldr	x3, [x10, 16]
 	mov	x8, 40
 	ldp	x0, x1, [x10, 56]
@@ -853,16 +888,16 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_265:
+.Linit_275:
 	cmp	w2, 23
-	beq	.Linit_143
-	bls	.Linit_270
+	beq	.Linit_153
+	bls	.Linit_280
 	cmp	w2, 25
-	beq	.Linit_149
+	beq	.Linit_159
 	cmp	w2, 26
-	bne	.Linit_271
+	bne	.Linit_281
 	mov	x8, 167
 	mov	x0, 8
 	mov	x1, 1
@@ -876,7 +911,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_116
+	tbnz	x0, #63, .Linit_126
 	ldr	x0, [x10, 16]
 	mov	x8, 147
 	mov	x1, x0
@@ -887,11 +922,11 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_267:
+.Linit_277:
 	cmp	w2, 33
-	bne	.Linit_258
+	bne	.Linit_268
 	ldr	x7, [x10, 16]
 	add	x2, sp, 24
 	ldr	x6, [x10, 56]
@@ -909,37 +944,37 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_261:
+.Linit_271:
 	ldr	w9, [x2, 28]
 	neg	x9, x9
 	mov	x0, x9
 	ret
 	.p2align 2,,3
-.Linit_263:
+.Linit_273:
 	cmp	w2, 12
-	beq	.Linit_134
+	beq	.Linit_144
 	cmp	w2, 13
-	bne	.Linit_272
+	bne	.Linit_282
 	ldp	x2, x0, [x10, 56]
 	mov	x8, 36
 	mov	x1, -100
-	b	.Linit_260
+	b	.Linit_270
 	.p2align 2,,3
-.Linit_272:
+.Linit_282:
 	cmp	w2, 10
-	beq	.Linit_273
+	beq	.Linit_283
 	ldp	x29, x30, [sp], 64
 	mov	x1, x10
 	mov	x0, x11
 	b	id_map
 	.p2align 2,,3
-.Linit_268:
+.Linit_278:
 	cmp	w2, 3
-	beq	.Linit_125
+	beq	.Linit_135
 	cmp	w2, 4
-	bne	.Linit_274
+	bne	.Linit_284
 	mov	x1, 2
 	mov	x8, 198
 	movk	x1, 0x8, lsl 16
@@ -955,30 +990,30 @@ run_step:
 #NO_APP
 	mov	x7, x0
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_116
+	tbnz	x0, #63, .Linit_126
 	add	x6, sp, 24
 	mov	x1, x6
 	.p2align 3,,7
-.Linit_162:
+.Linit_172:
 	mov	x2, x1
 	add	x0, sp, 64
 	add	x1, x1, 1
 	strb	wzr, [x2]
 	cmp	x1, x0
-	bne	.Linit_162
+	bne	.Linit_172
 	ldr	x3, [x10, 56]
 	mov	x1, x3
 	add	x3, x3, 15
 	sub	x4, x6, x1
 	.p2align 3,,7
-.Linit_163:
+.Linit_173:
 	ldrb	w2, [x1]
-	cbz	w2, .Linit_165
+	cbz	w2, .Linit_175
 	strb	w2, [x4, x1]
 	add	x1, x1, 1
 	cmp	x3, x1
-	bne	.Linit_163
-.Linit_165:
+	bne	.Linit_173
+.Linit_175:
 	mov	x2, x6
 	mov	x0, x7
 	mov	w6, 1
@@ -1003,28 +1038,28 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_274:
+.Linit_284:
 	cmp	w2, 1
-	bne	.Linit_275
+	bne	.Linit_285
 	ldp	x0, x1, [x10, 56]
 	ldp	x29, x30, [sp], 64
 	b	write_file
 	.p2align 2,,3
-.Linit_275:
+.Linit_285:
 	cmp	w2, 2
-	bne	.Linit_258
+	bne	.Linit_268
 	mov	x8, 167
 	mov	x0, 36
 	mov	x1, 1
-	b	.Linit_259
+	b	.Linit_269
 	.p2align 2,,3
-.Linit_266:
+.Linit_276:
 	cmp	w2, 30
-	beq	.Linit_154
+	beq	.Linit_164
 	cmp	w2, 31
-	bne	.Linit_276
+	bne	.Linit_286
 	ldr	w7, [x11, 12]
 	mov	w6, 1
 	add	x0, sp, 16
@@ -1042,26 +1077,26 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_116
+	tbnz	x0, #63, .Linit_126
 	ldrsh	w0, [sp, 22]
 	mov	x9, -3
 	cmp	w0, 0
 	csel	x9, xzr, x9, eq
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_276:
+.Linit_286:
 	cmp	w2, 28
-	beq	.Linit_277
+	beq	.Linit_287
 	ldrsw	x0, [x11, 84]
 	mov	x8, 446
 	mov	x1, 0
-	b	.Linit_259
+	b	.Linit_269
 	.p2align 2,,3
-.Linit_270:
+.Linit_280:
 	cmp	w2, 21
-	beq	.Linit_145
+	beq	.Linit_155
 	cmp	w2, 22
-	bne	.Linit_278
+	bne	.Linit_288
 	ldp	x1, x7, [x10, 16]
 	add	x2, sp, 24
 	ldr	x6, [x10, 32]
@@ -1077,27 +1112,27 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_278:
+.Linit_288:
 	cmp	w2, 19
-	beq	.Linit_279
+	beq	.Linit_289
 	add	x6, sp, 24
 	ldr	w2, [x10, 8]
 	mov	x0, x6
 	.p2align 3,,7
-.Linit_186:
+.Linit_196:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	add	x1, sp, 64
 	cmp	x0, x1
-	bne	.Linit_186
+	bne	.Linit_196
 	mov	w0, 1
 	stp	w0, w2, [sp, 24]
 	str	xzr, [sp, 32]
 	.p2align 3,,7
-.Linit_187:
+.Linit_197:
 	ldrsw	x0, [x11, 8]
 	mov	x1, x6
 	mov	x8, 206
@@ -1111,9 +1146,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_187
+	beq	.Linit_197
 	.p2align 3,,7
-.Linit_188:
+.Linit_198:
 	ldrsw	x0, [x11, 8]
 	mov	x1, x6
 	mov	x8, 207
@@ -1128,24 +1163,24 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_188
+	beq	.Linit_198
 	cmp	x0, x2
-	beq	.Linit_189
+	beq	.Linit_199
 	cmp	x0, 0
 	mov	x0, -32
 	csel	x9, x9, x0, lt
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_202:
+.Linit_212:
 	add	x6, sp, 24
 	add	x2, sp, 56
 	mov	x0, x6
-.Linit_121:
+.Linit_131:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_121
+	bne	.Linit_131
 	ldr	w2, [x10, 4]
 	mov	x3, x6
 	ldp	x7, x6, [x10, 16]
@@ -1163,12 +1198,12 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_116
-.Linit_209:
+	b	.Linit_126
+.Linit_219:
 	mov	x9, -2
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_125:
+.Linit_135:
 	ldr	x1, [x10, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1183,9 +1218,9 @@ run_step:
 #NO_APP
 	sxtw	x9, w0
 	str	w0, [x11, 80]
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_134:
+.Linit_144:
 	ldr	x2, [x10, 16]
 	mov	x8, 34
 	ldr	x1, [x10, 56]
@@ -1200,11 +1235,11 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #17
-	beq	.Linit_280
-	tbnz	x0, #63, .Linit_116
+	beq	.Linit_290
+	tbnz	x0, #63, .Linit_126
 	ldr	x2, [x10, 24]
 	cmn	x2, #1
-	beq	.Linit_116
+	beq	.Linit_126
 	ldr	x3, [x10, 32]
 	mov	x8, 54
 	ldr	x1, [x10, 56]
@@ -1217,32 +1252,32 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_145:
+.Linit_155:
 	mov	x8, 157
 	mov	x0, 0
 	mov	x1, 0
-	b	.Linit_259
+	b	.Linit_269
 	.p2align 2,,3
-.Linit_154:
+.Linit_164:
 	mov	x8, 167
 	mov	x0, 1
 	mov	x1, 9
-	b	.Linit_259
+	b	.Linit_269
 	.p2align 2,,3
-.Linit_143:
+.Linit_153:
 	ldr	x10, [x10, 16]
 	mov	x6, 0
-	b	.Linit_192
+	b	.Linit_202
 	.p2align 2,,3
-.Linit_281:
-	tbnz	x0, #63, .Linit_116
-.Linit_194:
+.Linit_291:
+	tbnz	x0, #63, .Linit_126
+.Linit_204:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_158
-.Linit_192:
+	beq	.Linit_168
+.Linit_202:
 	mov	x1, x6
 	mov	x8, 167
 	mov	x0, 24
@@ -1251,7 +1286,7 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x10, x6
-	tbnz	x7, 0, .Linit_194
+	tbnz	x7, 0, .Linit_204
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1259,18 +1294,18 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #22
-	bne	.Linit_281
+	bne	.Linit_291
 	.p2align 3,,7
-.Linit_158:
+.Linit_168:
 	mov	x9, 0
-	b	.Linit_116
-.Linit_271:
+	b	.Linit_126
+.Linit_281:
 	ldr	x0, [x10, 16]
 	mov	x8, 159
 	ldr	x1, [x10, 56]
-	b	.Linit_259
+	b	.Linit_269
 	.p2align 2,,3
-.Linit_273:
+.Linit_283:
 	ldr	w2, [x10, 4]
 	mov	w3, 1
 	movk	w3, 0x8, lsl 16
@@ -1290,28 +1325,28 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_116
+	tbnz	x0, #63, .Linit_126
 	ldp	x1, x2, [x10, 24]
 	bl	same_file
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_185
+	tbnz	x0, #63, .Linit_195
 	ldr	x4, [x10, 16]
 	ldr	x3, [x10, 40]
 	orr	x0, x4, x3
-	cbz	x0, .Linit_174
+	cbz	x0, .Linit_184
 	add	x6, sp, 24
 	add	x2, sp, 56
 	mov	x0, x6
 	.p2align 3,,7
-.Linit_175:
+.Linit_185:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_175
-	cbnz	x3, .Linit_176
+	bne	.Linit_185
+	cbnz	x3, .Linit_186
 	str	x4, [sp, 24]
-.Linit_177:
+.Linit_187:
 	ldr	w2, [x10, 4]
 	mov	x3, x6
 	mov	x0, x9
@@ -1327,21 +1362,21 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_185
-.Linit_174:
+	tbnz	x0, #63, .Linit_195
+.Linit_184:
 	ldr	w0, [x10, 4]
 	ldr	x1, [x10, 64]
-	tbz	x0, 1, .Linit_179
+	tbz	x0, 1, .Linit_189
 	add	x6, sp, 24
 	add	x4, sp, 48
 	mov	x0, x6
 	.p2align 3,,7
-.Linit_180:
+.Linit_190:
 	mov	x2, x0
 	add	x0, x0, 1
 	strb	wzr, [x2]
 	cmp	x0, x4
-	bne	.Linit_180
+	bne	.Linit_190
 	mov	x2, x6
 	mov	x7, 2621440
 	mov	x6, 18
@@ -1359,7 +1394,7 @@ run_step:
 #NO_APP
 	mov	x2, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_185
+	tbnz	x0, #63, .Linit_195
 	add	x1, sp, 16
 	mov	x8, 429
 	mov	x3, x1
@@ -1383,7 +1418,7 @@ run_step:
 // 0 "" 2
 	.p2align 3,,7
 #NO_APP
-.Linit_185:
+.Linit_195:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -1397,9 +1432,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x6
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_141:
+.Linit_151:
 	mov	x8, 167
 	mov	x0, 47
 	mov	x1, 4
@@ -1413,7 +1448,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_116
+	tbnz	x0, #63, .Linit_126
 	ldp	x6, x9, [x10, 16]
 	mov	x11, 1314
 	movk	x11, 0x2008, lsl 16
@@ -1433,15 +1468,15 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_116
+	tbnz	x0, #63, .Linit_126
 	mov	x6, 0
-	b	.Linit_196
+	b	.Linit_206
 	.p2align 2,,3
-.Linit_197:
+.Linit_207:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_158
-.Linit_196:
+	beq	.Linit_168
+.Linit_206:
 	ldr	x7, [x10, 24]
 	mov	x2, x6
 	mov	x8, 167
@@ -1451,17 +1486,17 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_197
+	tbz	x7, 0, .Linit_207
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbz	x0, #63, .Linit_197
-	b	.Linit_116
+	tbz	x0, #63, .Linit_207
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_119:
+.Linit_129:
 	ldp	x9, x7, [x10, 16]
 	add	x0, sp, 24
 	ldp	x6, x1, [x10, 32]
@@ -1478,11 +1513,11 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_116
+	tbnz	x0, #63, .Linit_126
 	str	w0, [x11, 84]
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_129:
+.Linit_139:
 	ldr	x0, [x10, 56]
 	mov	x8, 41
 	mov	x2, 0
@@ -1496,7 +1531,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_116
+	tbnz	x0, #63, .Linit_126
 	ldr	x0, [x10, 56]
 	mov	x8, 39
 	mov	x1, 2
@@ -1506,7 +1541,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_116
+	tbnz	x0, #63, .Linit_126
 	ldr	x0, [x10, 64]
 	mov	x8, 49
 	mov	x1, 0
@@ -1516,15 +1551,15 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_123:
+.Linit_133:
 	ldr	x1, [x10, 16]
 	mov	x8, 161
 	ldr	x0, [x10, 56]
-	b	.Linit_259
+	b	.Linit_269
 	.p2align 2,,3
-.Linit_132:
+.Linit_142:
 	ldp	x2, x3, [x10, 16]
 	mov	x8, 33
 	ldr	x1, [x10, 56]
@@ -1537,8 +1572,8 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_116
-.Linit_269:
+	b	.Linit_126
+.Linit_279:
 	ldr	x0, [x10, 56]
 	mov	x8, 430
 	mov	x1, 1
@@ -1553,16 +1588,16 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_116
+	tbnz	x0, #63, .Linit_126
 	ldr	x7, [x10, 72]
 	ldr	x2, [x7]
-	cbnz	x2, .Linit_167
-	b	.Linit_170
+	cbnz	x2, .Linit_177
+	b	.Linit_180
 	.p2align 2,,3
-.Linit_282:
+.Linit_292:
 	ldr	x2, [x7, 16]!
-	cbz	x2, .Linit_170
-.Linit_167:
+	cbz	x2, .Linit_180
+.Linit_177:
 	ldr	x3, [x7, 8]
 	mov	x0, x9
 	mov	x8, 431
@@ -1575,9 +1610,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_282
+	tbz	x0, #63, .Linit_292
 	mov	x7, -1
-.Linit_168:
+.Linit_178:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -1590,18 +1625,18 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x7, #63, .Linit_171
+	tbnz	x7, #63, .Linit_181
 	mov	x0, x7
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_171:
+.Linit_181:
 	mov	x9, x6
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_279:
+.Linit_289:
 	ldr	x1, [x10, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1615,14 +1650,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_116
+	tbnz	x0, #63, .Linit_126
 	ldp	x3, x1, [x10, 16]
 	str	x3, [sp, 24]
 	ldr	x2, [x10, 32]
 	str	w0, [sp, 32]
 	bl	same_file
 	mov	x6, x0
-	cbnz	x0, .Linit_185
+	cbnz	x0, .Linit_195
 	ldrsw	x0, [x11, 84]
 	add	x2, sp, 24
 	mov	x8, 445
@@ -1636,14 +1671,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_185
-.Linit_264:
+	b	.Linit_195
+.Linit_274:
 	ldp	x29, x30, [sp], 64
 	mov	x1, x10
 	mov	x0, x11
 	b	make_file
 	.p2align 2,,3
-.Linit_149:
+.Linit_159:
 	ldr	x0, [x10, 16]
 	mov	x8, 149
 	mov	x3, 0
@@ -1657,32 +1692,32 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_116
+	b	.Linit_126
 	.p2align 2,,3
-.Linit_138:
+.Linit_148:
 	ldr	x2, [x10, 16]
 	mov	x8, 35
 	ldr	x1, [x10, 56]
 	mov	x0, -100
-	b	.Linit_260
+	b	.Linit_270
 	.p2align 2,,3
-.Linit_152:
+.Linit_162:
 	ldr	x0, [x10, 16]
 	ldp	x29, x30, [sp], 64
 	b	set_signals
 	.p2align 2,,3
-.Linit_277:
+.Linit_287:
 	mov	x8, 167
 	mov	x0, 38
 	mov	x1, 1
-	b	.Linit_259
-.Linit_189:
+	b	.Linit_269
+.Linit_199:
 	ldr	w0, [sp, 24]
 	mov	x9, -125
 	cmp	w0, 1
 	csel	x9, x9, xzr, ne
-	b	.Linit_116
-.Linit_170:
+	b	.Linit_126
+.Linit_180:
 	mov	x0, x9
 	mov	x8, 431
 	mov	x1, 6
@@ -1697,7 +1732,7 @@ run_step:
 #NO_APP
 	mov	x7, -1
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_168
+	tbnz	x0, #63, .Linit_178
 	ldr	x2, [x10, 16]
 	mov	x0, x9
 	mov	x8, 432
@@ -1709,7 +1744,7 @@ run_step:
 #NO_APP
 	mov	x7, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_168
+	tbnz	x0, #63, .Linit_178
 	ldr	x3, [x10, 64]
 	add	x1, sp, 24
 	mov	x8, 429
@@ -1721,7 +1756,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_168
+	tbnz	x0, #63, .Linit_178
 	mov	x0, x7
 	mov	x8, 50
 	mov	x1, 0
@@ -1734,13 +1769,13 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_168
-.Linit_280:
+	b	.Linit_178
+.Linit_290:
 	ldr	w0, [x10, 4]
-	tbz	x0, 2, .Linit_116
-	b	.Linit_158
-.Linit_179:
-.Linit_173:
+	tbz	x0, 2, .Linit_126
+	b	.Linit_168
+.Linit_189:
+.Linit_183:
 	mov	x3, x1
 	mov	x0, x9
 	add	x1, sp, 16
@@ -1754,36 +1789,39 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_185
-.Linit_176:
+	b	.Linit_195
+.Linit_186:
 	add	x3, x3, 4
 	orr	x4, x4, 1048576
 	str	x4, [sp, 24]
 	ldrsw	x0, [x11, x3, lsl 2]
 	str	x0, [sp, 48]
-	b	.Linit_177
-.Linit_258:
+	b	.Linit_187
+.Linit_268:
 	mov	x9, -38
-	b	.Linit_116
+	b	.Linit_126
 	.size	run_step, .-run_step
 	.align	2
 	.p2align 4,,11
 	.type	run_payload, %function
 run_payload:
-	mov	x15, x0
+	stp	x29, x30, [sp, -32]!
 	mov	x8, 166
-	ldrsw	x0, [x0, 88]
 	mov	x1, 0
+	mov	x29, sp
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
+	stp	x19, x20, [sp, 16]
+	mov	x19, x0
+	ldrsw	x0, [x0, 88]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	x0, [x15]
+	ldr	x0, [x19]
 	mov	x8, 436
 	mov	x1, 4294967295
 	mov	x2, 4
@@ -1793,9 +1831,9 @@ run_payload:
 	svc 0
 // 0 "" 2
 #NO_APP
-	str	x0, [x15, 96]
-	cbz	x0, .Linit_295
-.Linit_290:
+	str	x0, [x19, 96]
+	cbz	x0, .Linit_300
+.Linit_294:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -1808,52 +1846,35 @@ run_payload:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_295:
-	ldr	x0, [x15]
-	ldr	w18, [x0, 16]
-	ldr	x14, [x0, 40]
-	cmp	w18, 0
-	ble	.Linit_291
-	sub	w18, w18, #1
-	add	x0, x14, 88
-	stp	x29, x30, [sp, -16]!
+.Linit_300:
+	ldr	x0, [x19]
+	ldr	w20, [x0, 16]
+	ldr	x18, [x0, 40]
+	cmp	w20, 0
+	ble	.Linit_295
+	sub	w20, w20, #1
+	add	x0, x18, 88
 	mov	w1, 88
-	mov	x29, sp
-	umaddl	x18, w18, w1, x0
-	b	.Linit_287
+	umaddl	x20, w20, w1, x0
+	b	.Linit_297
 	.p2align 2,,3
+.Linit_301:
+	add	x18, x18, 88
+	cmp	x18, x20
+	beq	.Linit_295
 .Linit_297:
-	add	x14, x14, 88
-	cmp	x14, x18
-	beq	.Linit_296
-.Linit_287:
-	ldr	w0, [x14, 8]
-	mov	x1, x14
-	str	w0, [x15, 104]
-	mov	x0, x15
+	ldr	w0, [x18, 8]
+	mov	x1, x18
+	str	w0, [x19, 104]
+	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_297
-.Linit_286:
-	mov	x8, 94
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	str	x0, [x15, 96]
-	mov	x0, 125
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_296:
+	tbz	x0, #63, .Linit_301
+	str	x0, [x19, 96]
+	b	.Linit_294
+.Linit_295:
 	mov	x0, 0
-	b	.Linit_286
-.Linit_291:
-	mov	x0, 0
-	str	x0, [x15, 96]
-	b	.Linit_290
+	str	x0, [x19, 96]
+	b	.Linit_294
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -1861,40 +1882,27 @@ run_payload:
 jail_main:
 	mov	x12, 9040
 	sub	sp, sp, x12
-	mov	x4, x0
-	mov	x8, 167
-	mov	x0, 1
-	mov	x1, 9
+	mov	w2, -1
 	stp	x29, x30, [sp]
 	mov	x29, sp
-	mov	x2, 0
-	ldr	x6, [x4, 16]
-	mov	x3, 0
-	mov	x5, 0
-	mov	x4, 0
+	ldr	x6, [x0, 16]
+	stp	x23, x24, [sp, 48]
+	add	x24, sp, 208
+	add	x11, x24, 16
+	add	x3, x24, 80
+	mov	x1, x11
 	stp	x19, x20, [sp, 16]
 	stp	x21, x22, [sp, 32]
-	stp	x23, x24, [sp, 48]
 	stp	x25, x26, [sp, 64]
 	stp	x27, x28, [sp, 80]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	add	x24, sp, 208
-	mov	w2, -1
-	add	x11, x24, 16
-	add	x1, x24, 80
-	mov	x0, x11
 	.p2align 3,,7
-.Linit_299:
-	str	w2, [x0], 4
-	cmp	x0, x1
-	bne	.Linit_299
+.Linit_303:
+	str	w2, [x1], 4
+	cmp	x3, x1
+	bne	.Linit_303
 	add	x12, x6, 64
 	.p2align 3,,7
-.Linit_301:
+.Linit_305:
 	ldrb	w7, [x6]
 	mov	x8, 25
 	mov	x1, 2
@@ -1904,7 +1912,7 @@ jail_main:
 	mov	x4, 0
 	mov	x5, 0
 	lsl	w9, w0, 12
-	cbz	w7, .Linit_305
+	cbz	w7, .Linit_309
 	ldrb	w0, [x6, 2]
 	ldrb	w7, [x6, 1]
 	ldrb	w10, [x6, 3]
@@ -1923,8 +1931,8 @@ jail_main:
 #NO_APP
 	add	x6, x6, 4
 	cmp	x6, x12
-	bne	.Linit_301
-.Linit_305:
+	bne	.Linit_305
+.Linit_309:
 	ldr	x7, [sp, 228]
 	mov	x6, -1
 	mov	x8, 166
@@ -1946,8 +1954,8 @@ jail_main:
 	mov	x0, 0
 	str	w1, [sp, 296]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_383
-.Linit_303:
+	tbnz	x0, #63, .Linit_387
+.Linit_307:
 	ldrsw	x0, [sp, 224]
 	add	x1, sp, 592
 	mov	x8, 80
@@ -1960,8 +1968,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_384
-.Linit_306:
+	tbnz	x0, #63, .Linit_388
+.Linit_310:
 	mov	x3, 2
 	ldrsw	x4, [sp, 224]
 	ldr	x1, [sp, 640]
@@ -1975,8 +1983,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_385
-.Linit_307:
+	tbnz	x0, #63, .Linit_389
+.Linit_311:
 	ldrsw	x0, [sp, 224]
 	mov	x8, 57
 	mov	x1, 0
@@ -1991,33 +1999,33 @@ jail_main:
 #NO_APP
 	mov	x1, 268435456
 	ldp	w25, w0, [x1, 8]
-	ldr	x14, [x1, 32]
-	ldr	w18, [x1, 20]
+	ldr	x18, [x1, 32]
+	ldr	w21, [x1, 20]
 	str	x1, [sp, 208]
 	cmp	w0, 0
-	ble	.Linit_309
+	ble	.Linit_313
 	sub	w0, w0, #1
-	add	x1, x14, 88
+	add	x1, x18, 88
 	mov	w2, 88
-	umaddl	x15, w0, w2, x1
-	b	.Linit_311
+	umaddl	x19, w0, w2, x1
+	b	.Linit_315
 	.p2align 2,,3
-.Linit_386:
-	cmp	x15, x14
-	beq	.Linit_309
-.Linit_311:
-	ldr	w2, [x14, 8]
-	mov	x1, x14
+.Linit_390:
+	cmp	x19, x18
+	beq	.Linit_313
+.Linit_315:
+	ldr	w2, [x18, 8]
+	mov	x1, x18
 	mov	x0, x24
-	add	x14, x14, 88
+	add	x18, x18, 88
 	str	w2, [sp, 312]
 	bl	run_step
-	tbz	x0, #63, .Linit_386
+	tbz	x0, #63, .Linit_390
 	ldr	w1, [sp, 312]
 	mov	x2, x0
 	mov	x0, x24
 	bl	fail
-.Linit_309:
+.Linit_313:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -2030,8 +2038,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_387
-.Linit_313:
+	tbnz	x0, #63, .Linit_391
+.Linit_317:
 	add	x10, sp, 208
 	mov	x8, 220
 	mov	x0, 16657
@@ -2054,10 +2062,10 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x26, x0
-	tbnz	x0, #63, .Linit_388
+	tbnz	x0, #63, .Linit_392
 	ldr	x2, [sp, 304]
-	tbnz	x2, #63, .Linit_389
-.Linit_315:
+	tbnz	x2, #63, .Linit_393
+.Linit_319:
 	ldr	x2, [sp, 208]
 	mov	w3, 88
 	ldr	w1, [sp, 312]
@@ -2067,31 +2075,23 @@ jail_main:
 	umaddl	x7, w7, w3, x0
 	ldr	w0, [x7, 8]
 	cmp	w1, w0
-	beq	.Linit_316
+	beq	.Linit_320
 	mov	x0, x24
 	mov	x2, -125
 	bl	fail
-.Linit_316:
+.Linit_320:
 	ldr	w0, [x7]
 	add	x23, sp, 448
 	cmp	w0, 34
-	beq	.Linit_390
-.Linit_317:
-	mov	x8, 167
-	mov	x0, 1
-	mov	x1, 0
+	beq	.Linit_394
+.Linit_321:
+	ldr	x1, [sp, 640]
+	mov	x8, 215
+	mov	x0, 268435456
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	ldr	x1, [sp, 640]
-	mov	x8, 215
-	mov	x0, 268435456
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2115,25 +2115,25 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_320
-	cbnz	w18, .Linit_391
-.Linit_322:
+	tbnz	x0, #63, .Linit_324
+	cbnz	w21, .Linit_395
+.Linit_326:
 	mov	w21, w26
 	mov	x0, x23
 	add	x2, x23, 40
 	.p2align 3,,7
-.Linit_324:
+.Linit_328:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_324
+	bne	.Linit_328
 	mov	x0, 4
 	str	x0, [sp, 448]
 	str	wzr, [sp, 456]
 	str	w26, [sp, 460]
 	.p2align 3,,7
-.Linit_325:
+.Linit_329:
 	ldrsw	x0, [sp, 216]
 	mov	x1, x23
 	mov	x8, 206
@@ -2147,7 +2147,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_325
+	beq	.Linit_329
 	mov	x3, 2048
 	mov	x0, -1
 	movk	x3, 0x8, lsl 16
@@ -2166,12 +2166,12 @@ jail_main:
 	add	x2, x22, 24
 	mov	x0, x22
 	.p2align 3,,7
-.Linit_326:
+.Linit_330:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_326
+	bne	.Linit_330
 	ldp	w1, w2, [sp, 216]
 	and	w25, w25, 1
 	add	x27, sp, 104
@@ -2185,14 +2185,14 @@ jail_main:
 	str	w1, [sp, 136]
 	strh	w0, [sp, 140]
 	.p2align 3,,7
-.Linit_331:
+.Linit_335:
 	mov	w6, 0
-	b	.Linit_328
+	b	.Linit_332
 	.p2align 2,,3
-.Linit_329:
+.Linit_333:
 	cmp	x28, x0
-	beq	.Linit_392
-.Linit_328:
+	beq	.Linit_396
+.Linit_332:
 	mov	x1, x27
 	mov	x8, 260
 	mov	x0, -1
@@ -2206,8 +2206,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_329
-	cbnz	w6, .Linit_330
+	bgt	.Linit_333
+	cbnz	w6, .Linit_334
 	mov	x0, x22
 	mov	x8, 73
 	mov	x1, 3
@@ -2217,11 +2217,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_331
+	tbnz	x0, #63, .Linit_335
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_332
-	cbz	w25, .Linit_393
-.Linit_333:
+	cbz	w0, .Linit_336
+	cbz	w25, .Linit_397
+.Linit_337:
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2234,10 +2234,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_332:
+.Linit_336:
 	mov	w10, 2
 	.p2align 3,,7
-.Linit_335:
+.Linit_339:
 	ldrsh	w6, [sp, 126]
 	mov	x0, x19
 	mov	x1, x20
@@ -2246,7 +2246,7 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbz	w6, .Linit_340
+	cbz	w6, .Linit_344
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2254,11 +2254,11 @@ jail_main:
 #NO_APP
 	mov	x1, x18
 	cmp	x0, 128
-	bne	.Linit_340
+	bne	.Linit_344
 	ldr	w2, [sp, 320]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_335
+	beq	.Linit_339
 	ldr	w4, [sp, 328]
 	ldr	x3, [sp, 368]
 	cmn	w4, #1
@@ -2267,19 +2267,19 @@ jail_main:
 	stp	wzr, w4, [sp, 152]
 	str	x3, [sp, 160]
 	bl	send_signal
-	b	.Linit_335
+	b	.Linit_339
 	.p2align 2,,3
-.Linit_392:
+.Linit_396:
 	ldr	w0, [sp, 104]
 	mov	w6, w2
 	str	w0, [sp, 108]
-	b	.Linit_328
+	b	.Linit_332
 	.p2align 2,,3
-.Linit_340:
+.Linit_344:
 	ldrsh	w0, [sp, 142]
-	cbz	w0, .Linit_331
+	cbz	w0, .Linit_335
 	.p2align 3,,7
-.Linit_341:
+.Linit_345:
 	ldrsw	x0, [sp, 216]
 	mov	x1, x18
 	mov	x8, 207
@@ -2293,35 +2293,35 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_341
+	beq	.Linit_345
 	cmp	x0, x2
-	beq	.Linit_342
-	tbz	x0, #63, .Linit_343
+	beq	.Linit_346
+	tbz	x0, #63, .Linit_347
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_331
-.Linit_343:
+	bne	.Linit_335
+.Linit_347:
 	mov	w0, -1
 	str	w0, [sp, 136]
-	b	.Linit_331
-.Linit_393:
+	b	.Linit_335
+.Linit_397:
 	mov	w1, w21
 	mov	x0, x24
 	bl	kill_tree
-	b	.Linit_333
-.Linit_330:
-	cbz	w25, .Linit_347
-.Linit_349:
+	b	.Linit_337
+.Linit_334:
+	cbz	w25, .Linit_351
+.Linit_353:
 	mov	x0, x23
 	add	x2, x23, 144
 	.p2align 3,,7
-.Linit_350:
+.Linit_354:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_350
+	bne	.Linit_354
 	mov	x1, x23
 	mov	x8, 165
 	mov	x0, -1
@@ -2339,12 +2339,12 @@ jail_main:
 	mov	x0, x1
 	add	x3, x1, 40
 	.p2align 3,,7
-.Linit_351:
+.Linit_355:
 	mov	x2, x0
 	add	x0, x0, 1
 	strb	wzr, [x2]
 	cmp	x0, x3
-	bne	.Linit_351
+	bne	.Linit_355
 	ldp	x2, x4, [sp, 448]
 	mov	x6, 5
 	ldr	x0, [sp, 464]
@@ -2360,7 +2360,7 @@ jail_main:
 	str	x0, [sp, 192]
 	str	x4, [sp, 200]
 	.p2align 3,,7
-.Linit_352:
+.Linit_356:
 	ldrsw	x0, [sp, 216]
 	mov	x8, 206
 	mov	x2, 40
@@ -2373,7 +2373,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_352
+	beq	.Linit_356
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2393,13 +2393,13 @@ jail_main:
 	ldp	x27, x28, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_342:
+.Linit_346:
 	ldr	w0, [sp, 144]
 	cmp	w0, 2
-	beq	.Linit_394
+	beq	.Linit_398
 	cmp	w0, 3
-	bne	.Linit_331
-	cbz	w25, .Linit_346
+	bne	.Linit_335
+	cbz	w25, .Linit_350
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -2410,9 +2410,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_331
-.Linit_391:
-	sub	w1, w18, #1
+	b	.Linit_335
+.Linit_395:
+	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
 #APP
@@ -2421,8 +2421,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_322
-.Linit_320:
+	tbz	x0, #63, .Linit_326
+.Linit_324:
 	mov	x0, x26
 	mov	x8, 129
 	mov	x1, 9
@@ -2439,69 +2439,69 @@ jail_main:
 	mov	x2, x6
 	mov	x0, x24
 	bl	fail
-	b	.Linit_322
-.Linit_346:
+	b	.Linit_326
+.Linit_350:
 	add	x2, sp, 108
 	mov	w1, w26
 	mov	x0, x24
 	bl	kill_tree
-.Linit_347:
+.Linit_351:
 	mov	w1, w26
 	mov	x0, x24
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_349
-.Linit_384:
-	mov	x2, x0
-	mov	w1, 0
-	mov	x0, x24
-	bl	fail
-	b	.Linit_306
-.Linit_383:
-	mov	x2, x0
-	mov	w1, 0
-	mov	x0, x24
-	bl	fail
-	b	.Linit_303
+	b	.Linit_353
 .Linit_388:
-	ldr	w1, [sp, 312]
-	mov	x2, x26
-	mov	x0, x10
-	bl	fail
-	ldr	x2, [sp, 304]
-	tbz	x2, #63, .Linit_315
-.Linit_389:
-	ldr	w1, [sp, 312]
-	mov	x0, x24
-	bl	fail
-	b	.Linit_315
-.Linit_387:
-	ldr	w1, [sp, 312]
 	mov	x2, x0
+	mov	w1, 0
 	mov	x0, x24
 	bl	fail
-	b	.Linit_313
-.Linit_385:
+	b	.Linit_310
+.Linit_387:
 	mov	x2, x0
 	mov	w1, 0
 	mov	x0, x24
 	bl	fail
 	b	.Linit_307
-.Linit_390:
+.Linit_392:
+	ldr	w1, [sp, 312]
+	mov	x2, x26
+	mov	x0, x10
+	bl	fail
+	ldr	x2, [sp, 304]
+	tbz	x2, #63, .Linit_319
+.Linit_393:
+	ldr	w1, [sp, 312]
+	mov	x0, x24
+	bl	fail
+	b	.Linit_319
+.Linit_391:
+	ldr	w1, [sp, 312]
+	mov	x2, x0
+	mov	x0, x24
+	bl	fail
+	b	.Linit_317
+.Linit_389:
+	mov	x2, x0
+	mov	w1, 0
+	mov	x0, x24
+	bl	fail
+	b	.Linit_311
+.Linit_394:
 	ldr	w3, [sp, 312]
 	mov	x0, x23
 	add	x2, x23, 40
-.Linit_318:
+.Linit_322:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_318
+	bne	.Linit_322
 	mov	w0, 3
 	str	w0, [sp, 448]
 	str	w3, [sp, 452]
 	str	xzr, [sp, 456]
-.Linit_319:
+.Linit_323:
 	ldrsw	x0, [sp, 216]
 	mov	x1, x23
 	mov	x8, 206
@@ -2515,7 +2515,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_319
+	beq	.Linit_323
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2526,11 +2526,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_317
-.Linit_394:
+	b	.Linit_321
+.Linit_398:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_331
+	b	.Linit_335
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

@@ -48,8 +48,7 @@ const (
 )
 
 // Start starts jail-init and returns when it runs. The caller owns the pidfd and has to wait for the process. No fd
-// of Launch is closed. It is safe from any goroutine, many at once; the goroutine has to stay on its thread until
-// jail-init has reported (PR_SET_PDEATHSIG follows the thread, golang/go 27505).
+// of Launch is closed. It is safe from any goroutine and thread, many at once, and the thread may end.
 func (l *Launch) Start() (pid, pidfd int, stage Stage, err error) {
 	c := C.struct_launch{flags: C.uint64_t(l.Flags), image: C.int32_t(l.Image)}
 	if l.Ambient {

@@ -8,6 +8,9 @@
  * kernel takes the namespaces apart;
  *   - it decides nothing. What is done, in which order and with which strings, comes from the Plan. The only
  *     thing parsed is the kernel's list of our own children;
+ *   - the launcher's death ends the jail, at whatever moment: its pidfd is in the loop of `stay` and in
+ *     every wait before that, and looked at just before the payload's exec. Not PR_SET_PDEATHSIG, which tells
+ *     of the death of the launching thread (golang/go 27505);
  *   - all signals are blocked from before our exec; the payload gets its mask just before its own;
  *   - no hostile instruction runs before PR_SET_DUMPABLE is 0 and no fd of ours can reach the payload. */
 #include "plan.h"
@@ -205,7 +208,7 @@ struct id_map {
 static void make_id_map(void *arg) {
 	struct id_map *m = arg;
 	const struct step *o = m->step;
-	if ((m->r = S(SYS_setgroups, 0, 0)) < 0 || (m->r = S(SYS_setresgid, o->c, o->c, o->c)) < 0 ||
+	if ((m->r = S(SYS_setresgid, o->c, o->c, o->c)) < 0 ||
 	    (m->r = S(SYS_setresuid, o->b, o->b, o->b)) < 0)
 		goto out;
 	/* A change of uid makes the memory, which is also jail-init's, non-dumpable, and /proc/self belongs
@@ -239,6 +242,39 @@ static long id_map(struct state *s, const struct step *o) {
 	return m.r;
 }
 
+/* poll(2) does not exist on arm64 */
+static long wait_for(struct pollfd *f, int n, int at_once) {
+	struct timespec none;
+	none.tv_sec = none.tv_nsec = 0;
+	return S(SYS_ppoll, f, n, at_once ? &none : 0, 0, 0);
+}
+
+static long launcher_alive(struct state *s) {
+	struct pollfd f;
+	f.fd = s->launcher;
+	f.events = POLLIN;
+	f.revents = 0;
+	long r = wait_for(&f, 1, 1);
+	return r < 0 ? r : f.revents ? -ESRCH : 0;
+}
+
+/* read(2) that ends when the launcher does: whoever should write may never do so. */
+static long read_watching(struct state *s, int fd, char *buf, long n) {
+	struct pollfd f[2];
+	long r;
+	zero(f, sizeof f);
+	f[0].fd = fd;
+	f[1].fd = s->launcher;
+	f[0].events = f[1].events = POLLIN;
+	while ((r = wait_for(f, 2, 0)) == -EINTR)
+		;
+	if (r < 0 || f[1].revents)
+		return r < 0 ? r : -ESRCH;
+	while ((r = S(SYS_read, fd, buf, n)) == -EINTR)
+		;
+	return r;
+}
+
 static long make_file(struct state *s, const struct step *o) {
 	char buf[4096];
 	long f = S(SYS_openat, AT_FDCWD, o->s1, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, o->a),
@@ -246,9 +282,7 @@ static long make_file(struct state *s, const struct step *o) {
 	if (f < 0)
 		return f;
 	if (o->d)
-		while ((r = S(SYS_read, s->slot[o->d], buf, sizeof buf)) != 0) {
-			if (r == -EINTR)
-				continue;
+		while ((r = read_watching(s, s->slot[o->d], buf, sizeof buf)) != 0) {
 			if (r < 0)
 				break;
 			long n = r;
@@ -363,22 +397,6 @@ static long take_caps(const struct step *o) {
 static long take_uid(const struct step *o) {
 	long r = S(SYS_prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0);
 	return r < 0 ? r : S(SYS_setresuid, o->a, o->a, o->a);
-}
-
-/* poll(2) does not exist on arm64 */
-static long wait_for(struct pollfd *f, int n, int at_once) {
-	struct timespec none;
-	none.tv_sec = none.tv_nsec = 0;
-	return S(SYS_ppoll, f, n, at_once ? &none : 0, 0, 0);
-}
-
-static long launcher_alive(struct state *s) {
-	struct pollfd f;
-	f.fd = s->launcher;
-	f.events = POLLIN;
-	f.revents = 0;
-	long r = wait_for(&f, 1, 1);
-	return r < 0 ? r : f.revents ? -ESRCH : 0;
 }
 
 static long set_signals(uint64_t ignored) {
@@ -660,7 +678,6 @@ __attribute__((used)) static void jail_main(const str *stack) {
 	uint32_t flags, npass;
 	int n = 0;
 	long r;
-	S(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	/* [0] the Plan, [1] the socket, [2] the launcher; the rest are slots that steps name */
 	for (; n < MAX_KEPT; n++)
 		s.slot[n] = -1;
@@ -706,9 +723,6 @@ __attribute__((used)) static void jail_main(const str *stack) {
 		report(&s, RECORD_TRIED, s.at, 0, 0, 0);
 		S(SYS_exit_group, 0);
 	}
-	/* Set before the exec, where it protects; after it, the launching thread may end and the jail go on
-	 * (golang/go 27505). From here the pidfd tells of the launcher's death. */
-	S(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0);
 	S(SYS_munmap, PLAN_AT, st.words[6]);
 	if ((r = set_caps(flags & PLAN_KEEP_KILL ? 1UL << CAP_KILL : 0, 0)) < 0 ||
 	    (npass && (r = S(SYS_close_range, 0, npass - 1, 0)) < 0)) {
