@@ -204,6 +204,9 @@ func (c *Cmd) Start() error {
 	c.childFiles = nil
 	if err != nil {
 		closeAll(c.parentFiles)
+		if c.ctx.Err() != nil {
+			err = c.ctx.Err()
+		}
 		c.fail(err)
 		return err
 	}
@@ -219,7 +222,7 @@ func (c *Cmd) Start() error {
 func (c *Cmd) fail(err error) {
 	c.finished = true
 	c.result = Result{
-		Level: c.spec.Level, Reason: SetupFailed, ExitCode: -1, UID: -1, GID: -1, Identity: c.spec.Identity,
+		Level: c.spec.Level, Reason: SetupFailed, ExitCode: -1, UID: -1, GID: -1, Identity: c.spec.identity(),
 		Error: err.Error(), LostGuarantees: []Guarantee{}, LimitsHit: []string{},
 	}
 	var exec *ExecError

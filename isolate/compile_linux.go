@@ -102,7 +102,8 @@ func (c *compiler) identity() error {
 		// Root's own id mapped into a user namespace still owns /proc/sys: no isolation at all.
 		return &UnsupportedError{Level: s.Level, Missing: "root here lacks one of CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_KILL"}
 	}
-	switch s.Identity {
+	who := s.identity()
+	switch who {
 	case IdentityOwn:
 		if h.UID == 0 {
 			if h.OwnUID == 0 {
@@ -122,13 +123,13 @@ func (c *compiler) identity() error {
 			return &SpecError{Field: "user", Value: user, Problem: "is not you, and only root may take another uid outside a user namespace (level namespaced makes one)"}
 		}
 	}
-	c.plan.UID, c.plan.GID = c.uid, c.gid
+	c.plan.Identity, c.plan.UID, c.plan.GID = who, c.uid, c.gid
 	if c.userNS {
 		c.plan.UID, c.plan.GID = h.UID, h.GID
 	}
 	c.plan.keepKill = !c.userNS && c.uid != h.UID
 	c.mapsIDs = c.plan.keepKill
-	if h.UID != 0 || c.uid != h.UID || s.Identity == IdentityCaller && confined {
+	if h.UID != 0 || c.uid != h.UID || who == IdentityCaller && confined {
 		c.give(OtherIdentity) // for an ordinary user, and for who asked for it, its own is what is promised
 	}
 	return nil
@@ -151,6 +152,8 @@ var cloneFlags = []struct {
 // namespaces sets the clone's flags and what has to be done first inside.
 func (c *compiler) namespaces() {
 	p := c.plan
+	// Else the terminal's signals, which the launcher passes on, would reach the payload through jail-init once more.
+	c.add(SideInit, Step{Op: "setsid", wire: wire{op: jailinit.OpSetsid}})
 	if c.userNS {
 		p.flags |= unix.CLONE_NEWUSER
 		p.CloneFlags = append(p.CloneFlags, "CLONE_NEWUSER")
@@ -215,7 +218,7 @@ func (c *compiler) payload() error {
 	step("launcher alive", wire{op: jailinit.OpAlive})
 	c.give(DiesWithLauncher, ListedFDs)
 	c.add(SidePayload, Step{Op: "signals", List: signalNames(h.Ignored), wire: wire{op: jailinit.OpSignals, a: h.Ignored}})
-	if len(s.Filter) > 0 { // last: it may refuse what was done before it
+	if len(s.Filter) > 0 && !s.NoFilter { // last: it may refuse what was done before it
 		c.add(SidePayload, Step{
 			Op: "seccomp filter", Data: strconv.Itoa(len(s.Filter)/8) + " instructions",
 			wire: wire{op: jailinit.OpFilter, a: uint64(len(s.Filter) / 8), bytes: s.Filter},
@@ -346,7 +349,7 @@ func (c *compiler) capabilities() error {
 		}
 		c.add(SidePayload, Step{Op: "drop from bounding set", List: []string{"all but", describeCaps(bound)}, wire: wire{op: jailinit.OpBounding, a: bound}})
 	}
-	if c.uid != h.UID && !c.userNS || s.Identity == IdentityCaller && s.CallerAsked && h.UID == 0 {
+	if c.uid != h.UID && !c.userNS || !s.KeepCapabilities && h.UID == 0 {
 		c.add(SidePayload, Step{Op: "setgroups", List: []string{"none"}, wire: wire{op: jailinit.OpGroups}})
 		c.add(SidePayload, Step{Op: "setresgid", Data: strconv.Itoa(c.gid), wire: wire{op: jailinit.OpGID, a: uint64(c.gid)}})
 		c.add(SidePayload, Step{Op: "setresuid", Data: strconv.Itoa(c.uid), wire: wire{op: jailinit.OpUID, a: uint64(c.uid)}})
@@ -373,7 +376,7 @@ func describeCaps(set uint64) string {
 
 // verify is the check that a level's promises are kept by the Plan as it stands.
 func (c *compiler) verify() error {
-	for _, g := range c.spec.Promised {
+	for _, g := range c.spec.promised() {
 		if !slices.Contains(c.plan.Given, g) {
 			return &UnsupportedError{Level: c.spec.Level, Missing: "the guarantee " + string(g)}
 		}

@@ -11,16 +11,11 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// try builds the jail of a Spec and ends it before the payload's exec. It returns the Plan that worked and the facts
-// that it was made from.
-func try(spec *Spec) (*Plan, *Host, error) {
+// try builds the jail of a Spec and ends it before the payload's exec. The Process that it returns has ended.
+func try(spec *Spec) (*Process, error) {
 	c := FromSpec(context.Background(), spec)
 	c.try = true
-	p, err := start(c, nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	return p.plan, p.host, nil
+	return start(c, nil)
 }
 
 // CheckLevels tries every level with an empty payload, the weakest first.
@@ -29,7 +24,7 @@ func CheckLevels() []LevelReport {
 	for _, level := range Levels() {
 		spec := NewSpec(level, "/")
 		spec.Process.Cwd = "/"
-		_, _, err := try(spec)
+		_, err := try(spec)
 		reports = append(reports, LevelReport{Level: level, Err: err})
 	}
 	return reports
@@ -38,22 +33,24 @@ func CheckLevels() []LevelReport {
 // Explain tells what a run of the Spec would be. Each step is tried first, so that the Plan is the one that will run;
 // only the payload's program is not started. Its errors are those of Cmd.Start.
 func Explain(spec *Spec) (*Explanation, error) {
-	plan, host, err := try(spec)
+	p, err := try(spec)
 	if err != nil {
 		return nil, err
 	}
-	e := &explainer{spec: spec, plan: plan, host: host}
+	plan := p.plan
+	e := &explainer{spec: p.spec, plan: plan, host: p.host, level: p.result.GivenLevel}
 	return &Explanation{
-		Level: spec.Level, Plan: plan,
+		Level: e.level, Plan: plan,
 		Permissions: e.permissions(), Borders: e.borders(), Monitored: e.monitored(), EscapeRoutes: e.escapeRoutes(),
 	}, nil
 }
 
 type explainer struct {
-	spec *Spec
-	plan *Plan
-	host *Host
-	out  []string
+	spec  *Spec
+	plan  *Plan
+	host  *Host
+	level Level
+	out   []string
 }
 
 func (e *explainer) say(format string, args ...any) {
@@ -129,8 +126,8 @@ func (e *explainer) permissions() []string {
 
 func (e *explainer) borders() []string {
 	spec, plan := e.spec, e.plan
-	e.say("level: %s", spec.Level)
-	identity := map[Identity]string{IdentityOwn: "its own", IdentityCaller: "the caller's", IdentityFixed: "as asked"}[spec.Identity]
+	e.say("level: %s", e.level)
+	identity := map[Identity]string{IdentityOwn: "its own", IdentityCaller: "the caller's", IdentityFixed: "as asked"}[plan.Identity]
 	e.say("identity: uid %d, gid %d on the host (%s)", plan.UID, plan.GID, identity)
 	if len(plan.CloneFlags) > 0 {
 		e.say("namespaces: %s", strings.ToLower(strings.ReplaceAll(strings.Join(plan.CloneFlags, ", "), "CLONE_NEW", "")))

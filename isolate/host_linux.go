@@ -198,7 +198,11 @@ func (s *Spec) has(k RuleKind) bool {
 	return false
 }
 
+// hasNamespace says whether the jail gets a namespace of a kind of its own.
 func (s *Spec) hasNamespace(t specs.LinuxNamespaceType) bool {
+	if t == specs.NetworkNamespace && s.HostNetwork {
+		return false
+	}
 	for _, ns := range s.Linux.Namespaces {
 		if ns.Type == t {
 			return true

@@ -96,25 +96,18 @@ func (s *Spec) SetLevel(level Level) {
 	for l := Basic; l <= level; l++ {
 		s.Promised = append(s.Promised, promises[l]...)
 	}
-	if s.HostNetwork || s.NoFilter {
-		s.Promised = slices.DeleteFunc(s.Promised, func(g Guarantee) bool {
-			return s.HostNetwork && g == PrivateNetwork || s.NoFilter && g == BaselineFilter
-		})
+	var asked []Rule // a new slice: the old one may be another Spec's as well
+	for _, r := range s.View {
+		if !r.Default {
+			asked = append(asked, r)
+		}
 	}
-	s.View = slices.DeleteFunc(s.View, func(r Rule) bool { return r.Default })
+	s.View = asked
 	s.Filter = nil
 	s.Linux = &specs.Linux{}
 	s.KeepCapabilities = level == Basic
-	if level == Basic && (s.Identity == "" || s.Identity == IdentityOwn) {
-		s.Identity = IdentityCaller
-	}
 	if level >= User {
-		if s.Identity == "" || s.Identity == IdentityCaller && !s.CallerAsked {
-			s.Identity = IdentityOwn
-		}
-		if !s.NoFilter {
-			s.Filter = baseline()
-		}
+		s.Filter = baseline()
 		s.View = append(s.View, defaultView(level)...)
 	}
 	if level >= Namespaced {
@@ -122,9 +115,6 @@ func (s *Spec) SetLevel(level Level) {
 			specs.MountNamespace, specs.PIDNamespace, specs.IPCNamespace,
 			specs.UTSNamespace, specs.NetworkNamespace, specs.CgroupNamespace,
 		} {
-			if ns == specs.NetworkNamespace && s.HostNetwork {
-				continue
-			}
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: ns})
 		}
 		if s.Hostname == "" {

@@ -21,8 +21,9 @@ type Plan struct {
 	Steps      []Step   `json:"steps"`
 	Notes      []string `json:"notes,omitempty"` // for the user: what of the request could not be shown, and what shows it
 
-	UID int `json:"uid"` // the payload's, as the host sees it
-	GID int `json:"gid"`
+	Identity Identity `json:"identity"`
+	UID      int      `json:"uid"` // the payload's, as the host sees it
+	GID      int      `json:"gid"`
 
 	Given []Guarantee `json:"given"`
 

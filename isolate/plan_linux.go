@@ -58,8 +58,11 @@ func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
 	return e.Finish(init, payload, flags, uint32(npass), failStep, failErrno)
 }
 
-// stepError tells which step failed. Index -1 is a failure before the first one.
+// stepError tells which step failed; an index that names none is a failure between the steps.
 func (p *Plan) stepError(index int, errno error) *StepError {
+	if index < 0 || index >= len(p.Steps) {
+		return &StepError{Index: -1, Side: SideInit, Op: "jail-init", Object: "between its steps", Errno: errnoOf(errno)}
+	}
 	s := p.Steps[index]
 	return &StepError{Index: index, Side: s.Side, Op: s.Op, Object: s.object(), Errno: errnoOf(errno)}
 }

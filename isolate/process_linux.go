@@ -22,6 +22,7 @@ type Process struct {
 
 	plan    *Plan
 	host    *Host
+	spec    *Spec
 	control int // the socket to jail-init; closed by wait, under mu
 	pidfd   int
 	started time.Time
@@ -38,10 +39,10 @@ type Process struct {
 }
 
 func newProcess(l *launch, pid, pidfd, control int) *Process {
-	p := &Process{Pid: pid, plan: l.plan, host: l.host, control: control, pidfd: pidfd, done: make(chan struct{})}
+	p := &Process{Pid: pid, plan: l.plan, host: l.host, spec: l.spec, control: control, pidfd: pidfd, done: make(chan struct{})}
 	p.result = Result{
 		Level: l.spec.Level, GivenLevel: l.spec.Level, LostGuarantees: []Guarantee{}, LimitsHit: []string{},
-		ExitCode: -1, UID: l.plan.UID, GID: l.plan.GID, Identity: l.spec.Identity,
+		ExitCode: -1, UID: l.plan.UID, GID: l.plan.GID, Identity: l.plan.Identity,
 	}
 	return p
 }
@@ -141,25 +142,33 @@ func (p *Process) abandon() {
 
 // order sends a word to jail-init.
 func (p *Process) order(o jailinit.Order) error {
+	for deadline := time.Now().Add(orderPatience); ; time.Sleep(time.Millisecond) {
+		err := p.tryOrder(o)
+		// It has dozens of orders to read first, or somebody with its uid has stopped it.
+		if err != unix.EAGAIN || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// orderPatience is how long an order waits for room in the socket.
+const orderPatience = time.Second
+
+func (p *Process) tryOrder(o jailinit.Order) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended {
 		return os.ErrProcessDone
 	}
 	for {
-		_, err := unix.SendmsgN(p.control, o.Encode(), nil, nil, unix.MSG_NOSIGNAL)
+		_, err := unix.SendmsgN(p.control, o.Encode(), nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		switch err {
-		case nil:
-			return nil
 		case unix.EINTR:
-			continue
-		case unix.EAGAIN: // jail-init has dozens of orders to read first
-			time.Sleep(time.Millisecond)
 			continue
 		case unix.EPIPE, unix.ECONNRESET, unix.ENOTCONN:
 			return os.ErrProcessDone
 		}
-		return os.NewSyscallError("sendmsg", err)
+		return err
 	}
 }
 
@@ -193,12 +202,9 @@ const killPatience = 3 * time.Second
 
 // Kill kills every process of the jail.
 func (p *Process) Kill() error {
-	err := p.order(jailinit.Order{Kind: jailinit.OrderKill})
-	if err == nil {
-		// A payload with jail-init's own uid may have stopped it, below namespaced.
-		p.after(killPatience, p.killInit)
-	}
-	return err
+	// A payload with jail-init's own uid may have stopped it, below namespaced.
+	p.after(killPatience, p.killInit)
+	return p.order(jailinit.Order{Kind: jailinit.OrderKill})
 }
 
 func (p *Process) killInit() {

@@ -19,8 +19,7 @@ type Spec struct {
 
 	View []Rule `json:"view"` // the file view; without rules all files are as the caller has them
 
-	Identity         Identity `json:"identity"`
-	CallerAsked      bool     `json:"callerAsked,omitempty"`      // IdentityCaller was chosen and is not the level's default
+	Identity         Identity `json:"identity,omitempty"`         // "" is the level's: the caller's at basic, else its own
 	KeepCapabilities bool     `json:"keepCapabilities,omitempty"` // start from the caller's capabilities, not from none
 	CapAdd           []string `json:"capAdd,omitempty"`           // "NET_ADMIN", "CAP_NET_ADMIN" or "ALL"
 	CapDrop          []string `json:"capDrop,omitempty"`
@@ -69,6 +68,35 @@ const (
 	Dev      RuleKind = "dev"
 	Scratch  RuleKind = "scratch" // a private TMPDIR on the host, removed at the end
 )
+
+// identity is who the payload is when nothing was asked for as well.
+func (s *Spec) identity() Identity {
+	switch {
+	case s.Identity != "":
+		return s.Identity
+	case s.KeepCapabilities:
+		return IdentityCaller
+	}
+	return IdentityOwn
+}
+
+// promised is Promised without what was given up by choice.
+func (s *Spec) promised() []Guarantee {
+	var list []Guarantee
+	for _, g := range s.Promised {
+		if !(g == PrivateNetwork && s.HostNetwork || g == BaselineFilter && s.NoFilter) {
+			list = append(list, g)
+		}
+	}
+	return list
+}
+
+// at is the Spec at another level.
+func (s *Spec) at(level Level) *Spec {
+	other := *s
+	other.SetLevel(level)
+	return &other
+}
 
 // Rule is one line of the file view. Of two rules the one for the longer path wins; for the same path Deny wins, then
 // the later one. Paths are absolute.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,38 +32,45 @@ const attempts = 3
 // start compiles the Spec and starts it. Below the level asked for it goes only where the Spec allows it.
 func start(c *Cmd, files []*os.File) (*Process, error) {
 	spec := *c.spec
+	process := *spec.Process
+	spec.Process = &process
 	if c.Env != nil {
-		process := *spec.Process
 		process.Env = c.Env
-		spec.Process = &process
 	}
 	if c.Dir != "" {
-		process := *spec.Process
 		process.Cwd = c.Dir
-		spec.Process = &process
 	}
-	asked := spec.Promised
 	p, err := startSpec(&spec, c, files)
-	for level := spec.Level - 1; level >= Basic && errors.Is(err, ErrUnsupported); level-- {
+	var unsupported *UnsupportedError
+	if errors.As(err, &unsupported) {
 		if !spec.AllowDowngrade {
-			unsupported := *asUnsupported(err)
-			unsupported.Highest = highest(&spec, level)
-			return nil, &unsupported
+			unsupported.Highest = highest(&spec)
+			return nil, unsupported
 		}
-		lower := spec
-		lower.SetLevel(level)
-		p, err = startSpec(&lower, c, files)
+		p, err = downgrade(&spec, c, files, err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	p.result.Level = spec.Level
-	for _, g := range asked {
-		if !contains(p.plan.Given, g) {
+	for _, g := range spec.promised() {
+		if !slices.Contains(p.plan.Given, g) {
 			p.result.LostGuarantees = append(p.result.LostGuarantees, g)
 		}
 	}
 	return p, nil
+}
+
+// downgrade starts the highest level below the Spec's that works. A rule that a lower level can't enforce is not
+// dropped: then the first error stands.
+func downgrade(spec *Spec, c *Cmd, files []*os.File, first error) (*Process, error) {
+	for level := spec.Level - 1; level >= Basic; level-- {
+		p, err := startSpec(spec.at(level), c, files)
+		if err == nil || !errors.Is(err, ErrUnsupported) && !errors.As(err, new(*SpecError)) {
+			return p, err
+		}
+	}
+	return nil, first
 }
 
 // startSpec is one level: probe, compile, launch, and again with what was learned.
@@ -269,8 +277,8 @@ func (l *launch) launcherSteps(index int) error {
 // failed makes the error of a step that did not work.
 func (l *launch) failed(r jailinit.Record) error {
 	errno := unix.Errno(r.Err)
-	s := l.plan.Steps[r.Step]
-	if s.wire.op == jailinit.OpExec && l.failStep == 0 {
+	if int(r.Step) == len(l.plan.Steps)-1 && l.failStep == 0 {
+		s := l.plan.Steps[r.Step]
 		e := &ExecError{Name: l.spec.Process.Args[0], Errno: errno}
 		if strings.Contains(e.Name, "/") {
 			e.Path = e.Name
@@ -363,7 +371,7 @@ func (h *Host) learn(p *Plan, e *StepError) bool {
 		kind = s.Type
 	}
 	for _, w := range ways {
-		if w.op != e.Op || w.kind != "" && w.kind != kind || !contains(w.errnos, e.Errno) {
+		if w.op != e.Op || w.kind != "" && w.kind != kind || !slices.Contains(w.errnos, e.Errno) {
 			continue
 		}
 		if w.op == "execveat" {
@@ -374,27 +382,10 @@ func (h *Host) learn(p *Plan, e *StepError) bool {
 	return false
 }
 
-func contains[T comparable](list []T, v T) bool {
-	for _, x := range list {
-		if x == v {
-			return true
-		}
-	}
-	return false
-}
-
-func asUnsupported(err error) *UnsupportedError {
-	var u *UnsupportedError
-	errors.As(err, &u)
-	return u
-}
-
-// highest is the highest level up to from at which this host can give what the Spec asks for, found by trying.
-func highest(spec *Spec, from Level) Level {
-	for level := from; level >= Basic; level-- {
-		s := *spec
-		s.SetLevel(level)
-		if _, _, err := try(&s); err == nil {
+// highest is the highest level below the Spec's that this host can give, found by trying.
+func highest(spec *Spec) Level {
+	for level := spec.Level - 1; level >= Basic; level-- {
+		if _, err := try(spec.at(level)); err == nil {
 			return level
 		}
 	}

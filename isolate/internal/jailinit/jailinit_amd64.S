@@ -792,22 +792,22 @@ run_step:
 	movl	8(%rsi), %ecx
 	addl	$1, %ecx
 	cmpl	%ecx, %eax
-	je	.Linit_269
+	je	.Linit_271
 .Linit_120:
 	movl	0(%rbp), %eax
 	cmpl	$18, %eax
 	je	.Linit_122
 	ja	.Linit_123
 	cmpl	$9, %eax
-	je	.Linit_209
-	jbe	.Linit_270
+	je	.Linit_210
+	jbe	.Linit_272
 	cmpl	$14, %eax
 	je	.Linit_135
-	jbe	.Linit_271
+	jbe	.Linit_273
 	cmpl	$16, %eax
 	je	.Linit_141
 	cmpl	$17, %eax
-	jne	.Linit_272
+	jne	.Linit_274
 	xorl	%edx, %edx
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -836,14 +836,14 @@ run_step:
 .Linit_123:
 	cmpl	$27, %eax
 	je	.Linit_144
-	jbe	.Linit_273
+	jbe	.Linit_275
 	cmpl	$32, %eax
 	je	.Linit_155
-	jbe	.Linit_274
+	jbe	.Linit_276
 	cmpl	$34, %eax
 	je	.Linit_161
 	cmpl	$35, %eax
-	jne	.Linit_275
+	jne	.Linit_277
 	movq	16(%rbp), %rax
 	leaq	16(%rsp), %rsi
 	xorl	%r8d, %r8d
@@ -861,23 +861,23 @@ run_step:
 	movq	56(%rbp), %r13
 	movq	0(%r13), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_214
+	je	.Linit_216
 	xorl	%r14d, %r14d
 	movq	$-2, %rbx
 	movl	$59, %r15d
-	jmp	.Linit_208
+	jmp	.Linit_209
 	.p2align 4,,10
 	.p2align 3
-.Linit_276:
+.Linit_278:
 	testb	%dl, %dl
-	jne	.Linit_217
-.Linit_206:
+	jne	.Linit_219
+.Linit_207:
 	movq	8(%r13), %rdi
 	addq	$8, %r13
 	addl	$1, %r14d
 	testq	%rdi, %rdi
 	je	.Linit_119
-.Linit_208:
+.Linit_209:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -892,27 +892,27 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%dl
 	cmpq	$-2, %rbx
-	jne	.Linit_276
-.Linit_217:
+	jne	.Linit_278
+.Linit_219:
 	movl	%r14d, 108(%r12)
 	cmpq	$-20, %rax
-	je	.Linit_215
+	je	.Linit_217
 	testb	%dl, %dl
-	je	.Linit_215
+	je	.Linit_217
 	cmpq	$-13, %rax
-	jne	.Linit_216
+	jne	.Linit_218
 	movq	$-13, %rbx
-	jmp	.Linit_206
+	jmp	.Linit_207
 	.p2align 4,,10
 	.p2align 3
-.Linit_270:
+.Linit_272:
 	cmpl	$5, %eax
 	je	.Linit_126
-	jbe	.Linit_277
+	jbe	.Linit_279
 	cmpl	$7, %eax
 	je	.Linit_132
 	cmpl	$8, %eax
-	jne	.Linit_278
+	jne	.Linit_280
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -929,14 +929,14 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_273:
+.Linit_275:
 	cmpl	$23, %eax
 	je	.Linit_146
-	jbe	.Linit_279
+	jbe	.Linit_281
 	cmpl	$25, %eax
 	je	.Linit_152
 	cmpl	$26, %eax
-	jne	.Linit_280
+	jne	.Linit_282
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -965,9 +965,9 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_275:
+.Linit_277:
 	cmpl	$33, %eax
-	jne	.Linit_268
+	jne	.Linit_270
 	movq	16(%rbp), %rax
 	leaq	16(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -988,17 +988,17 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_269:
+.Linit_271:
 	movl	28(%rdx), %ebx
 	negq	%rbx
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_279:
+.Linit_281:
 	cmpl	$21, %eax
 	je	.Linit_148
 	cmpl	$22, %eax
-	jne	.Linit_281
+	jne	.Linit_283
 	movq	24(%rbp), %rax
 	movq	16(%rbp), %rsi
 	leaq	16(%rsp), %rdx
@@ -1019,21 +1019,21 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_281:
+.Linit_283:
 	cmpl	$19, %eax
-	je	.Linit_282
+	je	.Linit_284
 	leaq	16(%rsp), %r13
 	movl	8(%rbp), %esi
 	leaq	56(%rsp), %rcx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_192:
+.Linit_193:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_192
+	jne	.Linit_193
 	movl	%esi, 20(%rsp)
 	movl	$44, %ebx
 	movl	$40, %edx
@@ -1041,7 +1041,7 @@ run_step:
 	movq	$0, 24(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_193:
+.Linit_194:
 	movslq	8(%r12), %rdi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1054,12 +1054,12 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_193
+	je	.Linit_194
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_194:
+.Linit_195:
 	movslq	8(%r12), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1072,20 +1072,20 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_194
+	je	.Linit_195
 	cmpq	$24, %rax
-	je	.Linit_283
+	je	.Linit_285
 	testq	%rax, %rax
 	movq	$-32, %rbx
 	cmovs	%rax, %rbx
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_271:
+.Linit_273:
 	cmpl	$12, %eax
 	je	.Linit_137
 	cmpl	$13, %eax
-	jne	.Linit_284
+	jne	.Linit_286
 	movq	56(%rbp), %rdx
 	movq	64(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1102,9 +1102,9 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_284:
+.Linit_286:
 	cmpl	$10, %eax
-	je	.Linit_285
+	je	.Linit_287
 	addq	$72, %rsp
 	movq	%rbp, %rsi
 	movq	%r12, %rdi
@@ -1117,11 +1117,11 @@ run_step:
 	jmp	id_map
 	.p2align 4,,10
 	.p2align 3
-.Linit_277:
+.Linit_279:
 	cmpl	$3, %eax
 	je	.Linit_128
 	cmpl	$4, %eax
-	jne	.Linit_286
+	jne	.Linit_288
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1143,27 +1143,27 @@ run_step:
 	movq	%r13, %rdx
 	.p2align 4,,10
 	.p2align 3
-.Linit_165:
+.Linit_166:
 	movq	%rdx, %rax
 	addq	$1, %rdx
 	movb	$0, (%rax)
 	cmpq	%rcx, %rdx
-	jne	.Linit_165
+	jne	.Linit_166
 	movq	56(%rbp), %rax
 	leaq	31(%rsp), %rsi
 	movq	%r13, %rdx
 	subq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_166:
+.Linit_167:
 	movzbl	(%rax,%rdx), %ecx
 	testb	%cl, %cl
-	je	.Linit_168
+	je	.Linit_169
 	movb	%cl, (%rdx)
 	addq	$1, %rdx
 	cmpq	%rdx, %rsi
-	jne	.Linit_166
-.Linit_168:
+	jne	.Linit_167
+.Linit_169:
 	movl	$1, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1189,9 +1189,9 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_286:
+.Linit_288:
 	cmpl	$1, %eax
-	jne	.Linit_287
+	jne	.Linit_289
 	movq	64(%rbp), %rsi
 	movq	56(%rbp), %rdi
 	addq	$72, %rsp
@@ -1204,9 +1204,9 @@ run_step:
 	jmp	write_file
 	.p2align 4,,10
 	.p2align 3
-.Linit_287:
+.Linit_289:
 	cmpl	$2, %eax
-	jne	.Linit_268
+	jne	.Linit_270
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1223,11 +1223,11 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_274:
+.Linit_276:
 	cmpl	$30, %eax
 	je	.Linit_157
 	cmpl	$31, %eax
-	jne	.Linit_288
+	jne	.Linit_290
 	movl	12(%r12), %eax
 	leaq	16(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -1255,11 +1255,11 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_288:
+.Linit_290:
 	cmpl	$28, %eax
-	je	.Linit_289
+	je	.Linit_291
 	xorl	%edx, %edx
-	movslq	84(%r12), %rdi
+	movslq	88(%r12), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1274,7 +1274,7 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_209:
+.Linit_210:
 	leaq	16(%rsp), %r13
 	leaq	48(%rsp), %rcx
 	movq	%r13, %rax
@@ -1304,14 +1304,14 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_119
-.Linit_214:
+.Linit_216:
 	movq	$-2, %rbx
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_215:
+.Linit_217:
 	movq	%rax, %rbx
-	jmp	.Linit_206
+	jmp	.Linit_207
 	.p2align 4,,10
 	.p2align 3
 .Linit_146:
@@ -1319,22 +1319,22 @@ run_step:
 	xorl	%esi, %esi
 	movl	$157, %r12d
 	movl	$24, %edi
-	jmp	.Linit_198
+	jmp	.Linit_199
 	.p2align 4,,10
 	.p2align 3
-.Linit_290:
+.Linit_292:
 	testq	%rax, %rax
 	js	.Linit_119
-.Linit_200:
+.Linit_201:
 	addq	$1, %rsi
 	cmpq	$64, %rsi
 	je	.Linit_161
-.Linit_198:
+.Linit_199:
 	movq	%rbp, %rdx
 	movl	%esi, %ecx
 	shrq	%cl, %rdx
 	andl	$1, %edx
-	jne	.Linit_200
+	jne	.Linit_201
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1346,7 +1346,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	cmpq	$-22, %rax
-	jne	.Linit_290
+	jne	.Linit_292
 	.p2align 4,,10
 	.p2align 3
 .Linit_161:
@@ -1354,7 +1354,7 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_285:
+.Linit_287:
 	movl	4(%rbp), %edx
 	movb	$0, 8(%rsp)
 	xorl	%r10d, %r10d
@@ -1381,26 +1381,26 @@ run_step:
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_179
+	js	.Linit_180
 	movq	16(%rbp), %rsi
 	movq	40(%rbp), %rdi
 	movq	%rsi, %rax
 	orq	%rdi, %rax
-	je	.Linit_180
+	je	.Linit_181
 	leaq	16(%rsp), %rax
 	leaq	48(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_181:
+.Linit_182:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_181
-	testq	%rdi, %rdi
 	jne	.Linit_182
+	testq	%rdi, %rdi
+	jne	.Linit_183
 	movq	%rsi, 16(%rsp)
-.Linit_183:
+.Linit_184:
 	movl	4(%rbp), %edx
 	leaq	8(%rsp), %rsi
 	leaq	16(%rsp), %r10
@@ -1418,22 +1418,22 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_179
-.Linit_180:
+	js	.Linit_180
+.Linit_181:
 	movq	64(%rbp), %rbx
 	testb	$2, 4(%rbp)
-	je	.Linit_185
+	je	.Linit_186
 	leaq	16(%rsp), %r13
 	leaq	40(%rsp), %rcx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_186:
+.Linit_187:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_186
+	jne	.Linit_187
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1451,7 +1451,7 @@ run_step:
 	movq	%rax, %rbp
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_179
+	js	.Linit_180
 	leaq	8(%rsp), %rsi
 	xorl	%r9d, %r9d
 	movl	$429, %eax
@@ -1476,7 +1476,7 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_179:
+.Linit_180:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1507,7 +1507,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_119
-.Linit_278:
+.Linit_280:
 	movb	$0, 16(%rsp)
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1529,16 +1529,16 @@ run_step:
 	movl	$431, %r14d
 	movq	(%r12), %rdx
 	testq	%rdx, %rdx
-	jne	.Linit_170
-	jmp	.Linit_174
+	jne	.Linit_171
+	jmp	.Linit_175
 	.p2align 4,,10
 	.p2align 3
-.Linit_291:
+.Linit_293:
 	movq	16(%r12), %rdx
 	addq	$16, %r12
 	testq	%rdx, %rdx
-	je	.Linit_174
-.Linit_170:
+	je	.Linit_175
+.Linit_171:
 	movq	8(%r12), %r10
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1551,8 +1551,8 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_291
-.Linit_191:
+	jns	.Linit_293
+.Linit_192:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1646,7 +1646,7 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_119
-	movl	%eax, 84(%r12)
+	movl	%eax, 88(%r12)
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
@@ -1665,7 +1665,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_119
-.Linit_280:
+.Linit_282:
 	movq	56(%rbp), %rsi
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1723,17 +1723,17 @@ run_step:
 	movl	$157, %r12d
 	movl	$47, %edi
 	movl	$2, %esi
-	jmp	.Linit_202
+	jmp	.Linit_203
 	.p2align 4,,10
 	.p2align 3
-.Linit_203:
+.Linit_204:
 	addq	$1, %rdx
 	cmpq	$64, %rdx
 	je	.Linit_161
-.Linit_202:
+.Linit_203:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
-	jnc	.Linit_203
+	jnc	.Linit_204
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1745,9 +1745,9 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_203
+	jns	.Linit_204
 	jmp	.Linit_119
-.Linit_272:
+.Linit_274:
 	addq	$72, %rsp
 	movq	%rbp, %rsi
 	movq	%r12, %rdi
@@ -1806,7 +1806,7 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_289:
+.Linit_291:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1823,7 +1823,7 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_282:
+.Linit_284:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1849,8 +1849,8 @@ run_step:
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_191
-	movslq	84(%r12), %rdi
+	jne	.Linit_192
+	movslq	88(%r12), %rdi
 	leaq	16(%rsp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1863,7 +1863,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_191
+	jmp	.Linit_192
 	.p2align 4,,10
 	.p2align 3
 .Linit_128:
@@ -1879,8 +1879,31 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 80(%r12)
-	movslq	%eax, %rbx
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_164
+	movq	(%r12), %rax
+	movl	$1030, %esi
+	movq	%rbx, %rdi
+	movl	20(%rax), %edx
+	movl	$72, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_164:
+	movl	%ebx, 80(%r12)
+	movslq	%ebx, %rbx
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
@@ -1899,7 +1922,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	cmpq	$-17, %rax
-	je	.Linit_292
+	je	.Linit_294
 	testq	%rax, %rax
 	js	.Linit_119
 	movq	24(%rbp), %rdx
@@ -1935,7 +1958,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_119
-.Linit_174:
+.Linit_175:
 	xorl	%r14d, %r14d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1951,7 +1974,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_293
+	js	.Linit_295
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1965,7 +1988,7 @@ run_step:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_175
+	js	.Linit_176
 	movq	64(%rbp), %r10
 	leaq	16(%rsp), %rsi
 	movq	%r12, %rdi
@@ -1981,7 +2004,7 @@ run_step:
 	movq	%rax, %rbx
 	xorl	%r8d, %r8d
 	testq	%rax, %rax
-	js	.Linit_176
+	js	.Linit_177
 	movl	$81, %eax
 	movq	%r14, %rsi
 	movq	%r14, %rdx
@@ -1997,9 +2020,9 @@ run_step:
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
-.Linit_173:
+.Linit_174:
 #NO_APP
-.Linit_177:
+.Linit_178:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2013,20 +2036,20 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_119
-.Linit_283:
+.Linit_285:
 	cmpl	$1, 16(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
 	jmp	.Linit_119
-.Linit_292:
+.Linit_294:
 	testb	$4, 4(%rbp)
 	je	.Linit_119
 	jmp	.Linit_161
-.Linit_216:
+.Linit_218:
 	movq	%rax, %rbx
 	jmp	.Linit_119
-.Linit_185:
+.Linit_186:
 	leaq	8(%rsp), %rsi
 	movq	%rbx, %r10
 	xorl	%r9d, %r9d
@@ -2040,14 +2063,14 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_179
-.Linit_182:
+	jmp	.Linit_180
+.Linit_183:
 	movslq	16(%r12,%rdi,4), %rax
 	orq	$1048576, %rsi
 	movq	%rsi, 16(%rsp)
 	movq	%rax, 40(%rsp)
-	jmp	.Linit_183
-.Linit_293:
+	jmp	.Linit_184
+.Linit_295:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2059,7 +2082,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_119
-.Linit_175:
+.Linit_176:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2073,7 +2096,7 @@ run_step:
 #NO_APP
 	movq	%r12, %rbx
 	jmp	.Linit_119
-.Linit_176:
+.Linit_177:
 	xorl	%r9d, %r9d
 	movl	$3, %eax
 	movq	%r13, %rdi
@@ -2084,8 +2107,8 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_177
-.Linit_268:
+	jmp	.Linit_178
+.Linit_270:
 	movq	$-38, %rbx
 	jmp	.Linit_119
 	.size	run_step, .-run_step
@@ -2102,13 +2125,14 @@ run_payload:
 	movl	$95, %eax
 	pushq	%rbx
 	movq	%rdx, %rsi
-	movslq	88(%rdi), %rdi
+	movslq	92(%rdi), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	0(%rbp), %rax
+	movl	$-1, 104(%rbp)
 	movl	$4294967295, %esi
 	movl	$4, %edx
 	movl	20(%rax), %edi
@@ -2120,8 +2144,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 96(%rbp)
 	testq	%rax, %rax
-	je	.Linit_301
-.Linit_295:
+	je	.Linit_303
+.Linit_297:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2134,36 +2158,36 @@ run_payload:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_301:
+.Linit_303:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_296
+	jle	.Linit_298
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_298
+	jmp	.Linit_300
 	.p2align 4,,10
 	.p2align 3
-.Linit_302:
+.Linit_304:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_296
-.Linit_298:
+	je	.Linit_298
+.Linit_300:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 104(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_302
-.Linit_297:
+	jns	.Linit_304
+.Linit_299:
 	movq	%rax, 96(%rbp)
-	jmp	.Linit_295
-.Linit_296:
-	xorl	%eax, %eax
 	jmp	.Linit_297
+.Linit_298:
+	xorl	%eax, %eax
+	jmp	.Linit_299
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	jail_main, @function
@@ -2174,28 +2198,29 @@ jail_main:
 	pushq	%r12
 	pushq	%rbp
 	pushq	%rbx
-	subq	$9032, %rsp
-	movq	16(%rdi), %rbp
-	leaq	208(%rsp), %r12
-	leaq	272(%rsp), %r13
-	movq	%r12, %rax
+	subq	$9016, %rsp
+	movq	16(%rdi), %r12
+	leaq	192(%rsp), %r13
+	leaq	256(%rsp), %rbx
+	movq	$-1, 80(%rsp)
+	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_304:
+.Linit_306:
 	movl	$-1, (%rax)
 	addq	$4, %rax
-	cmpq	%rax, %r13
-	jne	.Linit_304
-	movl	$72, %ebx
+	cmpq	%rbx, %rax
+	jne	.Linit_306
+	movl	$72, %ebp
 	movl	$2, %esi
 	movl	$1, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_305:
-	movsbl	0(%rbp), %eax
+.Linit_307:
+	movsbl	(%r12), %eax
 	testb	%al, %al
-	je	.Linit_309
-	movsbl	1(%rbp), %edi
+	je	.Linit_311
+	movsbl	1(%r12), %edi
 	subl	$65, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2204,56 +2229,57 @@ jail_main:
 	subl	$65, %edi
 	sall	$8, %edi
 	orl	%eax, %edi
-	movsbl	3(%rbp), %eax
+	movsbl	3(%r12), %eax
 	subl	$65, %eax
 	orl	%eax, %edi
-	movsbl	2(%rbp), %eax
+	movsbl	2(%r12), %eax
 	subl	$65, %eax
 	sall	$4, %eax
 	orl	%eax, %edi
-	movq	%rbx, %rax
-	movl	%edi, (%r12)
+	movq	%rbp, %rax
+	movl	%edi, 0(%r13)
 	movslq	%edi, %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
+	addq	$4, %r13
 	addq	$4, %r12
-	addq	$4, %rbp
-	cmpq	%r13, %r12
-	jne	.Linit_305
-.Linit_309:
-	movq	212(%rsp), %rax
+	cmpq	%rbx, %r13
+	jne	.Linit_307
+.Linit_311:
+	movq	196(%rsp), %rax
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
+	movl	$-1, 264(%rsp)
 	xorl	%r9d, %r9d
 	movq	%rdx, %rdi
 	movq	%rdx, %rsi
-	movq	$-1, 272(%rsp)
-	movq	%rax, 200(%rsp)
+	movq	%rax, 184(%rsp)
 	movl	$95, %eax
-	movq	$0, 288(%rsp)
-	movq	$0, 296(%rsp)
+	movl	$-1, 256(%rsp)
+	movq	$0, 272(%rsp)
+	movq	$0, 280(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 280(%rsp)
+	movl	%eax, 268(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_306
-	leaq	192(%rsp), %rax
-	movq	%rax, 40(%rsp)
-.Linit_307:
-	leaq	576(%rsp), %rsi
+	js	.Linit_308
+	leaq	176(%rsp), %rax
+	movq	%rax, 32(%rsp)
+.Linit_309:
+	leaq	560(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%edx, %edx
-	movq	%rsi, 72(%rsp)
-	movslq	208(%rsp), %rdi
+	movq	%rsi, 56(%rsp)
+	movslq	192(%rsp), %rdi
 	xorl	%r9d, %r9d
 	movl	$5, %eax
 #APP
@@ -2262,13 +2288,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_394
-.Linit_310:
-	movslq	208(%rsp), %r8
+	js	.Linit_403
+.Linit_312:
+	movslq	192(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
 	movl	$268435456, %edi
-	movq	624(%rsp), %rsi
+	movq	608(%rsp), %rsi
 	movl	$1048578, %r10d
 	movl	$3, %edx
 #APP
@@ -2277,53 +2303,95 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_395
-.Linit_311:
-	xorl	%edx, %edx
-	movslq	208(%rsp), %rdi
+	js	.Linit_404
+.Linit_313:
+	xorl	%r13d, %r13d
+	movl	$3, %r14d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%rdx, %rsi
+	movq	%r14, %rax
+	movq	%r13, %rsi
+	movq	%r13, %rdx
+	movslq	192(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	268435464, %eax
-	movq	$268435456, 192(%rsp)
-	movl	268435476, %r14d
-	movq	268435488, %rbp
-	movl	%eax, 48(%rsp)
-	movl	268435468, %eax
-	testl	%eax, %eax
-	jle	.Linit_313
-	subl	$1, %eax
-	movq	40(%rsp), %rbx
+	movl	$526336, %r10d
+	movl	268435476, %eax
+	movl	268435464, %r15d
+	movq	$268435456, 176(%rsp)
+	leaq	80(%rsp), %rsi
+	movq	$-1, %rdi
+	movl	$8, %edx
+	movl	%eax, 24(%rsp)
+	movl	$289, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbp
+	testq	%rax, %rax
+	js	.Linit_314
+	movq	176(%rsp), %rax
+	xorl	%r10d, %r10d
+	movl	$1030, %esi
+	movq	%rbp, %rdi
+	movl	20(%rax), %edx
+	movl	$72, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbp
+	movq	%r13, %rsi
+	movq	%r14, %rax
+	movq	%r13, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_314:
+	movslq	%ebp, %rdx
+	movl	%ebp, 260(%rsp)
+	testq	%rdx, %rdx
+	js	.Linit_405
+.Linit_315:
+	movq	176(%rsp), %rax
+	movl	12(%rax), %edx
+	movq	32(%rax), %rbp
+	testl	%edx, %edx
+	jle	.Linit_317
+	leal	-1(%rdx), %eax
+	movq	32(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	88(%rbp,%rax,8), %r12
-	jmp	.Linit_315
+	jmp	.Linit_319
 	.p2align 4,,10
 	.p2align 3
-.Linit_396:
+.Linit_406:
 	addq	$88, %rbp
 	cmpq	%rbp, %r12
-	je	.Linit_313
-.Linit_315:
+	je	.Linit_317
+.Linit_319:
 	movl	8(%rbp), %eax
 	movq	%rbp, %rsi
-	movq	%rbx, %rdi
-	movl	%eax, 296(%rsp)
+	movq	%r13, %rdi
+	movl	%eax, 280(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_396
-	movl	296(%rsp), %esi
-	movq	40(%rsp), %rdi
+	jns	.Linit_406
+	movl	280(%rsp), %esi
+	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
-.Linit_313:
+.Linit_317:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2337,16 +2405,16 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_397
-.Linit_317:
+	js	.Linit_407
+.Linit_321:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	leaq	run_payload(%rip), %r12
 	xorl	%edx, %edx
-	leaq	192(%rsp), %r13
+	leaq	176(%rsp), %r13
 	movl	$56, %eax
 	movl	$16657, %edi
-	leaq	9024(%rsp), %rsi
+	leaq	9008(%rsp), %rsi
 #APP
 # 25 "src/sys.h" 1
 	syscall
@@ -2361,155 +2429,189 @@ jail_main:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_398
-	movq	288(%rsp), %rdx
+	js	.Linit_408
+.Linit_322:
+	movq	272(%rsp), %rdx
 	testq	%rdx, %rdx
-	js	.Linit_399
-.Linit_319:
-	movq	192(%rsp), %rdx
-	movl	296(%rsp), %esi
+	js	.Linit_409
+.Linit_323:
+	movq	176(%rsp), %rdx
+	movl	280(%rsp), %esi
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
 	leaq	(%rax,%rcx,2), %rcx
 	movq	40(%rdx), %rax
 	leaq	-88(%rax,%rcx,8), %r13
 	cmpl	8(%r13), %esi
-	je	.Linit_320
-	movq	40(%rsp), %rdi
+	je	.Linit_324
+	movq	32(%rsp), %rdi
 	movq	$-125, %rdx
 	call	fail
-.Linit_320:
-	leaq	432(%rsp), %rax
+.Linit_324:
+	leaq	416(%rsp), %rax
 	cmpl	$34, 0(%r13)
-	leaq	472(%rsp), %rbp
-	movq	%rax, 24(%rsp)
-	je	.Linit_400
-.Linit_321:
-	movq	624(%rsp), %rsi
+	leaq	456(%rsp), %rbp
+	movq	%rax, 16(%rsp)
+	je	.Linit_410
+.Linit_325:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	xorl	%edx, %edx
 	xorl	%r9d, %r9d
 	movl	$11, %eax
+	movq	608(%rsp), %rsi
 	movl	$268435456, %edi
+	xorl	%edx, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	48(%rsp), %rax
-	leaq	304(%rsp), %rdi
-	movq	$537396514, 304(%rsp)
-	movq	%rdi, 16(%rsp)
-	movq	24(%rsp), %rsi
-	movq	$0, 440(%rsp)
-	salq	$4, %rax
-	movq	$0, 448(%rsp)
-	andl	$32, %eax
-	movl	%eax, 436(%rsp)
-	movl	%eax, 432(%rsp)
-	movl	$126, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r15
-	testq	%rax, %rax
-	js	.Linit_324
-	testl	%r14d, %r14d
-	jne	.Linit_401
-.Linit_326:
-	movl	%r12d, 68(%rsp)
-	movq	24(%rsp), %rax
+	movl	$3, %r14d
+	leaq	212(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
+.Linit_329:
+	movslq	0(%r13), %rdi
+	testl	%edi, %edi
+	js	.Linit_328
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r14, %rax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
 .Linit_328:
+	addq	$4, %r13
+	cmpq	%r13, %rbx
+	jne	.Linit_329
+	movl	264(%rsp), %eax
+	testl	%eax, %eax
+	js	.Linit_330
+	xorl	%edx, %edx
+	movslq	%eax, %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_330:
+	movq	%r15, %rax
+	leaq	288(%rsp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%edx, %edx
+	salq	$4, %rax
+	movq	%rdi, 8(%rsp)
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	andl	$32, %eax
+	movq	$537396514, 288(%rsp)
+	movq	16(%rsp), %rsi
+	movl	%eax, 420(%rsp)
+	movl	%eax, 416(%rsp)
+	movl	$126, %eax
+	movq	$0, 424(%rsp)
+	movq	$0, 432(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_331
+	movl	24(%rsp), %eax
+	testl	%eax, %eax
+	jne	.Linit_411
+.Linit_333:
+	movl	%r12d, 52(%rsp)
+	movq	16(%rsp), %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_335:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_328
-	movq	24(%rsp), %rsi
-	movl	$44, %ebp
+	jne	.Linit_335
+	movq	16(%rsp), %rsi
+	movl	$44, %ebx
 	movl	$40, %edx
-	movq	$4, 432(%rsp)
-	movl	$0, 440(%rsp)
-	movl	%r12d, 444(%rsp)
+	movq	$4, 416(%rsp)
+	movl	$0, 424(%rsp)
+	movl	%r12d, 428(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_329:
+.Linit_336:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%rbp, %rax
-	movslq	200(%rsp), %rdi
+	movq	%rbx, %rax
+	movslq	184(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_329
-	leaq	96(%rsp), %rsi
-	movl	$289, %eax
-	movl	$8, %edx
-	movq	$-1, 96(%rsp)
-	movl	$0, 92(%rsp)
-	movl	$526336, %r10d
-	movq	$-1, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, 8(%rsp)
-	leaq	128(%rsp), %rax
-	leaq	152(%rsp), %rbp
-	movq	%rax, 32(%rsp)
+	je	.Linit_336
+	leaq	112(%rsp), %rax
+	movl	$0, 76(%rsp)
+	leaq	136(%rsp), %rbx
+	movq	%rax, 24(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_330:
+.Linit_337:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
-	cmpq	%rbp, %rax
-	jne	.Linit_330
-	movl	8(%rsp), %eax
-	movslq	68(%rsp), %r15
-	leaq	88(%rsp), %rbx
+	cmpq	%rbx, %rax
+	jne	.Linit_337
+	movl	260(%rsp), %eax
+	andl	$1, %r15d
+	movq	%rbx, %rbp
 	movl	$1, %r9d
+	movl	%r15d, 48(%rsp)
 	movl	$1, %r10d
+	movslq	52(%rsp), %r15
 	movl	$1, %r11d
-	movw	%r9w, 148(%rsp)
+	movl	%eax, 112(%rsp)
+	movl	188(%rsp), %eax
+	leaq	72(%rsp), %r14
+	movw	%r9w, 132(%rsp)
+	movl	%eax, 120(%rsp)
+	movl	184(%rsp), %eax
+	movw	%r10w, 124(%rsp)
+	movw	%r11w, 116(%rsp)
 	movl	%eax, 128(%rsp)
-	movl	204(%rsp), %eax
-	movq	%r15, %r13
-	movq	%rbx, %r15
-	movw	%r10w, 140(%rsp)
-	movl	%eax, 136(%rsp)
-	movl	200(%rsp), %eax
-	movw	%r11w, 132(%rsp)
-	movl	%eax, 144(%rsp)
-	movl	48(%rsp), %eax
-	andl	$1, %eax
-	movl	%eax, 48(%rsp)
-.Linit_331:
-	movq	%rbp, 56(%rsp)
-.Linit_345:
+	movq	%r15, %rax
+	movq	%r14, %r15
+	movq	%rax, %r14
+.Linit_338:
+	movq	%rbp, 40(%rsp)
+.Linit_352:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_335:
-	xorl	%r14d, %r14d
+.Linit_342:
+	xorl	%r13d, %r13d
 	movq	%r15, %rsi
-	jmp	.Linit_332
+	jmp	.Linit_339
 	.p2align 4,,10
 	.p2align 3
-.Linit_333:
-	cmpq	%rax, %r13
-	je	.Linit_402
-.Linit_332:
+.Linit_340:
+	cmpq	%rax, %r14
+	je	.Linit_412
+.Linit_339:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2522,11 +2624,11 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_333
+	jg	.Linit_340
 	movq	%rsi, %r15
-	testl	%r14d, %r14d
-	jne	.Linit_334
-	movq	32(%rsp), %rdi
+	testl	%r13d, %r13d
+	jne	.Linit_341
+	movq	24(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
 	movl	$3, %esi
@@ -2536,13 +2638,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_335
-	cmpw	$0, 142(%rsp)
-	je	.Linit_336
+	js	.Linit_342
+	cmpw	$0, 126(%rsp)
+	je	.Linit_343
 	movl	48(%rsp), %r8d
 	testl	%r8d, %r8d
-	je	.Linit_403
-.Linit_337:
+	je	.Linit_413
+.Linit_344:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2555,21 +2657,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_336:
+.Linit_343:
 	movl	$128, %r12d
-	movl	$62, %r14d
-	leaq	560(%rsp), %rbx
+	movl	$62, %r13d
+	leaq	544(%rsp), %rbx
 	.p2align 4,,10
 	.p2align 3
-.Linit_339:
-	cmpw	$0, 134(%rsp)
-	je	.Linit_347
-.Linit_343:
+.Linit_346:
+	cmpw	$0, 118(%rsp)
+	je	.Linit_354
+.Linit_350:
 	xorl	%ebp, %ebp
-	movq	8(%rsp), %rdi
-	movq	16(%rsp), %rsi
+	movslq	260(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
+	movq	8(%rsp), %rsi
 	xorl	%r9d, %r9d
 	movq	%rbp, %rax
 	movq	%r12, %rdx
@@ -2579,176 +2681,176 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_347
-	movl	304(%rsp), %ecx
+	jne	.Linit_354
+	movl	288(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_339
+	je	.Linit_346
 	xorl	%eax, %eax
-	movq	352(%rsp), %rdi
-	movl	%ecx, 108(%rsp)
+	movq	336(%rsp), %rdi
+	movl	%ecx, 92(%rsp)
 	movl	%ecx, %esi
-	cmpl	$-1, 312(%rsp)
-	movl	$2, 104(%rsp)
+	cmpl	$-1, 296(%rsp)
+	movl	$2, 88(%rsp)
 	sete	%al
-	movl	$0, 112(%rsp)
-	movl	%eax, 116(%rsp)
-	movq	%rdi, 120(%rsp)
-	jne	.Linit_340
-	movq	24(%rsp), %rax
+	movl	$0, 96(%rsp)
+	movl	%eax, 100(%rsp)
+	movq	%rdi, 104(%rsp)
+	jne	.Linit_347
+	movq	16(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_341:
+.Linit_348:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbx, %rax
-	jne	.Linit_341
-	movl	%ecx, 432(%rsp)
+	jne	.Linit_348
+	movl	%ecx, 416(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%rdi, 456(%rsp)
-	movq	24(%rsp), %rdx
+	movq	%rdi, 440(%rsp)
+	movq	16(%rsp), %rdx
 	movl	$129, %eax
-	movq	%r13, %rdi
-	movl	$-1, 440(%rsp)
+	movq	%r14, %rdi
+	movl	$-1, 424(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	cmpw	$0, 134(%rsp)
-	jne	.Linit_343
+	cmpw	$0, 118(%rsp)
+	jne	.Linit_350
 	.p2align 4,,10
 	.p2align 3
-.Linit_347:
-	cmpw	$0, 150(%rsp)
-	je	.Linit_345
-	movq	56(%rsp), %rbp
-	leaq	104(%rsp), %rsi
+.Linit_354:
+	cmpw	$0, 134(%rsp)
+	je	.Linit_352
+	movq	40(%rsp), %rbp
+	leaq	88(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_348:
+.Linit_355:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rbx, %rax
-	movslq	200(%rsp), %rdi
+	movslq	184(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_348
+	je	.Linit_355
 	cmpq	$24, %rax
-	je	.Linit_349
+	je	.Linit_356
 	testq	%rax, %rax
-	jns	.Linit_350
+	jns	.Linit_357
 	cmpq	$-104, %rax
-	je	.Linit_350
+	je	.Linit_357
 	cmpq	$-32, %rax
-	jne	.Linit_331
-.Linit_350:
-	movl	$-1, 144(%rsp)
-	jmp	.Linit_331
+	jne	.Linit_338
+.Linit_357:
+	movl	$-1, 128(%rsp)
+	jmp	.Linit_338
 	.p2align 4,,10
 	.p2align 3
-.Linit_340:
+.Linit_347:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r14, %rax
-	movq	%r13, %rdi
+	movq	%r13, %rax
+	movq	%r14, %rdi
 	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
+	jmp	.Linit_346
+	.p2align 4,,10
+	.p2align 3
+.Linit_412:
+	movl	72(%rsp), %eax
+	movl	$1, %r13d
+	movl	%eax, 76(%rsp)
 	jmp	.Linit_339
-	.p2align 4,,10
-	.p2align 3
-.Linit_402:
-	movl	88(%rsp), %eax
-	movl	$1, %r14d
-	movl	%eax, 92(%rsp)
-	jmp	.Linit_332
-.Linit_403:
-	movl	68(%rsp), %esi
-	movq	40(%rsp), %rdi
+.Linit_413:
+	movl	52(%rsp), %esi
+	movq	32(%rsp), %rdi
 	call	kill_tree
-	jmp	.Linit_337
-.Linit_334:
+	jmp	.Linit_344
+.Linit_341:
 	movl	48(%rsp), %eax
-	movq	56(%rsp), %rbp
+	movq	40(%rsp), %rbx
 	testl	%eax, %eax
-	je	.Linit_359
-.Linit_361:
-	movq	24(%rsp), %rax
-	movq	72(%rsp), %rcx
+	je	.Linit_366
+.Linit_368:
+	movq	16(%rsp), %rax
+	movq	56(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_362:
+.Linit_369:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_362
+	jne	.Linit_369
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$98, %eax
 	movq	$-1, %rdi
 	xorl	%edx, %edx
-	movq	24(%rsp), %rsi
+	movq	16(%rsp), %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	92(%rsp), %ecx
-	movq	40(%rsp), %rsi
-	movq	%rbp, %rax
+	movl	76(%rsp), %ecx
+	movq	32(%rsp), %rsi
+	movq	%rbx, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_363:
+.Linit_370:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsi, %rax
-	jne	.Linit_363
-	movl	%ecx, 164(%rsp)
-	movl	$44, %ebx
+	jne	.Linit_370
+	movl	%ecx, 148(%rsp)
+	movl	$44, %ebp
 	movl	$40, %edx
-	movq	%rbp, %rsi
+	movq	%rbx, %rsi
+	imulq	$1000000, 416(%rsp), %rax
+	addq	424(%rsp), %rax
+	movq	$5, 136(%rsp)
+	movq	%rax, 152(%rsp)
 	imulq	$1000000, 432(%rsp), %rax
 	addq	440(%rsp), %rax
-	movq	$5, 152(%rsp)
+	movl	$0, 144(%rsp)
+	movq	%rax, 160(%rsp)
+	movq	448(%rsp), %rax
 	movq	%rax, 168(%rsp)
-	imulq	$1000000, 448(%rsp), %rax
-	addq	456(%rsp), %rax
-	movl	$0, 160(%rsp)
-	movq	%rax, 176(%rsp)
-	movq	464(%rsp), %rax
-	movq	%rax, 184(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_364:
+.Linit_371:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%rbx, %rax
-	movslq	200(%rsp), %rdi
+	movq	%rbp, %rax
+	movslq	184(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_364
+	je	.Linit_371
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -2759,7 +2861,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	addq	$9032, %rsp
+	addq	$9016, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -2767,15 +2869,15 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_349:
-	movl	104(%rsp), %eax
+.Linit_356:
+	movl	88(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_404
+	je	.Linit_414
 	cmpl	$3, %eax
-	jne	.Linit_331
+	jne	.Linit_338
 	movl	48(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_358
+	je	.Linit_365
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2788,20 +2890,20 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_331
-.Linit_401:
-	leal	-1(%r14), %esi
-	movl	$436, %eax
+	jmp	.Linit_338
+.Linit_411:
+	leal	-1(%rax), %esi
 	movq	%rdx, %rdi
+	movl	$436, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r15
+	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_326
-.Linit_324:
+	jns	.Linit_333
+.Linit_331:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2814,88 +2916,92 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	296(%rsp), %esi
-	movq	40(%rsp), %rdi
-	movq	%r15, %rdx
+	movl	280(%rsp), %esi
+	movq	32(%rsp), %rdi
+	movq	%rbx, %rdx
 	call	fail
-	jmp	.Linit_326
-.Linit_358:
-	movl	68(%rsp), %esi
-	movq	40(%rsp), %rdi
-	leaq	92(%rsp), %rdx
+	jmp	.Linit_333
+.Linit_365:
+	movl	52(%rsp), %esi
+	movq	32(%rsp), %rdi
+	leaq	76(%rsp), %rdx
+	movq	%rbp, %rbx
 	call	kill_tree
-.Linit_359:
-	movl	68(%rsp), %esi
-	movq	40(%rsp), %rdi
+.Linit_366:
+	movl	52(%rsp), %esi
+	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_361
-.Linit_394:
-	movq	40(%rsp), %rdi
+	jmp	.Linit_368
+.Linit_407:
+	movl	280(%rsp), %esi
+	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
-	xorl	%esi, %esi
 	call	fail
-	jmp	.Linit_310
-.Linit_306:
-	leaq	192(%rsp), %rcx
+	jmp	.Linit_321
+.Linit_409:
+	movl	280(%rsp), %esi
+	movq	32(%rsp), %rdi
+	call	fail
+	jmp	.Linit_323
+.Linit_408:
+	movl	280(%rsp), %esi
+	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
-	xorl	%esi, %esi
+	call	fail
+	jmp	.Linit_322
+.Linit_405:
+	movq	32(%rsp), %rdi
+	movl	$-1, %esi
+	call	fail
+	jmp	.Linit_315
+.Linit_404:
+	movq	32(%rsp), %rdi
+	movq	%rax, %rdx
+	movl	$-1, %esi
+	call	fail
+	jmp	.Linit_313
+.Linit_403:
+	movq	32(%rsp), %rdi
+	movq	%rax, %rdx
+	movl	$-1, %esi
+	call	fail
+	jmp	.Linit_312
+.Linit_308:
+	leaq	176(%rsp), %rcx
+	movq	%rax, %rdx
+	movl	$-1, %esi
 	movq	%rcx, %rdi
-	movq	%rcx, 40(%rsp)
+	movq	%rcx, 32(%rsp)
 	call	fail
-	jmp	.Linit_307
-.Linit_398:
-	movl	296(%rsp), %esi
-	movq	40(%rsp), %rdi
-	movq	%rax, %rdx
-	call	fail
-	movq	288(%rsp), %rdx
-	testq	%rdx, %rdx
-	jns	.Linit_319
-.Linit_399:
-	movl	296(%rsp), %esi
-	movq	40(%rsp), %rdi
-	call	fail
-	jmp	.Linit_319
-.Linit_397:
-	movl	296(%rsp), %esi
-	movq	40(%rsp), %rdi
-	movq	%rax, %rdx
-	call	fail
-	jmp	.Linit_317
-.Linit_395:
-	movq	40(%rsp), %rdi
-	movq	%rax, %rdx
-	xorl	%esi, %esi
-	call	fail
-	jmp	.Linit_311
-.Linit_400:
-	movl	296(%rsp), %ecx
-.Linit_322:
+	jmp	.Linit_309
+.Linit_410:
+	movl	280(%rsp), %ecx
+.Linit_326:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_322
-	movq	24(%rsp), %rsi
+	jne	.Linit_326
+	movq	16(%rsp), %rsi
 	movl	$44, %r13d
 	movl	$40, %edx
-	movl	$3, 432(%rsp)
-	movl	%ecx, 436(%rsp)
-	movq	$0, 440(%rsp)
-.Linit_323:
+	movl	$3, 416(%rsp)
+	movl	%ecx, 420(%rsp)
+	movq	$0, 424(%rsp)
+.Linit_327:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%r13, %rax
-	movslq	200(%rsp), %rdi
+	movslq	184(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_323
+	je	.Linit_327
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -2906,46 +3012,46 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_321
-.Linit_404:
-	movl	108(%rsp), %esi
-	movl	116(%rsp), %edi
+	jmp	.Linit_325
+.Linit_414:
+	movl	92(%rsp), %esi
+	movl	100(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_354
-	movq	24(%rsp), %rax
-	leaq	560(%rsp), %rcx
-.Linit_355:
+	je	.Linit_361
+	movq	16(%rsp), %rax
+	leaq	544(%rsp), %rcx
+.Linit_362:
 	movq	%rax, %rdi
 	addq	$1, %rax
 	movb	$0, (%rdi)
 	cmpq	%rcx, %rax
-	jne	.Linit_355
-	movq	120(%rsp), %rax
-	movslq	68(%rsp), %rdi
+	jne	.Linit_362
+	movq	104(%rsp), %rax
+	movslq	52(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movl	%edx, 432(%rsp)
+	movl	%edx, 416(%rsp)
 	xorl	%r9d, %r9d
-	movq	24(%rsp), %rdx
-	movq	%rax, 456(%rsp)
+	movq	16(%rsp), %rdx
+	movq	%rax, 440(%rsp)
 	movl	$129, %eax
-	movl	$-1, 440(%rsp)
+	movl	$-1, 424(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_331
-.Linit_354:
-	movslq	68(%rsp), %rdi
-	movl	112(%rsp), %ecx
+	jmp	.Linit_338
+.Linit_361:
+	movslq	52(%rsp), %rdi
+	movl	96(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_357
+	je	.Linit_364
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_357:
+.Linit_364:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2956,7 +3062,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_331
+	jmp	.Linit_338
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

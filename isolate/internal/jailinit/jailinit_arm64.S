@@ -190,6 +190,40 @@ id_map:
 	.size	id_map, .-id_map
 	.align	2
 	.p2align 4,,11
+	.type	keep_fd, %function
+keep_fd:
+	mov	x6, x1
+	mov	x7, x1
+	tbnz	x1, #63, .Linit_24
+	ldr	x2, [x0]
+	mov	x8, 25
+	mov	x1, 1030
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	mov	x0, x6
+	ldr	w2, [x2, 20]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x7, x0
+	mov	x1, 0
+	mov	x0, x6
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_24:
+	mov	x0, x7
+	ret
+	.size	keep_fd, .-keep_fd
+	.align	2
+	.p2align 4,,11
 	.type	set_signals, %function
 set_signals:
 	sub	sp, sp, #32
@@ -197,16 +231,16 @@ set_signals:
 	mov	x10, sp
 	mov	x1, x10
 	.p2align 3,,7
-.Linit_25:
+.Linit_28:
 	mov	x0, x1
 	add	x1, x1, 1
 	strb	wzr, [x0]
 	add	x0, sp, 32
 	cmp	x1, x0
-	bne	.Linit_25
+	bne	.Linit_28
 	mov	x7, 1
 	.p2align 3,,7
-.Linit_29:
+.Linit_32:
 	sub	w2, w7, #1
 	cmp	w7, 9
 	mov	x0, x7
@@ -219,7 +253,7 @@ set_signals:
 	mov	x3, 8
 	mov	x4, 0
 	mov	x5, 0
-	beq	.Linit_34
+	beq	.Linit_37
 	str	x6, [sp]
 #APP
 // 42 "src/sys.h" 1
@@ -227,17 +261,17 @@ set_signals:
 // 0 "" 2
 #NO_APP
 	add	x7, x7, 1
-	tbnz	x0, #63, .Linit_24
+	tbnz	x0, #63, .Linit_27
 	cmp	x7, 65
-	bne	.Linit_29
+	bne	.Linit_32
 	mov	x0, 0
-.Linit_24:
+.Linit_27:
 	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_34:
+.Linit_37:
 	add	x7, x7, 1
-	b	.Linit_29
+	b	.Linit_32
 	.size	set_signals, .-set_signals
 	.align	2
 	.p2align 4,,11
@@ -254,10 +288,10 @@ kill_tree:
 	add	x7, sp, 12
 	add	x14, sp, 16
 	.p2align 3,,7
-.Linit_49:
+.Linit_52:
 	mov	x11, 0
-	tbz	w0, #31, .Linit_60
-.Linit_36:
+	tbz	w0, #31, .Linit_63
+.Linit_39:
 	mov	x8, 129
 	mov	x0, x15
 	mov	x1, 9
@@ -270,25 +304,25 @@ kill_tree:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_37:
+.Linit_40:
 	add	x6, sp, 16
 	mov	w0, 0
 	add	x9, x11, x6
 	cmp	x11, 0
-	bgt	.Linit_43
-	b	.Linit_44
+	bgt	.Linit_46
+	b	.Linit_47
 	.p2align 2,,3
-.Linit_41:
+.Linit_44:
 	add	w1, w3, w1, lsl 1
 	add	x6, x6, 1
 	sub	w0, w1, #48
 	cmp	x9, x6
-	beq	.Linit_44
-.Linit_43:
+	beq	.Linit_47
+.Linit_46:
 	ldrb	w3, [x6]
 	add	w1, w0, w0, lsl 2
 	cmp	w3, 32
-	bne	.Linit_41
+	bne	.Linit_44
 	sxtw	x0, w0
 	mov	x8, 129
 	mov	x1, 9
@@ -304,8 +338,8 @@ kill_tree:
 	add	x6, x6, 1
 	mov	w0, 0
 	cmp	x9, x6
-	bne	.Linit_43
-.Linit_44:
+	bne	.Linit_46
+.Linit_47:
 	ldr	w2, [x13, 80]
 	mov	x1, x7
 	mov	x8, 260
@@ -323,10 +357,10 @@ kill_tree:
 	mov	x6, x0
 	cset	w9, ne
 	cmp	x0, 0
-	bgt	.Linit_46
-	b	.Linit_40
+	bgt	.Linit_49
+	b	.Linit_43
 	.p2align 2,,3
-.Linit_45:
+.Linit_48:
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -334,8 +368,8 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	ble	.Linit_40
-.Linit_46:
+	ble	.Linit_43
+.Linit_49:
 	cmp	w9, 0
 	mov	x1, x7
 	ccmp	x6, x10, 0, ne
@@ -345,7 +379,7 @@ kill_tree:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	bne	.Linit_45
+	bne	.Linit_48
 	ldr	w6, [sp, 12]
 	str	w6, [x12]
 #APP
@@ -355,14 +389,14 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	bgt	.Linit_46
-.Linit_40:
+	bgt	.Linit_49
+.Linit_43:
 	cmn	x6, #10
-	beq	.Linit_35
+	beq	.Linit_38
 	ldr	w0, [x13, 80]
-	cbnz	x6, .Linit_49
-	tbnz	w0, #31, .Linit_35
-.Linit_60:
+	cbnz	x6, .Linit_52
+	tbnz	w0, #31, .Linit_38
+.Linit_63:
 	sxtw	x0, w0
 	mov	x1, x14
 	mov	x8, 67
@@ -377,9 +411,9 @@ kill_tree:
 #NO_APP
 	ldr	w1, [x13, 80]
 	mov	x11, x0
-	tbz	w1, #31, .Linit_37
-	b	.Linit_36
-.Linit_35:
+	tbz	w1, #31, .Linit_40
+	b	.Linit_39
+.Linit_38:
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
@@ -403,7 +437,7 @@ make_id_map:
 // 0 "" 2
 #NO_APP
 	str	x0, [x10, 8]
-	tbnz	x0, #63, .Linit_73
+	tbnz	x0, #63, .Linit_76
 	ldr	x0, [x12, 24]
 	mov	x8, 147
 	mov	x1, x0
@@ -414,7 +448,7 @@ make_id_map:
 // 0 "" 2
 #NO_APP
 	str	x0, [x10, 8]
-	tbnz	x0, #63, .Linit_73
+	tbnz	x0, #63, .Linit_76
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 1
@@ -425,7 +459,7 @@ make_id_map:
 // 0 "" 2
 #NO_APP
 	str	x0, [x10, 8]
-	tbnz	x0, #63, .Linit_73
+	tbnz	x0, #63, .Linit_76
 	mov	x8, 97
 	mov	x0, 268435456
 	mov	x1, 0
@@ -435,23 +469,23 @@ make_id_map:
 // 0 "" 2
 #NO_APP
 	str	x0, [x10, 8]
-	tbnz	x0, #63, .Linit_73
+	tbnz	x0, #63, .Linit_76
 	stp	x29, x30, [sp, -16]!
 	mov	x29, sp
 	ldr	x11, [x12, 56]
 	ldr	x0, [x11]
-	cbnz	x0, .Linit_67
-	b	.Linit_66
+	cbnz	x0, .Linit_70
+	b	.Linit_69
 	.p2align 2,,3
-.Linit_76:
+.Linit_79:
 	ldr	x0, [x11, 16]!
-	cbz	x0, .Linit_66
-.Linit_67:
+	cbz	x0, .Linit_69
+.Linit_70:
 	ldr	x1, [x11, 8]
 	bl	write_file
 	str	x0, [x10, 8]
-	tbz	x0, #63, .Linit_76
-.Linit_64:
+	tbz	x0, #63, .Linit_79
+.Linit_67:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -464,7 +498,7 @@ make_id_map:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_73:
+.Linit_76:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -477,7 +511,7 @@ make_id_map:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_66:
+.Linit_69:
 	ldr	x1, [x12, 64]
 	mov	x8, 56
 	mov	x0, -100
@@ -491,25 +525,25 @@ make_id_map:
 // 0 "" 2
 #NO_APP
 	str	x0, [x10, 8]
-	b	.Linit_64
+	b	.Linit_67
 	.size	make_id_map, .-make_id_map
 	.align	2
 	.p2align 4,,11
 	.type	send_signal, %function
 send_signal:
 	ldr	w2, [x1, 12]
-	cbz	w2, .Linit_78
+	cbz	w2, .Linit_81
 	sub	sp, sp, #128
 	mov	x2, sp
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_79:
+.Linit_82:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 128
 	cmp	x3, x4
-	bne	.Linit_79
+	bne	.Linit_82
 	ldr	w6, [x1, 4]
 	mov	w9, -1
 	ldr	x7, [x1, 16]
@@ -530,7 +564,7 @@ send_signal:
 	add	sp, sp, 128
 	ret
 	.p2align 2,,3
-.Linit_78:
+.Linit_81:
 	ldp	w1, w3, [x1, 4]
 	neg	w2, w0
 	sxtw	x0, w0
@@ -569,32 +603,32 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x11, x0
-	tbnz	x0, #63, .Linit_104
+	tbnz	x0, #63, .Linit_107
 	ldr	x0, [x13, 40]
 	mov	x12, 4112
 	sub	sp, sp, x12
-	cbz	x0, .Linit_103
+	cbz	x0, .Linit_106
 	mov	x12, sp
 	add	x10, sp, 16
 	mov	w15, 1
-.Linit_93:
+.Linit_96:
 	add	x0, x0, 4
 	mov	x2, x12
 	ldr	w7, [x14, x0, lsl 2]
 	.p2align 3,,7
-.Linit_96:
+.Linit_99:
 	mov	x3, x2
 	add	x2, x2, 1
 	strb	wzr, [x3]
 	cmp	x2, x10
-	bne	.Linit_96
+	bne	.Linit_99
 	ldr	w0, [x14, 12]
 	str	w7, [sp]
 	strh	w15, [sp, 4]
 	str	w0, [sp, 8]
 	strh	w15, [sp, 12]
 	.p2align 3,,7
-.Linit_97:
+.Linit_100:
 	mov	x0, x12
 	mov	x8, 73
 	mov	x1, 2
@@ -609,13 +643,13 @@ make_file:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #4
-	beq	.Linit_97
-	tbnz	x0, #63, .Linit_92
+	beq	.Linit_100
+	tbnz	x0, #63, .Linit_95
 	ldrsh	w0, [sp, 14]
-	cbnz	w0, .Linit_99
+	cbnz	w0, .Linit_102
 	sxtw	x7, w7
 	.p2align 3,,7
-.Linit_100:
+.Linit_103:
 	mov	x0, x7
 	mov	x1, x10
 	mov	x8, 63
@@ -630,18 +664,18 @@ make_file:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_100
+	beq	.Linit_103
 	cmp	x0, 0
-	cbz	x0, .Linit_103
-	blt	.Linit_105
+	cbz	x0, .Linit_106
+	blt	.Linit_108
 	mov	x7, 0
-	b	.Linit_95
+	b	.Linit_98
 	.p2align 2,,3
-.Linit_118:
+.Linit_121:
 	add	x7, x7, x0
 	cmp	x7, x9
-	bge	.Linit_117
-.Linit_95:
+	bge	.Linit_120
+.Linit_98:
 	mov	x0, x11
 	add	x1, x10, x7
 	sub	x2, x9, x7
@@ -655,8 +689,8 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_118
-.Linit_92:
+	tbz	x0, #63, .Linit_121
+.Linit_95:
 	mov	x0, x11
 	mov	x8, 57
 	mov	x1, 0
@@ -674,11 +708,11 @@ make_file:
 	add	sp, sp, x12
 	ret
 	.p2align 2,,3
-.Linit_103:
+.Linit_106:
 	ldr	x1, [x13, 24]
 	mov	x6, 0
 	cmn	x1, #1
-	beq	.Linit_92
+	beq	.Linit_95
 	ldr	x2, [x13, 32]
 	mov	x0, x11
 	mov	x8, 55
@@ -691,21 +725,21 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_92
+	b	.Linit_95
 	.p2align 2,,3
-.Linit_117:
+.Linit_120:
 	ldr	x0, [x13, 40]
-	b	.Linit_93
+	b	.Linit_96
 	.p2align 2,,3
-.Linit_104:
+.Linit_107:
 	ret
 	.p2align 2,,3
-.Linit_99:
+.Linit_102:
 	mov	x6, -3
-	b	.Linit_92
-.Linit_105:
+	b	.Linit_95
+.Linit_108:
 	mov	x6, x9
-	b	.Linit_92
+	b	.Linit_95
 	.size	make_file, .-make_file
 	.align	2
 	.p2align 4,,11
@@ -720,18 +754,18 @@ fail:
 	ldr	w5, [x6, 108]
 	mov	x3, x1
 	.p2align 3,,7
-.Linit_120:
+.Linit_123:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 48
 	cmp	x3, x4
-	bne	.Linit_120
+	bne	.Linit_123
 	mov	w3, 2
 	stp	w3, w0, [sp, 8]
 	stp	w2, w5, [sp, 16]
 	.p2align 3,,7
-.Linit_121:
+.Linit_124:
 	ldrsw	x0, [x6, 8]
 	mov	x8, 206
 	mov	x2, 40
@@ -744,7 +778,7 @@ fail:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_121
+	beq	.Linit_124
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -766,35 +800,35 @@ run_step:
 	mov	x10, x1
 	mov	x11, x0
 	ldr	w1, [x2, 24]
-	cbz	w1, .Linit_127
+	cbz	w1, .Linit_130
 	ldr	w3, [x10, 8]
 	add	w3, w3, 1
 	cmp	w1, w3
-	beq	.Linit_271
-.Linit_127:
+	beq	.Linit_274
+.Linit_130:
 	stp	x29, x30, [sp, -64]!
 	mov	x29, sp
 	ldr	w2, [x10]
 	cmp	w2, 18
-	beq	.Linit_129
-	bhi	.Linit_130
+	beq	.Linit_132
+	bhi	.Linit_133
 	cmp	w2, 9
-	beq	.Linit_212
-	bls	.Linit_272
+	beq	.Linit_215
+	bls	.Linit_275
 	cmp	w2, 14
-	beq	.Linit_142
-	bls	.Linit_273
+	beq	.Linit_145
+	bls	.Linit_276
 	cmp	w2, 16
-	beq	.Linit_148
+	beq	.Linit_151
 	cmp	w2, 17
-	bne	.Linit_274
+	bne	.Linit_277
 	ldr	x0, [x10, 56]
 	mov	x8, 49
 	mov	x1, 0
 	.p2align 3,,7
-.Linit_269:
+.Linit_272:
 	mov	x2, 0
-.Linit_270:
+.Linit_273:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -804,22 +838,22 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-.Linit_126:
+.Linit_129:
 	mov	x0, x9
 	ldp	x29, x30, [sp], 64
 	ret
 	.p2align 2,,3
-.Linit_130:
+.Linit_133:
 	cmp	w2, 27
-	beq	.Linit_151
-	bls	.Linit_275
+	beq	.Linit_154
+	bls	.Linit_278
 	cmp	w2, 32
-	beq	.Linit_162
-	bls	.Linit_276
+	beq	.Linit_165
+	bls	.Linit_279
 	cmp	w2, 34
-	beq	.Linit_168
+	beq	.Linit_171
 	cmp	w2, 35
-	bne	.Linit_277
+	bne	.Linit_280
 	ldr	x6, [x10, 16]
 	add	x1, sp, 24
 	mov	x8, 135
@@ -836,11 +870,11 @@ run_step:
 #NO_APP
 	ldr	x7, [x10, 56]
 	ldr	x0, [x7]
-	cbz	x0, .Linit_219
+	cbz	x0, .Linit_222
 	mov	w6, 0
 	mov	x9, -2
 	.p2align 3,,7
-.Linit_211:
+.Linit_214:
 	ldp	x1, x2, [x10, 64]
 	mov	x8, 221
 	mov	x3, 0
@@ -855,28 +889,28 @@ run_step:
 	cset	w1, ne
 	cmp	w1, 0
 	ccmn	x9, #2, 4, eq
-	bne	.Linit_210
+	bne	.Linit_213
 	str	w6, [x11, 108]
 	cmp	w1, 0
 	ccmn	x0, #20, 4, ne
 	mov	x9, x0
-	beq	.Linit_210
+	beq	.Linit_213
 	cmn	x0, #13
-	bne	.Linit_126
-.Linit_210:
+	bne	.Linit_129
+.Linit_213:
 	ldr	x0, [x7, 8]!
 	add	w6, w6, 1
-	cbnz	x0, .Linit_211
-	b	.Linit_126
+	cbnz	x0, .Linit_214
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_272:
+.Linit_275:
 	cmp	w2, 5
-	beq	.Linit_133
-	bls	.Linit_278
+	beq	.Linit_136
+	bls	.Linit_281
 	cmp	w2, 7
-	beq	.Linit_139
+	beq	.Linit_142
 	cmp	w2, 8
-	bne	.Linit_279
+	bne	.Linit_282
 	ldr	x3, [x10, 16]
 	mov	x8, 40
 	ldp	x0, x1, [x10, 56]
@@ -888,16 +922,16 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_275:
+.Linit_278:
 	cmp	w2, 23
-	beq	.Linit_153
-	bls	.Linit_280
+	beq	.Linit_156
+	bls	.Linit_283
 	cmp	w2, 25
-	beq	.Linit_159
+	beq	.Linit_162
 	cmp	w2, 26
-	bne	.Linit_281
+	bne	.Linit_284
 	mov	x8, 167
 	mov	x0, 8
 	mov	x1, 1
@@ -911,7 +945,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_126
+	tbnz	x0, #63, .Linit_129
 	ldr	x0, [x10, 16]
 	mov	x8, 147
 	mov	x1, x0
@@ -922,11 +956,11 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_277:
+.Linit_280:
 	cmp	w2, 33
-	bne	.Linit_268
+	bne	.Linit_271
 	ldr	x7, [x10, 16]
 	add	x2, sp, 24
 	ldr	x6, [x10, 56]
@@ -944,37 +978,37 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_271:
+.Linit_274:
 	ldr	w9, [x2, 28]
 	neg	x9, x9
 	mov	x0, x9
 	ret
 	.p2align 2,,3
-.Linit_273:
+.Linit_276:
 	cmp	w2, 12
-	beq	.Linit_144
+	beq	.Linit_147
 	cmp	w2, 13
-	bne	.Linit_282
+	bne	.Linit_285
 	ldp	x2, x0, [x10, 56]
 	mov	x8, 36
 	mov	x1, -100
-	b	.Linit_270
+	b	.Linit_273
 	.p2align 2,,3
-.Linit_282:
+.Linit_285:
 	cmp	w2, 10
-	beq	.Linit_283
+	beq	.Linit_286
 	ldp	x29, x30, [sp], 64
 	mov	x1, x10
 	mov	x0, x11
 	b	id_map
 	.p2align 2,,3
-.Linit_278:
+.Linit_281:
 	cmp	w2, 3
-	beq	.Linit_135
+	beq	.Linit_138
 	cmp	w2, 4
-	bne	.Linit_284
+	bne	.Linit_287
 	mov	x1, 2
 	mov	x8, 198
 	movk	x1, 0x8, lsl 16
@@ -990,30 +1024,30 @@ run_step:
 #NO_APP
 	mov	x7, x0
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_126
+	tbnz	x0, #63, .Linit_129
 	add	x6, sp, 24
 	mov	x1, x6
 	.p2align 3,,7
-.Linit_172:
+.Linit_175:
 	mov	x2, x1
 	add	x0, sp, 64
 	add	x1, x1, 1
 	strb	wzr, [x2]
 	cmp	x1, x0
-	bne	.Linit_172
+	bne	.Linit_175
 	ldr	x3, [x10, 56]
 	mov	x1, x3
 	add	x3, x3, 15
 	sub	x4, x6, x1
 	.p2align 3,,7
-.Linit_173:
+.Linit_176:
 	ldrb	w2, [x1]
-	cbz	w2, .Linit_175
+	cbz	w2, .Linit_178
 	strb	w2, [x4, x1]
 	add	x1, x1, 1
 	cmp	x3, x1
-	bne	.Linit_173
-.Linit_175:
+	bne	.Linit_176
+.Linit_178:
 	mov	x2, x6
 	mov	x0, x7
 	mov	w6, 1
@@ -1038,28 +1072,28 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_284:
+.Linit_287:
 	cmp	w2, 1
-	bne	.Linit_285
+	bne	.Linit_288
 	ldp	x0, x1, [x10, 56]
 	ldp	x29, x30, [sp], 64
 	b	write_file
 	.p2align 2,,3
-.Linit_285:
+.Linit_288:
 	cmp	w2, 2
-	bne	.Linit_268
+	bne	.Linit_271
 	mov	x8, 167
 	mov	x0, 36
 	mov	x1, 1
-	b	.Linit_269
+	b	.Linit_272
 	.p2align 2,,3
-.Linit_276:
+.Linit_279:
 	cmp	w2, 30
-	beq	.Linit_164
+	beq	.Linit_167
 	cmp	w2, 31
-	bne	.Linit_286
+	bne	.Linit_289
 	ldr	w7, [x11, 12]
 	mov	w6, 1
 	add	x0, sp, 16
@@ -1077,26 +1111,26 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_126
+	tbnz	x0, #63, .Linit_129
 	ldrsh	w0, [sp, 22]
 	mov	x9, -3
 	cmp	w0, 0
 	csel	x9, xzr, x9, eq
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_286:
+.Linit_289:
 	cmp	w2, 28
-	beq	.Linit_287
-	ldrsw	x0, [x11, 84]
+	beq	.Linit_290
+	ldrsw	x0, [x11, 88]
 	mov	x8, 446
 	mov	x1, 0
-	b	.Linit_269
+	b	.Linit_272
 	.p2align 2,,3
-.Linit_280:
+.Linit_283:
 	cmp	w2, 21
-	beq	.Linit_155
+	beq	.Linit_158
 	cmp	w2, 22
-	bne	.Linit_288
+	bne	.Linit_291
 	ldp	x1, x7, [x10, 16]
 	add	x2, sp, 24
 	ldr	x6, [x10, 32]
@@ -1112,27 +1146,27 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_288:
+.Linit_291:
 	cmp	w2, 19
-	beq	.Linit_289
+	beq	.Linit_292
 	add	x6, sp, 24
 	ldr	w2, [x10, 8]
 	mov	x0, x6
 	.p2align 3,,7
-.Linit_196:
+.Linit_199:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	add	x1, sp, 64
 	cmp	x0, x1
-	bne	.Linit_196
+	bne	.Linit_199
 	mov	w0, 1
 	stp	w0, w2, [sp, 24]
 	str	xzr, [sp, 32]
 	.p2align 3,,7
-.Linit_197:
+.Linit_200:
 	ldrsw	x0, [x11, 8]
 	mov	x1, x6
 	mov	x8, 206
@@ -1146,9 +1180,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_197
+	beq	.Linit_200
 	.p2align 3,,7
-.Linit_198:
+.Linit_201:
 	ldrsw	x0, [x11, 8]
 	mov	x1, x6
 	mov	x8, 207
@@ -1163,24 +1197,24 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_198
+	beq	.Linit_201
 	cmp	x0, x2
-	beq	.Linit_199
+	beq	.Linit_202
 	cmp	x0, 0
 	mov	x0, -32
 	csel	x9, x9, x0, lt
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_212:
+.Linit_215:
 	add	x6, sp, 24
 	add	x2, sp, 56
 	mov	x0, x6
-.Linit_131:
+.Linit_134:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_131
+	bne	.Linit_134
 	ldr	w2, [x10, 4]
 	mov	x3, x6
 	ldp	x7, x6, [x10, 16]
@@ -1198,12 +1232,12 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_126
-.Linit_219:
+	b	.Linit_129
+.Linit_222:
 	mov	x9, -2
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_135:
+.Linit_138:
 	ldr	x1, [x10, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1216,11 +1250,14 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
+	mov	x1, x0
+	mov	x0, x11
+	bl	keep_fd
 	sxtw	x9, w0
 	str	w0, [x11, 80]
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_144:
+.Linit_147:
 	ldr	x2, [x10, 16]
 	mov	x8, 34
 	ldr	x1, [x10, 56]
@@ -1235,11 +1272,11 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #17
-	beq	.Linit_290
-	tbnz	x0, #63, .Linit_126
+	beq	.Linit_293
+	tbnz	x0, #63, .Linit_129
 	ldr	x2, [x10, 24]
 	cmn	x2, #1
-	beq	.Linit_126
+	beq	.Linit_129
 	ldr	x3, [x10, 32]
 	mov	x8, 54
 	ldr	x1, [x10, 56]
@@ -1252,32 +1289,32 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_155:
+.Linit_158:
 	mov	x8, 157
 	mov	x0, 0
 	mov	x1, 0
-	b	.Linit_269
+	b	.Linit_272
 	.p2align 2,,3
-.Linit_164:
+.Linit_167:
 	mov	x8, 167
 	mov	x0, 1
 	mov	x1, 9
-	b	.Linit_269
+	b	.Linit_272
 	.p2align 2,,3
-.Linit_153:
+.Linit_156:
 	ldr	x10, [x10, 16]
 	mov	x6, 0
-	b	.Linit_202
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_291:
-	tbnz	x0, #63, .Linit_126
-.Linit_204:
+.Linit_294:
+	tbnz	x0, #63, .Linit_129
+.Linit_207:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_168
-.Linit_202:
+	beq	.Linit_171
+.Linit_205:
 	mov	x1, x6
 	mov	x8, 167
 	mov	x0, 24
@@ -1286,7 +1323,7 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x10, x6
-	tbnz	x7, 0, .Linit_204
+	tbnz	x7, 0, .Linit_207
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1294,18 +1331,18 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #22
-	bne	.Linit_291
+	bne	.Linit_294
 	.p2align 3,,7
-.Linit_168:
+.Linit_171:
 	mov	x9, 0
-	b	.Linit_126
-.Linit_281:
+	b	.Linit_129
+.Linit_284:
 	ldr	x0, [x10, 16]
 	mov	x8, 159
 	ldr	x1, [x10, 56]
-	b	.Linit_269
+	b	.Linit_272
 	.p2align 2,,3
-.Linit_283:
+.Linit_286:
 	ldr	w2, [x10, 4]
 	mov	w3, 1
 	movk	w3, 0x8, lsl 16
@@ -1325,28 +1362,28 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_126
+	tbnz	x0, #63, .Linit_129
 	ldp	x1, x2, [x10, 24]
 	bl	same_file
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_195
+	tbnz	x0, #63, .Linit_198
 	ldr	x4, [x10, 16]
 	ldr	x3, [x10, 40]
 	orr	x0, x4, x3
-	cbz	x0, .Linit_184
+	cbz	x0, .Linit_187
 	add	x6, sp, 24
 	add	x2, sp, 56
 	mov	x0, x6
 	.p2align 3,,7
-.Linit_185:
+.Linit_188:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_185
-	cbnz	x3, .Linit_186
+	bne	.Linit_188
+	cbnz	x3, .Linit_189
 	str	x4, [sp, 24]
-.Linit_187:
+.Linit_190:
 	ldr	w2, [x10, 4]
 	mov	x3, x6
 	mov	x0, x9
@@ -1362,21 +1399,21 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_195
-.Linit_184:
+	tbnz	x0, #63, .Linit_198
+.Linit_187:
 	ldr	w0, [x10, 4]
 	ldr	x1, [x10, 64]
-	tbz	x0, 1, .Linit_189
+	tbz	x0, 1, .Linit_192
 	add	x6, sp, 24
 	add	x4, sp, 48
 	mov	x0, x6
 	.p2align 3,,7
-.Linit_190:
+.Linit_193:
 	mov	x2, x0
 	add	x0, x0, 1
 	strb	wzr, [x2]
 	cmp	x0, x4
-	bne	.Linit_190
+	bne	.Linit_193
 	mov	x2, x6
 	mov	x7, 2621440
 	mov	x6, 18
@@ -1394,7 +1431,7 @@ run_step:
 #NO_APP
 	mov	x2, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_195
+	tbnz	x0, #63, .Linit_198
 	add	x1, sp, 16
 	mov	x8, 429
 	mov	x3, x1
@@ -1418,7 +1455,7 @@ run_step:
 // 0 "" 2
 	.p2align 3,,7
 #NO_APP
-.Linit_195:
+.Linit_198:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -1432,9 +1469,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x6
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_151:
+.Linit_154:
 	mov	x8, 167
 	mov	x0, 47
 	mov	x1, 4
@@ -1448,7 +1485,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_126
+	tbnz	x0, #63, .Linit_129
 	ldp	x6, x9, [x10, 16]
 	mov	x11, 1314
 	movk	x11, 0x2008, lsl 16
@@ -1468,15 +1505,15 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_126
+	tbnz	x0, #63, .Linit_129
 	mov	x6, 0
-	b	.Linit_206
+	b	.Linit_209
 	.p2align 2,,3
-.Linit_207:
+.Linit_210:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_168
-.Linit_206:
+	beq	.Linit_171
+.Linit_209:
 	ldr	x7, [x10, 24]
 	mov	x2, x6
 	mov	x8, 167
@@ -1486,17 +1523,17 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_207
+	tbz	x7, 0, .Linit_210
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbz	x0, #63, .Linit_207
-	b	.Linit_126
+	tbz	x0, #63, .Linit_210
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_129:
+.Linit_132:
 	ldp	x9, x7, [x10, 16]
 	add	x0, sp, 24
 	ldp	x6, x1, [x10, 32]
@@ -1513,11 +1550,11 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_126
-	str	w0, [x11, 84]
-	b	.Linit_126
+	tbnz	x0, #63, .Linit_129
+	str	w0, [x11, 88]
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_139:
+.Linit_142:
 	ldr	x0, [x10, 56]
 	mov	x8, 41
 	mov	x2, 0
@@ -1531,7 +1568,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_126
+	tbnz	x0, #63, .Linit_129
 	ldr	x0, [x10, 56]
 	mov	x8, 39
 	mov	x1, 2
@@ -1541,7 +1578,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_126
+	tbnz	x0, #63, .Linit_129
 	ldr	x0, [x10, 64]
 	mov	x8, 49
 	mov	x1, 0
@@ -1551,15 +1588,15 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_133:
+.Linit_136:
 	ldr	x1, [x10, 16]
 	mov	x8, 161
 	ldr	x0, [x10, 56]
-	b	.Linit_269
+	b	.Linit_272
 	.p2align 2,,3
-.Linit_142:
+.Linit_145:
 	ldp	x2, x3, [x10, 16]
 	mov	x8, 33
 	ldr	x1, [x10, 56]
@@ -1572,8 +1609,8 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_126
-.Linit_279:
+	b	.Linit_129
+.Linit_282:
 	ldr	x0, [x10, 56]
 	mov	x8, 430
 	mov	x1, 1
@@ -1588,16 +1625,16 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_126
+	tbnz	x0, #63, .Linit_129
 	ldr	x7, [x10, 72]
 	ldr	x2, [x7]
-	cbnz	x2, .Linit_177
-	b	.Linit_180
+	cbnz	x2, .Linit_180
+	b	.Linit_183
 	.p2align 2,,3
-.Linit_292:
+.Linit_295:
 	ldr	x2, [x7, 16]!
-	cbz	x2, .Linit_180
-.Linit_177:
+	cbz	x2, .Linit_183
+.Linit_180:
 	ldr	x3, [x7, 8]
 	mov	x0, x9
 	mov	x8, 431
@@ -1610,9 +1647,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_292
+	tbz	x0, #63, .Linit_295
 	mov	x7, -1
-.Linit_178:
+.Linit_181:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -1625,18 +1662,18 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x7, #63, .Linit_181
+	tbnz	x7, #63, .Linit_184
 	mov	x0, x7
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_181:
+.Linit_184:
 	mov	x9, x6
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_289:
+.Linit_292:
 	ldr	x1, [x10, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1650,15 +1687,15 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_126
+	tbnz	x0, #63, .Linit_129
 	ldp	x3, x1, [x10, 16]
 	str	x3, [sp, 24]
 	ldr	x2, [x10, 32]
 	str	w0, [sp, 32]
 	bl	same_file
 	mov	x6, x0
-	cbnz	x0, .Linit_195
-	ldrsw	x0, [x11, 84]
+	cbnz	x0, .Linit_198
+	ldrsw	x0, [x11, 88]
 	add	x2, sp, 24
 	mov	x8, 445
 	mov	x1, 1
@@ -1671,14 +1708,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_195
-.Linit_274:
+	b	.Linit_198
+.Linit_277:
 	ldp	x29, x30, [sp], 64
 	mov	x1, x10
 	mov	x0, x11
 	b	make_file
 	.p2align 2,,3
-.Linit_159:
+.Linit_162:
 	ldr	x0, [x10, 16]
 	mov	x8, 149
 	mov	x3, 0
@@ -1692,32 +1729,32 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_126
+	b	.Linit_129
 	.p2align 2,,3
-.Linit_148:
+.Linit_151:
 	ldr	x2, [x10, 16]
 	mov	x8, 35
 	ldr	x1, [x10, 56]
 	mov	x0, -100
-	b	.Linit_270
+	b	.Linit_273
 	.p2align 2,,3
-.Linit_162:
+.Linit_165:
 	ldr	x0, [x10, 16]
 	ldp	x29, x30, [sp], 64
 	b	set_signals
 	.p2align 2,,3
-.Linit_287:
+.Linit_290:
 	mov	x8, 167
 	mov	x0, 38
 	mov	x1, 1
-	b	.Linit_269
-.Linit_199:
+	b	.Linit_272
+.Linit_202:
 	ldr	w0, [sp, 24]
 	mov	x9, -125
 	cmp	w0, 1
 	csel	x9, x9, xzr, ne
-	b	.Linit_126
-.Linit_180:
+	b	.Linit_129
+.Linit_183:
 	mov	x0, x9
 	mov	x8, 431
 	mov	x1, 6
@@ -1732,7 +1769,7 @@ run_step:
 #NO_APP
 	mov	x7, -1
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_178
+	tbnz	x0, #63, .Linit_181
 	ldr	x2, [x10, 16]
 	mov	x0, x9
 	mov	x8, 432
@@ -1744,7 +1781,7 @@ run_step:
 #NO_APP
 	mov	x7, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_178
+	tbnz	x0, #63, .Linit_181
 	ldr	x3, [x10, 64]
 	add	x1, sp, 24
 	mov	x8, 429
@@ -1756,7 +1793,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_178
+	tbnz	x0, #63, .Linit_181
 	mov	x0, x7
 	mov	x8, 50
 	mov	x1, 0
@@ -1769,13 +1806,13 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_178
-.Linit_290:
+	b	.Linit_181
+.Linit_293:
 	ldr	w0, [x10, 4]
-	tbz	x0, 2, .Linit_126
-	b	.Linit_168
-.Linit_189:
-.Linit_183:
+	tbz	x0, 2, .Linit_129
+	b	.Linit_171
+.Linit_192:
+.Linit_186:
 	mov	x3, x1
 	mov	x0, x9
 	add	x1, sp, 16
@@ -1789,17 +1826,17 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_195
-.Linit_186:
+	b	.Linit_198
+.Linit_189:
 	add	x3, x3, 4
 	orr	x4, x4, 1048576
 	str	x4, [sp, 24]
 	ldrsw	x0, [x11, x3, lsl 2]
 	str	x0, [sp, 48]
-	b	.Linit_187
-.Linit_268:
+	b	.Linit_190
+.Linit_271:
 	mov	x9, -38
-	b	.Linit_126
+	b	.Linit_129
 	.size	run_step, .-run_step
 	.align	2
 	.p2align 4,,11
@@ -1815,25 +1852,27 @@ run_payload:
 	mov	x5, 0
 	stp	x19, x20, [sp, 16]
 	mov	x19, x0
-	ldrsw	x0, [x0, 88]
+	ldrsw	x0, [x0, 92]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	ldr	x0, [x19]
+	mov	w6, -1
 	mov	x8, 436
 	mov	x1, 4294967295
 	mov	x2, 4
 	ldr	w0, [x0, 20]
+	str	w6, [x19, 104]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	str	x0, [x19, 96]
-	cbz	x0, .Linit_300
-.Linit_294:
+	cbz	x0, .Linit_303
+.Linit_297:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -1846,35 +1885,35 @@ run_payload:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_300:
+.Linit_303:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_295
-	sub	w20, w20, #1
+	ble	.Linit_298
+	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_297
+	b	.Linit_300
 	.p2align 2,,3
-.Linit_301:
+.Linit_304:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_295
-.Linit_297:
+	beq	.Linit_298
+.Linit_300:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
 	str	w0, [x19, 104]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_301
+	tbz	x0, #63, .Linit_304
 	str	x0, [x19, 96]
-	b	.Linit_294
-.Linit_295:
+	b	.Linit_297
+.Linit_298:
 	mov	x0, 0
 	str	x0, [x19, 96]
-	b	.Linit_294
+	b	.Linit_297
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -1882,27 +1921,30 @@ run_payload:
 jail_main:
 	mov	x12, 9040
 	sub	sp, sp, x12
-	mov	w2, -1
+	mov	x3, -1
 	stp	x29, x30, [sp]
 	mov	x29, sp
 	ldr	x6, [x0, 16]
 	stp	x23, x24, [sp, 48]
-	add	x24, sp, 208
-	add	x11, x24, 16
-	add	x3, x24, 80
+	add	x23, sp, 208
+	add	x11, x23, 16
+	add	x2, x23, 80
 	mov	x1, x11
+	mov	w0, w3
 	stp	x19, x20, [sp, 16]
+	mov	x19, x23
 	stp	x21, x22, [sp, 32]
 	stp	x25, x26, [sp, 64]
-	stp	x27, x28, [sp, 80]
+	str	x27, [sp, 80]
+	str	x3, [sp, 112]
 	.p2align 3,,7
-.Linit_303:
-	str	w2, [x1], 4
-	cmp	x3, x1
-	bne	.Linit_303
+.Linit_306:
+	str	w0, [x1], 4
+	cmp	x1, x2
+	bne	.Linit_306
 	add	x12, x6, 64
 	.p2align 3,,7
-.Linit_305:
+.Linit_308:
 	ldrb	w7, [x6]
 	mov	x8, 25
 	mov	x1, 2
@@ -1912,7 +1954,7 @@ jail_main:
 	mov	x4, 0
 	mov	x5, 0
 	lsl	w9, w0, 12
-	cbz	w7, .Linit_309
+	cbz	w7, .Linit_312
 	ldrb	w0, [x6, 2]
 	ldrb	w7, [x6, 1]
 	ldrb	w10, [x6, 3]
@@ -1930,11 +1972,11 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	add	x6, x6, 4
-	cmp	x6, x12
-	bne	.Linit_305
-.Linit_309:
-	ldr	x7, [sp, 228]
-	mov	x6, -1
+	cmp	x12, x6
+	bne	.Linit_308
+.Linit_312:
+	ldr	x6, [sp, 228]
+	mov	w11, -1
 	mov	x8, 166
 	mov	x0, 0
 	mov	x1, 0
@@ -1942,8 +1984,9 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	str	x7, [sp, 216]
-	str	x6, [sp, 288]
+	str	x6, [sp, 216]
+	str	w11, [sp, 288]
+	str	w11, [sp, 296]
 	stp	xzr, xzr, [sp, 304]
 #APP
 // 42 "src/sys.h" 1
@@ -1952,10 +1995,10 @@ jail_main:
 #NO_APP
 	mov	x1, x0
 	mov	x0, 0
-	str	w1, [sp, 296]
+	str	w1, [sp, 300]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_387
-.Linit_307:
+	tbnz	x0, #63, .Linit_395
+.Linit_310:
 	ldrsw	x0, [sp, 224]
 	add	x1, sp, 592
 	mov	x8, 80
@@ -1968,8 +2011,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_388
-.Linit_310:
+	tbnz	x0, #63, .Linit_396
+.Linit_313:
 	mov	x3, 2
 	ldrsw	x4, [sp, 224]
 	ldr	x1, [sp, 640]
@@ -1983,8 +2026,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_389
-.Linit_311:
+	tbnz	x0, #63, .Linit_397
+.Linit_314:
 	ldrsw	x0, [sp, 224]
 	mov	x8, 57
 	mov	x1, 0
@@ -1997,35 +2040,55 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x1, 268435456
-	ldp	w25, w0, [x1, 8]
+	mov	x6, 268435456
+	mov	x3, 2048
+	add	x1, sp, 112
+	movk	x3, 0x8, lsl 16
+	ldr	w25, [x6, 8]
+	mov	x8, 74
+	ldr	w21, [x6, 20]
+	mov	x0, -1
+	mov	x2, 8
+	str	x6, [sp, 208]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x1, x0
+	mov	x0, x23
+	bl	keep_fd
+	str	w0, [sp, 292]
+	sxtw	x2, w0
+	tbnz	x0, 31, .Linit_398
+.Linit_315:
+	ldr	x1, [sp, 208]
+	ldr	w0, [x1, 12]
 	ldr	x18, [x1, 32]
-	ldr	w21, [x1, 20]
-	str	x1, [sp, 208]
 	cmp	w0, 0
-	ble	.Linit_313
+	ble	.Linit_317
 	sub	w0, w0, #1
 	add	x1, x18, 88
 	mov	w2, 88
-	umaddl	x19, w0, w2, x1
-	b	.Linit_315
+	umaddl	x20, w0, w2, x1
+	b	.Linit_319
 	.p2align 2,,3
-.Linit_390:
-	cmp	x19, x18
-	beq	.Linit_313
-.Linit_315:
+.Linit_399:
+	cmp	x20, x18
+	beq	.Linit_317
+.Linit_319:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
-	mov	x0, x24
+	mov	x0, x23
 	add	x18, x18, 88
 	str	w2, [sp, 312]
 	bl	run_step
-	tbz	x0, #63, .Linit_390
+	tbz	x0, #63, .Linit_399
 	ldr	w1, [sp, 312]
 	mov	x2, x0
-	mov	x0, x24
+	mov	x0, x23
 	bl	fail
-.Linit_313:
+.Linit_317:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -2038,8 +2101,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_391
-.Linit_317:
+	tbnz	x0, #63, .Linit_400
+.Linit_321:
 	add	x10, sp, 208
 	mov	x8, 220
 	mov	x0, 16657
@@ -2062,10 +2125,11 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x26, x0
-	tbnz	x0, #63, .Linit_392
+	tbnz	x0, #63, .Linit_401
+.Linit_322:
 	ldr	x2, [sp, 304]
-	tbnz	x2, #63, .Linit_393
-.Linit_319:
+	tbnz	x2, #63, .Linit_402
+.Linit_323:
 	ldr	x2, [sp, 208]
 	mov	w3, 88
 	ldr	w1, [sp, 312]
@@ -2075,16 +2139,16 @@ jail_main:
 	umaddl	x7, w7, w3, x0
 	ldr	w0, [x7, 8]
 	cmp	w1, w0
-	beq	.Linit_320
-	mov	x0, x24
+	beq	.Linit_324
+	mov	x0, x23
 	mov	x2, -125
 	bl	fail
-.Linit_320:
+.Linit_324:
 	ldr	w0, [x7]
-	add	x23, sp, 448
+	add	x24, sp, 448
 	cmp	w0, 34
-	beq	.Linit_394
-.Linit_321:
+	beq	.Linit_403
+.Linit_325:
 	ldr	x1, [sp, 640]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -2097,14 +2161,54 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x7, 1314
+	add	x7, x23, 44
+	.p2align 3,,7
+.Linit_329:
+	ldr	w6, [x19, 36]
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	sxtw	x0, w6
+	mov	x5, 0
+	tbnz	w6, #31, .Linit_328
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_328:
+	add	x19, x19, 4
+	cmp	x7, x19
+	bne	.Linit_329
+	ldr	w0, [sp, 296]
+	tbnz	w0, #31, .Linit_330
+	sxtw	x0, w0
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_330:
 	ubfiz	x6, x25, 4, 32
 	add	x20, sp, 320
+	mov	x7, 1314
 	and	x6, x6, 32
 	movk	x7, 0x2008, lsl 16
 	mov	x0, x20
-	mov	x1, x23
+	mov	x1, x24
 	mov	x8, 91
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 	str	x7, [sp, 320]
 	str	w6, [sp, 448]
 	str	w6, [sp, 452]
@@ -2115,27 +2219,27 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_324
-	cbnz	w21, .Linit_395
-.Linit_326:
+	tbnz	x0, #63, .Linit_331
+	cbnz	w21, .Linit_404
+.Linit_333:
 	mov	w21, w26
-	mov	x0, x23
-	add	x2, x23, 40
+	mov	x0, x24
+	add	x2, x24, 40
 	.p2align 3,,7
-.Linit_328:
+.Linit_335:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_328
+	bne	.Linit_335
 	mov	x0, 4
 	str	x0, [sp, 448]
 	str	wzr, [sp, 456]
 	str	w26, [sp, 460]
 	.p2align 3,,7
-.Linit_329:
+.Linit_336:
 	ldrsw	x0, [sp, 216]
-	mov	x1, x23
+	mov	x1, x24
 	mov	x8, 206
 	mov	x2, 40
 	mov	x3, 16384
@@ -2147,53 +2251,41 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_329
-	mov	x3, 2048
-	mov	x0, -1
-	movk	x3, 0x8, lsl 16
-	mov	x8, 74
-	add	x1, sp, 112
-	mov	x2, 8
-	str	wzr, [sp, 108]
-	str	x0, [sp, 112]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
+	beq	.Linit_336
 	add	x22, sp, 120
-	mov	x19, x0
-	add	x2, x22, 24
+	str	wzr, [sp, 108]
 	mov	x0, x22
+	add	x2, x22, 24
 	.p2align 3,,7
-.Linit_330:
+.Linit_337:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_330
+	bne	.Linit_337
 	ldp	w1, w2, [sp, 216]
 	and	w25, w25, 1
-	add	x27, sp, 104
-	sxtw	x28, w21
-	add	x18, sp, 144
+	ldr	w3, [sp, 292]
+	add	x18, sp, 104
+	sxtw	x27, w21
+	add	x19, sp, 144
 	mov	w0, 1
-	str	w19, [sp, 120]
+	str	w3, [sp, 120]
 	strh	w0, [sp, 124]
 	str	w2, [sp, 128]
 	strh	w0, [sp, 132]
 	str	w1, [sp, 136]
 	strh	w0, [sp, 140]
 	.p2align 3,,7
-.Linit_335:
+.Linit_342:
 	mov	w6, 0
-	b	.Linit_332
+	b	.Linit_339
 	.p2align 2,,3
-.Linit_333:
-	cmp	x28, x0
-	beq	.Linit_396
-.Linit_332:
-	mov	x1, x27
+.Linit_340:
+	cmp	x27, x0
+	beq	.Linit_405
+.Linit_339:
+	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
 	mov	x2, 1
@@ -2206,8 +2298,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_333
-	cbnz	w6, .Linit_334
+	bgt	.Linit_340
+	cbnz	w6, .Linit_341
 	mov	x0, x22
 	mov	x8, 73
 	mov	x1, 3
@@ -2217,11 +2309,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_335
+	tbnz	x0, #63, .Linit_342
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_336
-	cbz	w25, .Linit_397
-.Linit_337:
+	cbz	w0, .Linit_343
+	cbz	w25, .Linit_406
+.Linit_344:
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2234,31 +2326,31 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_336:
+.Linit_343:
 	mov	w10, 2
-	.p2align 3,,7
-.Linit_339:
-	ldrsh	w6, [sp, 126]
-	mov	x0, x19
+.Linit_346:
+	ldrsh	w0, [sp, 126]
 	mov	x1, x20
 	mov	x8, 63
 	mov	x2, 128
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbz	w6, .Linit_344
+	cbz	w0, .Linit_351
+.Linit_347:
+	ldrsw	x0, [sp, 292]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x1, x18
+	mov	x1, x19
 	cmp	x0, 128
-	bne	.Linit_344
+	bne	.Linit_351
 	ldr	w2, [sp, 320]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_339
+	beq	.Linit_346
 	ldr	w4, [sp, 328]
 	ldr	x3, [sp, 368]
 	cmn	w4, #1
@@ -2267,21 +2359,21 @@ jail_main:
 	stp	wzr, w4, [sp, 152]
 	str	x3, [sp, 160]
 	bl	send_signal
-	b	.Linit_339
-	.p2align 2,,3
-.Linit_396:
-	ldr	w0, [sp, 104]
-	mov	w6, w2
-	str	w0, [sp, 108]
-	b	.Linit_332
-	.p2align 2,,3
-.Linit_344:
+	ldrsh	w0, [sp, 126]
+	mov	x1, x20
+	mov	x8, 63
+	mov	x2, 128
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	cbnz	w0, .Linit_347
+.Linit_351:
 	ldrsh	w0, [sp, 142]
-	cbz	w0, .Linit_335
+	cbz	w0, .Linit_342
 	.p2align 3,,7
-.Linit_345:
+.Linit_352:
 	ldrsw	x0, [sp, 216]
-	mov	x1, x18
+	mov	x1, x19
 	mov	x8, 207
 	mov	x2, 24
 	mov	x3, 64
@@ -2293,36 +2385,42 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_345
+	beq	.Linit_352
 	cmp	x0, x2
-	beq	.Linit_346
-	tbz	x0, #63, .Linit_347
+	beq	.Linit_353
+	tbz	x0, #63, .Linit_354
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_335
-.Linit_347:
+	bne	.Linit_342
+.Linit_354:
 	mov	w0, -1
 	str	w0, [sp, 136]
-	b	.Linit_335
-.Linit_397:
+	b	.Linit_342
+	.p2align 2,,3
+.Linit_405:
+	ldr	w0, [sp, 104]
+	mov	w6, w2
+	str	w0, [sp, 108]
+	b	.Linit_339
+.Linit_406:
 	mov	w1, w21
-	mov	x0, x24
-	bl	kill_tree
-	b	.Linit_337
-.Linit_334:
-	cbz	w25, .Linit_351
-.Linit_353:
 	mov	x0, x23
-	add	x2, x23, 144
+	bl	kill_tree
+	b	.Linit_344
+.Linit_341:
+	cbz	w25, .Linit_358
+.Linit_360:
+	mov	x0, x24
+	add	x2, x24, 144
 	.p2align 3,,7
-.Linit_354:
+.Linit_361:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_354
-	mov	x1, x23
+	bne	.Linit_361
+	mov	x1, x24
 	mov	x8, 165
 	mov	x0, -1
 	mov	x2, 0
@@ -2339,12 +2437,12 @@ jail_main:
 	mov	x0, x1
 	add	x3, x1, 40
 	.p2align 3,,7
-.Linit_355:
+.Linit_362:
 	mov	x2, x0
 	add	x0, x0, 1
 	strb	wzr, [x2]
 	cmp	x0, x3
-	bne	.Linit_355
+	bne	.Linit_362
 	ldp	x2, x4, [sp, 448]
 	mov	x6, 5
 	ldr	x0, [sp, 464]
@@ -2360,7 +2458,7 @@ jail_main:
 	str	x0, [sp, 192]
 	str	x4, [sp, 200]
 	.p2align 3,,7
-.Linit_356:
+.Linit_363:
 	ldrsw	x0, [sp, 216]
 	mov	x8, 206
 	mov	x2, 40
@@ -2373,7 +2471,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_356
+	beq	.Linit_363
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2390,16 +2488,16 @@ jail_main:
 	ldp	x21, x22, [sp, 32]
 	ldp	x23, x24, [sp, 48]
 	ldp	x25, x26, [sp, 64]
-	ldp	x27, x28, [sp, 80]
+	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_346:
+.Linit_353:
 	ldr	w0, [sp, 144]
 	cmp	w0, 2
-	beq	.Linit_398
+	beq	.Linit_407
 	cmp	w0, 3
-	bne	.Linit_335
-	cbz	w25, .Linit_350
+	bne	.Linit_342
+	cbz	w25, .Linit_357
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -2410,8 +2508,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_335
-.Linit_395:
+	b	.Linit_342
+.Linit_404:
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -2421,8 +2519,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_326
-.Linit_324:
+	tbz	x0, #63, .Linit_333
+.Linit_331:
 	mov	x0, x26
 	mov	x8, 129
 	mov	x1, 9
@@ -2437,73 +2535,77 @@ jail_main:
 #NO_APP
 	ldr	w1, [sp, 312]
 	mov	x2, x6
-	mov	x0, x24
+	mov	x0, x23
 	bl	fail
-	b	.Linit_326
-.Linit_350:
+	b	.Linit_333
+.Linit_357:
 	add	x2, sp, 108
 	mov	w1, w26
-	mov	x0, x24
+	mov	x0, x23
 	bl	kill_tree
-.Linit_351:
+.Linit_358:
 	mov	w1, w26
-	mov	x0, x24
+	mov	x0, x23
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_353
-.Linit_388:
+	b	.Linit_360
+.Linit_400:
+	ldr	w1, [sp, 312]
 	mov	x2, x0
-	mov	w1, 0
-	mov	x0, x24
+	mov	x0, x23
+	bl	fail
+	b	.Linit_321
+.Linit_402:
+	ldr	w1, [sp, 312]
+	mov	x0, x23
+	bl	fail
+	b	.Linit_323
+.Linit_401:
+	ldr	w1, [sp, 312]
+	mov	x0, x10
+	mov	x2, x26
+	bl	fail
+	b	.Linit_322
+.Linit_398:
+	mov	x0, x23
+	mov	w1, -1
+	bl	fail
+	b	.Linit_315
+.Linit_397:
+	mov	x2, x0
+	mov	w1, -1
+	mov	x0, x23
+	bl	fail
+	b	.Linit_314
+.Linit_396:
+	mov	x2, x0
+	mov	w1, -1
+	mov	x0, x23
+	bl	fail
+	b	.Linit_313
+.Linit_395:
+	mov	x2, x0
+	mov	w1, w11
+	mov	x0, x23
 	bl	fail
 	b	.Linit_310
-.Linit_387:
-	mov	x2, x0
-	mov	w1, 0
-	mov	x0, x24
-	bl	fail
-	b	.Linit_307
-.Linit_392:
-	ldr	w1, [sp, 312]
-	mov	x2, x26
-	mov	x0, x10
-	bl	fail
-	ldr	x2, [sp, 304]
-	tbz	x2, #63, .Linit_319
-.Linit_393:
-	ldr	w1, [sp, 312]
-	mov	x0, x24
-	bl	fail
-	b	.Linit_319
-.Linit_391:
-	ldr	w1, [sp, 312]
-	mov	x2, x0
-	mov	x0, x24
-	bl	fail
-	b	.Linit_317
-.Linit_389:
-	mov	x2, x0
-	mov	w1, 0
-	mov	x0, x24
-	bl	fail
-	b	.Linit_311
-.Linit_394:
+.Linit_403:
 	ldr	w3, [sp, 312]
-	mov	x0, x23
-	add	x2, x23, 40
-.Linit_322:
+	mov	x0, x24
+	add	x2, x24, 40
+.Linit_326:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_322
+	bne	.Linit_326
 	mov	w0, 3
 	str	w0, [sp, 448]
 	str	w3, [sp, 452]
 	str	xzr, [sp, 456]
-.Linit_323:
+.Linit_327:
 	ldrsw	x0, [sp, 216]
-	mov	x1, x23
+	mov	x1, x24
 	mov	x8, 206
 	mov	x2, 40
 	mov	x3, 16384
@@ -2515,7 +2617,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_323
+	beq	.Linit_327
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2526,11 +2628,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_321
-.Linit_398:
+	b	.Linit_325
+.Linit_407:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_335
+	b	.Linit_342
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

@@ -52,6 +52,7 @@ struct state {
 	int control, launcher; /* socketpair and pidfd */
 	int slot[MAX_KEPT];    /* fds that steps name: --file sources, id maps, claims */
 	int children;	       /* our /proc/thread-self/children, or -1 */
+	int signals;	       /* signalfd of all signals */
 	int ruleset;	       /* Landlock, or -1 */
 	int umask;
 	long err; /* of the payload's side, which shares this memory until its exec */
@@ -315,6 +316,15 @@ static long set_attr(const struct step *o) {
 		 sizeof m);
 }
 
+/* Moves an fd that outlives the payload's start above the payload's own: jail-init closes those. */
+static long keep_fd(struct state *s, long fd) {
+	if (fd < 0)
+		return fd;
+	long r = S(SYS_fcntl, fd, F_DUPFD_CLOEXEC, s->plan->npass);
+	S(SYS_close, fd);
+	return r;
+}
+
 static long make_ruleset(struct state *s, const struct step *o) {
 	/* The size goes with the ABI: a kernel takes a longer struct only if what it does not know is zero.
 	 */
@@ -453,7 +463,7 @@ static long run_step(struct state *s, const struct step *o) {
 	case OP_SUBREAPER:
 		return S(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	case OP_CHILDREN:
-		return s->children = S(SYS_openat, AT_FDCWD, o->s1, O_RDONLY | O_CLOEXEC);
+		return s->children = keep_fd(s, S(SYS_openat, AT_FDCWD, o->s1, O_RDONLY | O_CLOEXEC));
 	case OP_LO_UP:
 		return lo_up(o);
 	case OP_HOSTNAME:
@@ -543,6 +553,7 @@ static void run_payload(void *arg) {
 	struct state *s = arg;
 	/* The umask is the caller's; jail-init's own is 0. */
 	S(SYS_umask, s->umask);
+	s->at = NO_STEP;
 	/* Ours are all above the payload's: none survives its exec. */
 	s->err = S(SYS_close_range, s->plan->npass, ~0U, CLOSE_RANGE_CLOEXEC);
 	if (s->err == 0)
@@ -602,13 +613,10 @@ static void stay(struct state *s, int payload, uint32_t flags) {
 	struct rusage u;
 	struct signalfd_siginfo g;
 	struct order o;
-	uint64_t all = ~0UL;
 	int st, status = 0, ended = 0;
 	long r;
-	/* blocked by the launcher; SIGCHLD is waited for here */
-	long sfd = S(SYS_signalfd4, -1, &all, 8, SFD_CLOEXEC | SFD_NONBLOCK);
 	zero(f, sizeof f);
-	f[0].fd = sfd;
+	f[0].fd = s->signals;
 	f[1].fd = s->launcher;
 	f[2].fd = s->control;
 	f[0].events = f[1].events = f[2].events = POLLIN;
@@ -628,7 +636,7 @@ static void stay(struct state *s, int payload, uint32_t flags) {
 				kill_tree(s, payload, 0);
 			S(SYS_exit_group, 0);
 		}
-		while (f[0].revents && S(SYS_read, sfd, &g, sizeof g) == sizeof g) {
+		while (f[0].revents && S(SYS_read, s->signals, &g, sizeof g) == sizeof g) {
 			if (g.ssi_signo == SIGCHLD)
 				continue;
 			o.kind = ORDER_SIGNAL;
@@ -675,6 +683,7 @@ __attribute__((used)) static void jail_main(const str *stack) {
 	struct stat_size {
 		uint64_t words[32];
 	} st;
+	uint64_t all = ~0UL;
 	uint32_t flags, npass;
 	int n = 0;
 	long r;
@@ -692,18 +701,21 @@ __attribute__((used)) static void jail_main(const str *stack) {
 	s.umask = S(SYS_umask, 0);
 	r = set_signals(0); /* an ignored SIGCHLD would reap the payload behind our back */
 	if (r < 0)
-		fail(&s, 0, r);
+		fail(&s, NO_STEP, r);
 	if ((r = S(SYS_fstat, s.slot[0], &st)) < 0)
-		fail(&s, 0, r);
+		fail(&s, NO_STEP, r);
 	r = S(SYS_mmap, PLAN_AT, st.words[6], PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED_NOREPLACE,
 	      s.slot[0], 0);
 	if (r < 0)
-		fail(&s, 0, r);
+		fail(&s, NO_STEP, r);
 	S(SYS_close, s.slot[0]);
 	s.plan = (const struct plan *)PLAN_AT;
 	flags = s.plan->flags;
 	npass = s.plan->npass;
 
+	/* all signals have been blocked since before the clone */
+	if ((r = s.signals = keep_fd(&s, S(SYS_signalfd4, -1, &all, 8, SFD_CLOEXEC | SFD_NONBLOCK))) < 0)
+		fail(&s, NO_STEP, r);
 	if ((r = run_steps(&s, s.plan->init, s.plan->ninit)) < 0)
 		fail(&s, s.at, r);
 	/* Before anything hostile exists; not earlier: /proc/self would be root's and an ordinary user could
@@ -724,6 +736,12 @@ __attribute__((used)) static void jail_main(const str *stack) {
 		S(SYS_exit_group, 0);
 	}
 	S(SYS_munmap, PLAN_AT, st.words[6]);
+	/* What only the set-up needed; the socket, the launcher and the claims stay. */
+	for (n = FIRST_FREE_SLOT; n < MAX_KEPT; n++)
+		if (s.slot[n] >= 0)
+			S(SYS_close, s.slot[n]);
+	if (s.ruleset >= 0)
+		S(SYS_close, s.ruleset);
 	if ((r = set_caps(flags & PLAN_KEEP_KILL ? 1UL << CAP_KILL : 0, 0)) < 0 ||
 	    (npass && (r = S(SYS_close_range, 0, npass - 1, 0)) < 0)) {
 		S(SYS_kill, pid, SIGKILL);

@@ -77,6 +77,9 @@ struct plan {
 	at init, payload;
 };
 
+/* a failure between the steps */
+#define NO_STEP 0xffffffffU
+
 /* jail-init → launcher */
 enum record_kind { RECORD_BARRIER = 1, RECORD_FAILED, RECORD_TRIED, RECORD_STARTED, RECORD_ENDED };
 struct record {
@@ -98,6 +101,9 @@ struct order {
 
 /* what launch.c is asked to do */
 enum { MAX_FDS = 256, MAX_KEPT = 16 };
+/* slots: the Plan, the socket, the launcher, two claims that last as long as the jail; then what steps need
+ */
+enum { FIRST_FREE_SLOT = 5 };
 struct launch {
 	uint64_t flags;	   /* CLONE_NEW… */
 	int32_t image;	   /* the sealed jail-init */
