@@ -212,10 +212,10 @@ func (c *compiler) payload() error {
 	if c.landlocked() {
 		step("landlock restrict", wire{op: jailinit.OpRestrict})
 	}
-	// A change of credentials clears it (prctl(2)), so not before. If the launcher died before that, nobody would
-	// tell us: hence the look.
+	// A change of credentials clears it (prctl(2)), so not before. Who died before that would not be told of:
+	// hence the look.
 	step("die with jail-init", wire{op: jailinit.OpPdeathsig})
-	step("launcher alive", wire{op: jailinit.OpAlive})
+	step("supervisors alive", wire{op: jailinit.OpAlive})
 	c.give(DiesWithLauncher, ListedFDs)
 	c.add(SidePayload, Step{Op: "signals", List: signalNames(h.Ignored), wire: wire{op: jailinit.OpSignals, a: h.Ignored}})
 	if len(s.Filter) > 0 && !s.NoFilter { // last: it may refuse what was done before it
@@ -349,7 +349,7 @@ func (c *compiler) capabilities() error {
 		}
 		c.add(SidePayload, Step{Op: "drop from bounding set", List: []string{"all but", describeCaps(bound)}, wire: wire{op: jailinit.OpBounding, a: bound}})
 	}
-	if c.uid != h.UID && !c.userNS || !s.KeepCapabilities && h.UID == 0 {
+	if !c.userNS && (c.uid != h.UID || c.gid != h.GID) || !s.KeepCapabilities && h.UID == 0 {
 		c.add(SidePayload, Step{Op: "setgroups", List: []string{"none"}, wire: wire{op: jailinit.OpGroups}})
 		c.add(SidePayload, Step{Op: "setresgid", Data: strconv.Itoa(c.gid), wire: wire{op: jailinit.OpGID, a: uint64(c.gid)}})
 		c.add(SidePayload, Step{Op: "setresuid", Data: strconv.Itoa(c.uid), wire: wire{op: jailinit.OpUID, a: uint64(c.uid)}})

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -275,7 +276,7 @@ func (c *compiler) mountView(rules []Rule) error {
 	if err := c.idMaps(rules); err != nil {
 		return err
 	}
-	c.mount(Step{Op: "new root", Type: "tmpfs", Path: "/", List: []string{"mode", "0755", "size", "1m", "nr_inodes", "4096"},
+	c.mount(Step{Op: "new root", Type: "tmpfs", Path: "/", List: []string{"mode", "0755", "size", strconv.Itoa(tmpfsSize), "nr_inodes", "4096"},
 		Flags: []string{"nosuid", "nodev"}, wire: wire{op: jailinit.OpRoot, a: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}})
 	c.places = []place{{path: "/", kind: Tmpfs}}
 	if slices.ContainsFunc(rules, func(r Rule) bool { return r.Kind == Deny }) {

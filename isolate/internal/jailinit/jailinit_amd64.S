@@ -197,7 +197,7 @@ id_map:
 	testq	%rax, %rax
 	js	.Linit_17
 	movq	16(%rbx), %rdx
-	movl	%eax, 16(%rbp,%rdx,4)
+	movl	%eax, 20(%rbp,%rdx,4)
 .Linit_17:
 	addq	$4000, %rsp
 	popq	%rbx
@@ -274,7 +274,7 @@ kill_tree:
 	pushq	%rbp
 	pushq	%rbx
 	subq	$4016, %rsp
-	movslq	80(%rdi), %rdi
+	movslq	84(%rdi), %rdi
 	leaq	-80(%rsp), %rax
 	movl	%esi, -108(%rsp)
 	leaq	-84(%rsp), %rbp
@@ -301,7 +301,7 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 .Linit_39:
-	movl	80(%r12), %edx
+	movl	84(%r12), %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -346,7 +346,7 @@ kill_tree:
 .Linit_43:
 	cmpq	$-10, %rax
 	je	.Linit_37
-	movslq	80(%r12), %rdi
+	movslq	84(%r12), %rdi
 	testq	%rax, %rax
 	jne	.Linit_51
 	testl	%edi, %edi
@@ -364,7 +364,7 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	movl	80(%r12), %eax
+	movl	84(%r12), %eax
 	testl	%eax, %eax
 	js	.Linit_66
 .Linit_40:
@@ -569,7 +569,7 @@ make_file:
 	movq	%rdi, %r13
 .Linit_84:
 	movq	-120(%rsp), %rcx
-	movl	16(%rcx,%rax,4), %ebx
+	movl	20(%rcx,%rax,4), %ebx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
@@ -584,7 +584,7 @@ make_file:
 	movl	%ebx, -104(%rsp)
 	movq	%r13, %rdi
 	movw	%dx, -100(%rsp)
-	movl	12(%rax), %eax
+	movl	16(%rax), %eax
 	movl	%eax, -96(%rsp)
 	movl	$1, %eax
 	movw	%ax, -92(%rsp)
@@ -727,7 +727,7 @@ fail:
 	pushq	%rbx
 	movq	%rdi, %rbx
 	movl	%esi, %edi
-	movl	108(%rbx), %r8d
+	movl	116(%rbx), %r8d
 	leaq	-40(%rsp), %rsi
 	movq	%rsi, %rax
 	.p2align 4,,10
@@ -747,7 +747,7 @@ fail:
 	.p2align 4,,10
 	.p2align 3
 .Linit_114:
-	movslq	8(%rbx), %rdi
+	movslq	12(%rbx), %rdi
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -792,22 +792,22 @@ run_step:
 	movl	8(%rsi), %ecx
 	addl	$1, %ecx
 	cmpl	%ecx, %eax
-	je	.Linit_271
+	je	.Linit_274
 .Linit_120:
 	movl	0(%rbp), %eax
 	cmpl	$18, %eax
 	je	.Linit_122
 	ja	.Linit_123
 	cmpl	$9, %eax
-	je	.Linit_210
-	jbe	.Linit_272
+	je	.Linit_212
+	jbe	.Linit_275
 	cmpl	$14, %eax
 	je	.Linit_135
-	jbe	.Linit_273
+	jbe	.Linit_276
 	cmpl	$16, %eax
 	je	.Linit_141
 	cmpl	$17, %eax
-	jne	.Linit_274
+	jne	.Linit_277
 	xorl	%edx, %edx
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -836,14 +836,14 @@ run_step:
 .Linit_123:
 	cmpl	$27, %eax
 	je	.Linit_144
-	jbe	.Linit_275
+	jbe	.Linit_278
 	cmpl	$32, %eax
 	je	.Linit_155
-	jbe	.Linit_276
+	jbe	.Linit_279
 	cmpl	$34, %eax
-	je	.Linit_161
+	je	.Linit_272
 	cmpl	$35, %eax
-	jne	.Linit_277
+	jne	.Linit_280
 	movq	16(%rbp), %rax
 	leaq	16(%rsp), %rsi
 	xorl	%r8d, %r8d
@@ -861,23 +861,23 @@ run_step:
 	movq	56(%rbp), %r13
 	movq	0(%r13), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_216
+	je	.Linit_217
 	xorl	%r14d, %r14d
 	movq	$-2, %rbx
 	movl	$59, %r15d
-	jmp	.Linit_209
+	jmp	.Linit_211
 	.p2align 4,,10
 	.p2align 3
-.Linit_278:
+.Linit_281:
 	testb	%dl, %dl
-	jne	.Linit_219
-.Linit_207:
+	jne	.Linit_220
+.Linit_209:
 	movq	8(%r13), %rdi
 	addq	$8, %r13
 	addl	$1, %r14d
 	testq	%rdi, %rdi
 	je	.Linit_119
-.Linit_209:
+.Linit_211:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -892,27 +892,27 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%dl
 	cmpq	$-2, %rbx
-	jne	.Linit_278
-.Linit_219:
-	movl	%r14d, 108(%r12)
+	jne	.Linit_281
+.Linit_220:
+	movl	%r14d, 116(%r12)
 	cmpq	$-20, %rax
-	je	.Linit_217
+	je	.Linit_218
 	testb	%dl, %dl
-	je	.Linit_217
+	je	.Linit_218
 	cmpq	$-13, %rax
-	jne	.Linit_218
+	jne	.Linit_219
 	movq	$-13, %rbx
-	jmp	.Linit_207
+	jmp	.Linit_209
 	.p2align 4,,10
 	.p2align 3
-.Linit_272:
+.Linit_275:
 	cmpl	$5, %eax
 	je	.Linit_126
-	jbe	.Linit_279
+	jbe	.Linit_282
 	cmpl	$7, %eax
 	je	.Linit_132
 	cmpl	$8, %eax
-	jne	.Linit_280
+	jne	.Linit_283
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -929,14 +929,14 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_275:
+.Linit_278:
 	cmpl	$23, %eax
 	je	.Linit_146
-	jbe	.Linit_281
+	jbe	.Linit_284
 	cmpl	$25, %eax
 	je	.Linit_152
 	cmpl	$26, %eax
-	jne	.Linit_282
+	jne	.Linit_285
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -965,9 +965,9 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_277:
+.Linit_280:
 	cmpl	$33, %eax
-	jne	.Linit_270
+	jne	.Linit_271
 	movq	16(%rbp), %rax
 	leaq	16(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -988,17 +988,17 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_271:
+.Linit_274:
 	movl	28(%rdx), %ebx
 	negq	%rbx
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_281:
+.Linit_284:
 	cmpl	$21, %eax
 	je	.Linit_148
 	cmpl	$22, %eax
-	jne	.Linit_283
+	jne	.Linit_286
 	movq	24(%rbp), %rax
 	movq	16(%rbp), %rsi
 	leaq	16(%rsp), %rdx
@@ -1019,9 +1019,9 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_283:
+.Linit_286:
 	cmpl	$19, %eax
-	je	.Linit_284
+	je	.Linit_287
 	leaq	16(%rsp), %r13
 	movl	8(%rbp), %esi
 	leaq	56(%rsp), %rcx
@@ -1042,7 +1042,7 @@ run_step:
 	.p2align 4,,10
 	.p2align 3
 .Linit_194:
-	movslq	8(%r12), %rdi
+	movslq	12(%r12), %rdi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rbx, %rax
@@ -1060,7 +1060,7 @@ run_step:
 	.p2align 4,,10
 	.p2align 3
 .Linit_195:
-	movslq	8(%r12), %rdi
+	movslq	12(%r12), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1074,18 +1074,18 @@ run_step:
 	cmpq	$-4, %rax
 	je	.Linit_195
 	cmpq	$24, %rax
-	je	.Linit_285
+	je	.Linit_288
 	testq	%rax, %rax
 	movq	$-32, %rbx
 	cmovs	%rax, %rbx
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_273:
+.Linit_276:
 	cmpl	$12, %eax
 	je	.Linit_137
 	cmpl	$13, %eax
-	jne	.Linit_286
+	jne	.Linit_289
 	movq	56(%rbp), %rdx
 	movq	64(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1102,9 +1102,9 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_286:
+.Linit_289:
 	cmpl	$10, %eax
-	je	.Linit_287
+	je	.Linit_290
 	addq	$72, %rsp
 	movq	%rbp, %rsi
 	movq	%r12, %rdi
@@ -1117,11 +1117,11 @@ run_step:
 	jmp	id_map
 	.p2align 4,,10
 	.p2align 3
-.Linit_279:
+.Linit_282:
 	cmpl	$3, %eax
 	je	.Linit_128
 	cmpl	$4, %eax
-	jne	.Linit_288
+	jne	.Linit_291
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1189,9 +1189,9 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_288:
+.Linit_291:
 	cmpl	$1, %eax
-	jne	.Linit_289
+	jne	.Linit_292
 	movq	64(%rbp), %rsi
 	movq	56(%rbp), %rdi
 	addq	$72, %rsp
@@ -1204,9 +1204,9 @@ run_step:
 	jmp	write_file
 	.p2align 4,,10
 	.p2align 3
-.Linit_289:
+.Linit_292:
 	cmpl	$2, %eax
-	jne	.Linit_270
+	jne	.Linit_271
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1223,12 +1223,27 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_276:
+.Linit_279:
 	cmpl	$30, %eax
 	je	.Linit_157
 	cmpl	$31, %eax
-	jne	.Linit_290
-	movl	12(%r12), %eax
+	jne	.Linit_293
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$110, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movslq	8(%r12), %rdx
+	cmpq	%rdx, %rax
+	jne	.Linit_207
+	movl	16(%r12), %eax
 	leaq	16(%rsp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1248,18 +1263,20 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_119
-	movzwl	14(%rsp), %eax
-	negw	%ax
-	sbbq	%rbx, %rbx
-	andq	$-3, %rbx
+	cmpw	$0, 14(%rsp)
+	jne	.Linit_207
+	.p2align 4,,10
+	.p2align 3
+.Linit_272:
+	xorl	%ebx, %ebx
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_290:
+.Linit_293:
 	cmpl	$28, %eax
-	je	.Linit_291
+	je	.Linit_294
 	xorl	%edx, %edx
-	movslq	88(%r12), %rdi
+	movslq	92(%r12), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1274,7 +1291,7 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_210:
+.Linit_212:
 	leaq	16(%rsp), %r13
 	leaq	48(%rsp), %rcx
 	movq	%r13, %rax
@@ -1304,57 +1321,160 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_119
-.Linit_216:
+.Linit_217:
 	movq	$-2, %rbx
+	jmp	.Linit_119
+.Linit_207:
+	movq	$-3, %rbx
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_217:
+.Linit_218:
 	movq	%rax, %rbx
-	jmp	.Linit_207
+	jmp	.Linit_209
 	.p2align 4,,10
 	.p2align 3
-.Linit_146:
-	movq	16(%rbp), %rbp
-	xorl	%esi, %esi
-	movl	$157, %r12d
-	movl	$24, %edi
-	jmp	.Linit_199
-	.p2align 4,,10
-	.p2align 3
-.Linit_292:
-	testq	%rax, %rax
-	js	.Linit_119
-.Linit_201:
-	addq	$1, %rsi
-	cmpq	$64, %rsi
-	je	.Linit_161
-.Linit_199:
-	movq	%rbp, %rdx
-	movl	%esi, %ecx
-	shrq	%cl, %rdx
-	andl	$1, %edx
-	jne	.Linit_201
+.Linit_294:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r12, %rax
+	movl	$157, %eax
+	movl	$38, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	cmpq	$-22, %rax
-	jne	.Linit_292
-	.p2align 4,,10
-	.p2align 3
-.Linit_161:
-	xorl	%ebx, %ebx
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_287:
+.Linit_157:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$1, %edi
+	movl	$9, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_119
+	.p2align 4,,10
+	.p2align 3
+.Linit_137:
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$258, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	cmpq	$-17, %rax
+	je	.Linit_295
+	testq	%rax, %rax
+	js	.Linit_119
+	movq	24(%rbp), %rdx
+	cmpq	$-1, %rdx
+	je	.Linit_119
+	movq	56(%rbp), %rsi
+	movq	32(%rbp), %r10
+	xorl	%r9d, %r9d
+	movl	$260, %eax
+	movl	$256, %r8d
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_119
+	.p2align 4,,10
+	.p2align 3
+.Linit_148:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$112, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_119
+	.p2align 4,,10
+	.p2align 3
+.Linit_128:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$524288, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_164
+	movq	(%r12), %rax
+	movl	$1030, %esi
+	movq	%rbx, %rdi
+	movl	20(%rax), %edx
+	movl	$72, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_164:
+	movl	%ebx, 84(%r12)
+	movslq	%ebx, %rbx
+	jmp	.Linit_119
+	.p2align 4,,10
+	.p2align 3
+.Linit_155:
+	movq	16(%rbp), %rdi
+	addq	$72, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	set_signals
+	.p2align 4,,10
+	.p2align 3
+.Linit_290:
 	movl	4(%rbp), %edx
 	movb	$0, 8(%rsp)
 	xorl	%r10d, %r10d
@@ -1492,187 +1612,14 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_126:
-	movq	16(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$170, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-.Linit_280:
-	movb	$0, 16(%rsp)
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$430, %eax
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_119
-	movq	72(%rbp), %r12
-	movl	$431, %r14d
-	movq	(%r12), %rdx
-	testq	%rdx, %rdx
-	jne	.Linit_171
-	jmp	.Linit_175
-	.p2align 4,,10
-	.p2align 3
-.Linit_293:
-	movq	16(%r12), %rdx
-	addq	$16, %r12
-	testq	%rdx, %rdx
-	je	.Linit_175
-.Linit_171:
-	movq	8(%r12), %r10
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r14, %rax
-	movq	%r13, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jns	.Linit_293
-.Linit_192:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r13, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_132:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movl	$155, %eax
-	movq	%rsi, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_119
-	movq	56(%rbp), %rdi
-	movl	$166, %eax
-	movl	$2, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_119
-	movq	64(%rbp), %rdi
-	movl	$80, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_135:
+.Linit_141:
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	24(%rbp), %r10
-	movl	$259, %eax
+	movl	$263, %eax
 	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_122:
-	movq	16(%rbp), %rax
-	movq	40(%rbp), %rsi
-	leaq	16(%rsp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movq	%rax, 16(%rsp)
-	movq	24(%rbp), %rax
-	movq	%rax, 24(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 32(%rsp)
-	movl	$444, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_119
-	movl	%eax, 88(%r12)
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_152:
-	movq	16(%rbp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$119, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-.Linit_282:
-	movq	56(%rbp), %rsi
-	movq	16(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$116, %eax
-	xorl	%edx, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1729,7 +1676,7 @@ run_step:
 .Linit_204:
 	addq	$1, %rdx
 	cmpq	$64, %rdx
-	je	.Linit_161
+	je	.Linit_272
 .Linit_203:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
@@ -1747,56 +1694,16 @@ run_step:
 	testq	%rax, %rax
 	jns	.Linit_204
 	jmp	.Linit_119
-.Linit_274:
-	addq	$72, %rsp
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	make_file
 	.p2align 4,,10
 	.p2align 3
-.Linit_141:
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
+.Linit_126:
+	movq	16(%rbp), %rsi
+	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$263, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_155:
-	movq	16(%rbp), %rdi
-	addq	$72, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	set_signals
-	.p2align 4,,10
-	.p2align 3
-.Linit_148:
+	movl	$170, %eax
 	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$112, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1804,14 +1711,13 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_291:
+.Linit_283:
+	movb	$0, 16(%rsp)
+	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$38, %edi
+	movl	$430, %eax
 	movl	$1, %esi
 	xorl	%edx, %edx
 #APP
@@ -1819,11 +1725,54 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
+	movq	%rax, %r13
 	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_119
+	movq	72(%rbp), %r12
+	movl	$431, %r14d
+	movq	(%r12), %rdx
+	testq	%rdx, %rdx
+	jne	.Linit_171
+	jmp	.Linit_175
+	.p2align 4,,10
+	.p2align 3
+.Linit_296:
+	movq	16(%r12), %rdx
+	addq	$16, %r12
+	testq	%rdx, %rdx
+	je	.Linit_175
+.Linit_171:
+	movq	8(%r12), %r10
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r14, %rax
+	movq	%r13, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jns	.Linit_296
+.Linit_192:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r13, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_284:
+.Linit_287:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1850,7 +1799,7 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	jne	.Linit_192
-	movslq	88(%r12), %rdi
+	movslq	92(%r12), %rdi
 	leaq	16(%rsp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1866,73 +1815,56 @@ run_step:
 	jmp	.Linit_192
 	.p2align 4,,10
 	.p2align 3
-.Linit_128:
-	movq	56(%rbp), %rsi
+.Linit_152:
+	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$524288, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_164
-	movq	(%r12), %rax
-	movl	$1030, %esi
-	movq	%rbx, %rdi
-	movl	20(%rax), %edx
-	movl	$72, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %rbx
-	movl	$3, %eax
+	movl	$119, %eax
+	movq	%rdx, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_164:
-	movl	%ebx, 80(%r12)
-	movslq	%ebx, %rbx
+	movq	%rax, %rbx
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_137:
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
+.Linit_122:
+	movq	16(%rbp), %rax
+	movq	40(%rbp), %rsi
+	leaq	16(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$258, %eax
-	movq	$-100, %rdi
+	xorl	%edx, %edx
+	movq	%rax, 16(%rsp)
+	movq	24(%rbp), %rax
+	movq	%rax, 24(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 32(%rsp)
+	movl	$444, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	cmpq	$-17, %rax
-	je	.Linit_294
 	testq	%rax, %rax
 	js	.Linit_119
-	movq	24(%rbp), %rdx
-	cmpq	$-1, %rdx
-	je	.Linit_119
+	movl	%eax, 92(%r12)
+	jmp	.Linit_119
+	.p2align 4,,10
+	.p2align 3
+.Linit_135:
+	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
-	movq	32(%rbp), %r10
+	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$260, %eax
-	movl	$256, %r8d
+	movq	24(%rbp), %r10
+	movl	$259, %eax
 	movq	$-100, %rdi
 #APP
 # 13 "src/sys.h" 1
@@ -1943,13 +1875,48 @@ run_step:
 	jmp	.Linit_119
 	.p2align 4,,10
 	.p2align 3
-.Linit_157:
+.Linit_146:
+	movq	16(%rbp), %rbp
+	xorl	%esi, %esi
+	movl	$157, %r12d
+	movl	$24, %edi
+	jmp	.Linit_199
+	.p2align 4,,10
+	.p2align 3
+.Linit_297:
+	testq	%rax, %rax
+	js	.Linit_119
+.Linit_201:
+	addq	$1, %rsi
+	cmpq	$64, %rsi
+	je	.Linit_272
+.Linit_199:
+	movq	%rbp, %rdx
+	movl	%esi, %ecx
+	shrq	%cl, %rdx
+	andl	$1, %edx
+	jne	.Linit_201
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$1, %edi
-	movl	$9, %esi
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	cmpq	$-22, %rax
+	jne	.Linit_297
+	xorl	%ebx, %ebx
+	jmp	.Linit_119
+.Linit_285:
+	movq	56(%rbp), %rsi
+	movq	16(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$116, %eax
 	xorl	%edx, %edx
 #APP
 # 13 "src/sys.h" 1
@@ -1958,6 +1925,56 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_119
+	.p2align 4,,10
+	.p2align 3
+.Linit_132:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movl	$155, %eax
+	movq	%rsi, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_119
+	movq	56(%rbp), %rdi
+	movl	$166, %eax
+	movl	$2, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_119
+	movq	64(%rbp), %rdi
+	movl	$80, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_119
+.Linit_277:
+	addq	$72, %rsp
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	make_file
 .Linit_175:
 	xorl	%r14d, %r14d
 	xorl	%r10d, %r10d
@@ -1974,7 +1991,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_295
+	js	.Linit_298
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2036,17 +2053,17 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_119
-.Linit_285:
+.Linit_295:
+	testb	$4, 4(%rbp)
+	je	.Linit_119
+	jmp	.Linit_272
+.Linit_288:
 	cmpl	$1, 16(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
 	jmp	.Linit_119
-.Linit_294:
-	testb	$4, 4(%rbp)
-	je	.Linit_119
-	jmp	.Linit_161
-.Linit_218:
+.Linit_219:
 	movq	%rax, %rbx
 	jmp	.Linit_119
 .Linit_186:
@@ -2065,12 +2082,12 @@ run_step:
 	movq	%rax, %rbx
 	jmp	.Linit_180
 .Linit_183:
-	movslq	16(%r12,%rdi,4), %rax
+	movslq	20(%r12,%rdi,4), %rax
 	orq	$1048576, %rsi
 	movq	%rsi, 16(%rsp)
 	movq	%rax, 40(%rsp)
 	jmp	.Linit_184
-.Linit_295:
+.Linit_298:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2108,7 +2125,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_178
-.Linit_270:
+.Linit_271:
 	movq	$-38, %rbx
 	jmp	.Linit_119
 	.size	run_step, .-run_step
@@ -2125,14 +2142,14 @@ run_payload:
 	movl	$95, %eax
 	pushq	%rbx
 	movq	%rdx, %rsi
-	movslq	92(%rdi), %rdi
+	movslq	96(%rdi), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	0(%rbp), %rax
-	movl	$-1, 104(%rbp)
+	movl	$-1, 112(%rbp)
 	movl	$4294967295, %esi
 	movl	$4, %edx
 	movl	20(%rax), %edi
@@ -2142,10 +2159,10 @@ run_payload:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, 96(%rbp)
+	movq	%rax, 104(%rbp)
 	testq	%rax, %rax
-	je	.Linit_303
-.Linit_297:
+	je	.Linit_306
+.Linit_300:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2158,36 +2175,36 @@ run_payload:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_303:
+.Linit_306:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_298
+	jle	.Linit_301
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_300
+	jmp	.Linit_303
 	.p2align 4,,10
 	.p2align 3
-.Linit_304:
+.Linit_307:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_298
-.Linit_300:
+	je	.Linit_301
+.Linit_303:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
-	movl	%eax, 104(%rbp)
+	movl	%eax, 112(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_304
-.Linit_299:
-	movq	%rax, 96(%rbp)
-	jmp	.Linit_297
-.Linit_298:
+	jns	.Linit_307
+.Linit_302:
+	movq	%rax, 104(%rbp)
+	jmp	.Linit_300
+.Linit_301:
 	xorl	%eax, %eax
-	jmp	.Linit_299
+	jmp	.Linit_302
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	jail_main, @function
@@ -2200,26 +2217,26 @@ jail_main:
 	pushq	%rbx
 	subq	$9016, %rsp
 	movq	16(%rdi), %r12
-	leaq	192(%rsp), %r13
-	leaq	256(%rsp), %rbx
-	movq	$-1, 80(%rsp)
+	leaq	188(%rsp), %r13
+	leaq	252(%rsp), %rbx
+	movq	$-1, 72(%rsp)
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_306:
+.Linit_309:
 	movl	$-1, (%rax)
 	addq	$4, %rax
 	cmpq	%rbx, %rax
-	jne	.Linit_306
+	jne	.Linit_309
 	movl	$72, %ebp
 	movl	$2, %esi
 	movl	$1, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_307:
+.Linit_310:
 	movsbl	(%r12), %eax
 	testb	%al, %al
-	je	.Linit_311
+	je	.Linit_314
 	movsbl	1(%r12), %edi
 	subl	$65, %eax
 	xorl	%r10d, %r10d
@@ -2247,19 +2264,26 @@ jail_main:
 	addq	$4, %r13
 	addq	$4, %r12
 	cmpq	%rbx, %r13
-	jne	.Linit_307
-.Linit_311:
-	movq	196(%rsp), %rax
+	jne	.Linit_310
+.Linit_314:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movl	$-1, 264(%rsp)
 	xorl	%r9d, %r9d
+	movl	$39, %eax
 	movq	%rdx, %rdi
 	movq	%rdx, %rsi
-	movq	%rax, 184(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movl	%eax, 176(%rsp)
+	movq	192(%rsp), %rax
+	movl	$-1, 260(%rsp)
+	movq	%rax, 180(%rsp)
 	movl	$95, %eax
-	movl	$-1, 256(%rsp)
+	movl	$-1, 252(%rsp)
 	movq	$0, 272(%rsp)
 	movq	$0, 280(%rsp)
 #APP
@@ -2267,19 +2291,19 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 268(%rsp)
+	movl	%eax, 264(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_308
-	leaq	176(%rsp), %rax
+	js	.Linit_311
+	leaq	168(%rsp), %rax
 	movq	%rax, 32(%rsp)
-.Linit_309:
+.Linit_312:
 	leaq	560(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%edx, %edx
 	movq	%rsi, 56(%rsp)
-	movslq	192(%rsp), %rdi
+	movslq	188(%rsp), %rdi
 	xorl	%r9d, %r9d
 	movl	$5, %eax
 #APP
@@ -2288,9 +2312,9 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_403
-.Linit_312:
-	movslq	192(%rsp), %r8
+	js	.Linit_406
+.Linit_315:
+	movslq	188(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
 	movl	$268435456, %edi
@@ -2303,8 +2327,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_404
-.Linit_313:
+	js	.Linit_407
+.Linit_316:
 	xorl	%r13d, %r13d
 	movl	$3, %r14d
 	xorl	%r10d, %r10d
@@ -2313,7 +2337,7 @@ jail_main:
 	movq	%r14, %rax
 	movq	%r13, %rsi
 	movq	%r13, %rdx
-	movslq	192(%rsp), %rdi
+	movslq	188(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2322,8 +2346,8 @@ jail_main:
 	movl	$526336, %r10d
 	movl	268435476, %eax
 	movl	268435464, %r15d
-	movq	$268435456, 176(%rsp)
-	leaq	80(%rsp), %rsi
+	movq	$268435456, 168(%rsp)
+	leaq	72(%rsp), %rsi
 	movq	$-1, %rdi
 	movl	$8, %edx
 	movl	%eax, 24(%rsp)
@@ -2335,8 +2359,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_314
-	movq	176(%rsp), %rax
+	js	.Linit_317
+	movq	168(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
 	movq	%rbp, %rdi
@@ -2356,42 +2380,42 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_314:
+.Linit_317:
 	movslq	%ebp, %rdx
-	movl	%ebp, 260(%rsp)
+	movl	%ebp, 256(%rsp)
 	testq	%rdx, %rdx
-	js	.Linit_405
-.Linit_315:
-	movq	176(%rsp), %rax
+	js	.Linit_408
+.Linit_318:
+	movq	168(%rsp), %rax
 	movl	12(%rax), %edx
 	movq	32(%rax), %rbp
 	testl	%edx, %edx
-	jle	.Linit_317
+	jle	.Linit_320
 	leal	-1(%rdx), %eax
 	movq	32(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	88(%rbp,%rax,8), %r12
-	jmp	.Linit_319
+	jmp	.Linit_322
 	.p2align 4,,10
 	.p2align 3
-.Linit_406:
+.Linit_409:
 	addq	$88, %rbp
 	cmpq	%rbp, %r12
-	je	.Linit_317
-.Linit_319:
+	je	.Linit_320
+.Linit_322:
 	movl	8(%rbp), %eax
 	movq	%rbp, %rsi
 	movq	%r13, %rdi
 	movl	%eax, 280(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_406
+	jns	.Linit_409
 	movl	280(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
-.Linit_317:
+.Linit_320:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2405,13 +2429,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_407
-.Linit_321:
+	js	.Linit_410
+.Linit_324:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	leaq	run_payload(%rip), %r12
 	xorl	%edx, %edx
-	leaq	176(%rsp), %r13
+	leaq	168(%rsp), %r13
 	movl	$56, %eax
 	movl	$16657, %edi
 	leaq	9008(%rsp), %rsi
@@ -2429,13 +2453,13 @@ jail_main:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_408
-.Linit_322:
+	js	.Linit_411
+.Linit_325:
 	movq	272(%rsp), %rdx
 	testq	%rdx, %rdx
-	js	.Linit_409
-.Linit_323:
-	movq	176(%rsp), %rdx
+	js	.Linit_412
+.Linit_326:
+	movq	168(%rsp), %rdx
 	movl	280(%rsp), %esi
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
@@ -2443,17 +2467,17 @@ jail_main:
 	movq	40(%rdx), %rax
 	leaq	-88(%rax,%rcx,8), %r13
 	cmpl	8(%r13), %esi
-	je	.Linit_324
+	je	.Linit_327
 	movq	32(%rsp), %rdi
 	movq	$-125, %rdx
 	call	fail
-.Linit_324:
+.Linit_327:
 	leaq	416(%rsp), %rax
 	cmpl	$34, 0(%r13)
 	leaq	456(%rsp), %rbp
 	movq	%rax, 16(%rsp)
-	je	.Linit_410
-.Linit_325:
+	je	.Linit_413
+.Linit_328:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2467,13 +2491,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movl	$3, %r14d
-	leaq	212(%rsp), %r13
+	leaq	208(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_329:
+.Linit_332:
 	movslq	0(%r13), %rdi
 	testl	%edi, %edi
-	js	.Linit_328
+	js	.Linit_331
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2485,13 +2509,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_328:
+.Linit_331:
 	addq	$4, %r13
 	cmpq	%r13, %rbx
-	jne	.Linit_329
-	movl	264(%rsp), %eax
+	jne	.Linit_332
+	movl	260(%rsp), %eax
 	testl	%eax, %eax
-	js	.Linit_330
+	js	.Linit_333
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
@@ -2504,7 +2528,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_330:
+.Linit_333:
 	movq	%r15, %rax
 	leaq	288(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -2528,21 +2552,21 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_331
+	js	.Linit_334
 	movl	24(%rsp), %eax
 	testl	%eax, %eax
-	jne	.Linit_411
-.Linit_333:
+	jne	.Linit_414
+.Linit_336:
 	movl	%r12d, 52(%rsp)
 	movq	16(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_335:
+.Linit_338:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_335
+	jne	.Linit_338
 	movq	16(%rsp), %rsi
 	movl	$44, %ebx
 	movl	$40, %edx
@@ -2551,67 +2575,67 @@ jail_main:
 	movl	%r12d, 428(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_336:
+.Linit_339:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rbx, %rax
-	movslq	184(%rsp), %rdi
+	movslq	180(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_336
-	leaq	112(%rsp), %rax
-	movl	$0, 76(%rsp)
-	leaq	136(%rsp), %rbx
+	je	.Linit_339
+	leaq	104(%rsp), %rax
+	movl	$0, 68(%rsp)
+	leaq	128(%rsp), %rbx
 	movq	%rax, 24(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_337:
+.Linit_340:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbx, %rax
-	jne	.Linit_337
-	movl	260(%rsp), %eax
+	jne	.Linit_340
+	movl	256(%rsp), %eax
 	andl	$1, %r15d
 	movq	%rbx, %rbp
 	movl	$1, %r9d
 	movl	%r15d, 48(%rsp)
-	movl	$1, %r10d
 	movslq	52(%rsp), %r15
-	movl	$1, %r11d
-	movl	%eax, 112(%rsp)
-	movl	188(%rsp), %eax
-	leaq	72(%rsp), %r14
-	movw	%r9w, 132(%rsp)
-	movl	%eax, 120(%rsp)
+	leaq	64(%rsp), %r14
+	movl	$1, %r10d
+	movl	%eax, 104(%rsp)
 	movl	184(%rsp), %eax
-	movw	%r10w, 124(%rsp)
-	movw	%r11w, 116(%rsp)
-	movl	%eax, 128(%rsp)
+	movl	$1, %r11d
+	movw	%r9w, 124(%rsp)
+	movl	%eax, 112(%rsp)
+	movl	180(%rsp), %eax
+	movw	%r10w, 116(%rsp)
+	movw	%r11w, 108(%rsp)
+	movl	%eax, 120(%rsp)
 	movq	%r15, %rax
 	movq	%r14, %r15
 	movq	%rax, %r14
-.Linit_338:
+.Linit_341:
 	movq	%rbp, 40(%rsp)
-.Linit_352:
+.Linit_355:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_342:
+.Linit_345:
 	xorl	%r13d, %r13d
 	movq	%r15, %rsi
-	jmp	.Linit_339
+	jmp	.Linit_342
 	.p2align 4,,10
 	.p2align 3
-.Linit_340:
+.Linit_343:
 	cmpq	%rax, %r14
-	je	.Linit_412
-.Linit_339:
+	je	.Linit_415
+.Linit_342:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2624,10 +2648,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_340
+	jg	.Linit_343
 	movq	%rsi, %r15
 	testl	%r13d, %r13d
-	jne	.Linit_341
+	jne	.Linit_344
 	movq	24(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
@@ -2638,13 +2662,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_342
-	cmpw	$0, 126(%rsp)
-	je	.Linit_343
+	js	.Linit_345
+	cmpw	$0, 118(%rsp)
+	je	.Linit_346
 	movl	48(%rsp), %r8d
 	testl	%r8d, %r8d
-	je	.Linit_413
-.Linit_344:
+	je	.Linit_416
+.Linit_347:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2657,18 +2681,18 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_343:
+.Linit_346:
 	movl	$128, %r12d
 	movl	$62, %r13d
 	leaq	544(%rsp), %rbx
 	.p2align 4,,10
 	.p2align 3
-.Linit_346:
-	cmpw	$0, 118(%rsp)
-	je	.Linit_354
-.Linit_350:
+.Linit_349:
+	cmpw	$0, 110(%rsp)
+	je	.Linit_357
+.Linit_353:
 	xorl	%ebp, %ebp
-	movslq	260(%rsp), %rdi
+	movslq	256(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movq	8(%rsp), %rsi
@@ -2681,30 +2705,30 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_354
+	jne	.Linit_357
 	movl	288(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_346
+	je	.Linit_349
 	xorl	%eax, %eax
 	movq	336(%rsp), %rdi
-	movl	%ecx, 92(%rsp)
+	movl	%ecx, 84(%rsp)
 	movl	%ecx, %esi
 	cmpl	$-1, 296(%rsp)
-	movl	$2, 88(%rsp)
+	movl	$2, 80(%rsp)
 	sete	%al
-	movl	$0, 96(%rsp)
-	movl	%eax, 100(%rsp)
-	movq	%rdi, 104(%rsp)
-	jne	.Linit_347
+	movl	$0, 88(%rsp)
+	movl	%eax, 92(%rsp)
+	movq	%rdi, 96(%rsp)
+	jne	.Linit_350
 	movq	16(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_348:
+.Linit_351:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbx, %rax
-	jne	.Linit_348
+	jne	.Linit_351
 	movl	%ecx, 416(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2719,46 +2743,46 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	cmpw	$0, 118(%rsp)
-	jne	.Linit_350
+	cmpw	$0, 110(%rsp)
+	jne	.Linit_353
 	.p2align 4,,10
 	.p2align 3
-.Linit_354:
-	cmpw	$0, 134(%rsp)
-	je	.Linit_352
+.Linit_357:
+	cmpw	$0, 126(%rsp)
+	je	.Linit_355
 	movq	40(%rsp), %rbp
-	leaq	88(%rsp), %rsi
+	leaq	80(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_355:
+.Linit_358:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rbx, %rax
-	movslq	184(%rsp), %rdi
+	movslq	180(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_355
+	je	.Linit_358
 	cmpq	$24, %rax
-	je	.Linit_356
+	je	.Linit_359
 	testq	%rax, %rax
-	jns	.Linit_357
+	jns	.Linit_360
 	cmpq	$-104, %rax
-	je	.Linit_357
+	je	.Linit_360
 	cmpq	$-32, %rax
-	jne	.Linit_338
-.Linit_357:
-	movl	$-1, 128(%rsp)
-	jmp	.Linit_338
+	jne	.Linit_341
+.Linit_360:
+	movl	$-1, 120(%rsp)
+	jmp	.Linit_341
 	.p2align 4,,10
 	.p2align 3
-.Linit_347:
+.Linit_350:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2770,35 +2794,35 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_346
+	jmp	.Linit_349
 	.p2align 4,,10
 	.p2align 3
-.Linit_412:
-	movl	72(%rsp), %eax
+.Linit_415:
+	movl	64(%rsp), %eax
 	movl	$1, %r13d
-	movl	%eax, 76(%rsp)
-	jmp	.Linit_339
-.Linit_413:
+	movl	%eax, 68(%rsp)
+	jmp	.Linit_342
+.Linit_416:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
 	call	kill_tree
-	jmp	.Linit_344
-.Linit_341:
+	jmp	.Linit_347
+.Linit_344:
 	movl	48(%rsp), %eax
 	movq	40(%rsp), %rbx
 	testl	%eax, %eax
-	je	.Linit_366
-.Linit_368:
+	je	.Linit_369
+.Linit_371:
 	movq	16(%rsp), %rax
 	movq	56(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_369:
+.Linit_372:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_369
+	jne	.Linit_372
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2811,46 +2835,46 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	76(%rsp), %ecx
+	movl	68(%rsp), %ecx
 	movq	32(%rsp), %rsi
 	movq	%rbx, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_370:
+.Linit_373:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsi, %rax
-	jne	.Linit_370
-	movl	%ecx, 148(%rsp)
+	jne	.Linit_373
+	movl	%ecx, 140(%rsp)
 	movl	$44, %ebp
 	movl	$40, %edx
 	movq	%rbx, %rsi
 	imulq	$1000000, 416(%rsp), %rax
 	addq	424(%rsp), %rax
-	movq	$5, 136(%rsp)
-	movq	%rax, 152(%rsp)
+	movq	$5, 128(%rsp)
+	movq	%rax, 144(%rsp)
 	imulq	$1000000, 432(%rsp), %rax
 	addq	440(%rsp), %rax
-	movl	$0, 144(%rsp)
-	movq	%rax, 160(%rsp)
+	movl	$0, 136(%rsp)
+	movq	%rax, 152(%rsp)
 	movq	448(%rsp), %rax
-	movq	%rax, 168(%rsp)
+	movq	%rax, 160(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_371:
+.Linit_374:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rbp, %rax
-	movslq	184(%rsp), %rdi
+	movslq	180(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_371
+	je	.Linit_374
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -2869,15 +2893,15 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_356:
-	movl	88(%rsp), %eax
+.Linit_359:
+	movl	80(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_414
+	je	.Linit_417
 	cmpl	$3, %eax
-	jne	.Linit_338
+	jne	.Linit_341
 	movl	48(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_365
+	je	.Linit_368
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2890,8 +2914,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_338
-.Linit_411:
+	jmp	.Linit_341
+.Linit_414:
 	leal	-1(%rax), %esi
 	movq	%rdx, %rdi
 	movl	$436, %eax
@@ -2902,8 +2926,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_333
-.Linit_331:
+	jns	.Linit_336
+.Linit_334:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2920,88 +2944,88 @@ jail_main:
 	movq	32(%rsp), %rdi
 	movq	%rbx, %rdx
 	call	fail
-	jmp	.Linit_333
-.Linit_365:
+	jmp	.Linit_336
+.Linit_368:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
-	leaq	76(%rsp), %rdx
+	leaq	68(%rsp), %rdx
 	movq	%rbp, %rbx
 	call	kill_tree
-.Linit_366:
+.Linit_369:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_368
-.Linit_407:
+	jmp	.Linit_371
+.Linit_410:
 	movl	280(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
-	jmp	.Linit_321
-.Linit_409:
+	jmp	.Linit_324
+.Linit_412:
 	movl	280(%rsp), %esi
 	movq	32(%rsp), %rdi
 	call	fail
-	jmp	.Linit_323
+	jmp	.Linit_326
+.Linit_411:
+	movl	280(%rsp), %esi
+	movq	32(%rsp), %rdi
+	movq	%rax, %rdx
+	call	fail
+	jmp	.Linit_325
 .Linit_408:
-	movl	280(%rsp), %esi
+	movq	32(%rsp), %rdi
+	movl	$-1, %esi
+	call	fail
+	jmp	.Linit_318
+.Linit_407:
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
+	movl	$-1, %esi
 	call	fail
-	jmp	.Linit_322
-.Linit_405:
+	jmp	.Linit_316
+.Linit_406:
 	movq	32(%rsp), %rdi
+	movq	%rax, %rdx
 	movl	$-1, %esi
 	call	fail
 	jmp	.Linit_315
-.Linit_404:
-	movq	32(%rsp), %rdi
-	movq	%rax, %rdx
-	movl	$-1, %esi
-	call	fail
-	jmp	.Linit_313
-.Linit_403:
-	movq	32(%rsp), %rdi
-	movq	%rax, %rdx
-	movl	$-1, %esi
-	call	fail
-	jmp	.Linit_312
-.Linit_308:
-	leaq	176(%rsp), %rcx
+.Linit_311:
+	leaq	168(%rsp), %rcx
 	movq	%rax, %rdx
 	movl	$-1, %esi
 	movq	%rcx, %rdi
 	movq	%rcx, 32(%rsp)
 	call	fail
-	jmp	.Linit_309
-.Linit_410:
+	jmp	.Linit_312
+.Linit_413:
 	movl	280(%rsp), %ecx
-.Linit_326:
+.Linit_329:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_326
+	jne	.Linit_329
 	movq	16(%rsp), %rsi
 	movl	$44, %r13d
 	movl	$40, %edx
 	movl	$3, 416(%rsp)
 	movl	%ecx, 420(%rsp)
 	movq	$0, 424(%rsp)
-.Linit_327:
+.Linit_330:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%r13, %rax
-	movslq	184(%rsp), %rdi
+	movslq	180(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_327
+	je	.Linit_330
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -3012,22 +3036,22 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_325
-.Linit_414:
-	movl	92(%rsp), %esi
-	movl	100(%rsp), %edi
+	jmp	.Linit_328
+.Linit_417:
+	movl	84(%rsp), %esi
+	movl	92(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_361
+	je	.Linit_364
 	movq	16(%rsp), %rax
 	leaq	544(%rsp), %rcx
-.Linit_362:
+.Linit_365:
 	movq	%rax, %rdi
 	addq	$1, %rax
 	movb	$0, (%rdi)
 	cmpq	%rcx, %rax
-	jne	.Linit_362
-	movq	104(%rsp), %rax
+	jne	.Linit_365
+	movq	96(%rsp), %rax
 	movslq	52(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3042,16 +3066,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_338
-.Linit_361:
+	jmp	.Linit_341
+.Linit_364:
 	movslq	52(%rsp), %rdi
-	movl	96(%rsp), %ecx
+	movl	88(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_364
+	je	.Linit_367
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_364:
+.Linit_367:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3062,7 +3086,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_338
+	jmp	.Linit_341
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

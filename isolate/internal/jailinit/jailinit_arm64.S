@@ -181,8 +181,8 @@ id_map:
 	ldr	x6, [sp, 8]
 	tbnz	x6, #63, .Linit_16
 	ldr	x0, [x7, 16]
-	add	x0, x0, 4
-	str	w6, [x11, x0, lsl 2]
+	add	x0, x11, x0, lsl 2
+	str	w6, [x0, 20]
 .Linit_16:
 	mov	x0, x6
 	add	sp, sp, x12
@@ -281,7 +281,7 @@ kill_tree:
 	mov	x12, 4112
 	mov	x13, x0
 	sub	sp, sp, x12
-	ldr	w0, [x0, 80]
+	ldr	w0, [x0, 84]
 	mov	x12, x2
 	sxtw	x10, w1
 	sxtw	x15, w15
@@ -340,7 +340,7 @@ kill_tree:
 	cmp	x9, x6
 	bne	.Linit_46
 .Linit_47:
-	ldr	w2, [x13, 80]
+	ldr	w2, [x13, 84]
 	mov	x1, x7
 	mov	x8, 260
 	mov	x0, -1
@@ -393,7 +393,7 @@ kill_tree:
 .Linit_43:
 	cmn	x6, #10
 	beq	.Linit_38
-	ldr	w0, [x13, 80]
+	ldr	w0, [x13, 84]
 	cbnz	x6, .Linit_52
 	tbnz	w0, #31, .Linit_38
 .Linit_63:
@@ -409,7 +409,7 @@ kill_tree:
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	w1, [x13, 80]
+	ldr	w1, [x13, 84]
 	mov	x11, x0
 	tbz	w1, #31, .Linit_40
 	b	.Linit_39
@@ -612,9 +612,9 @@ make_file:
 	add	x10, sp, 16
 	mov	w15, 1
 .Linit_96:
-	add	x0, x0, 4
+	add	x0, x14, x0, lsl 2
 	mov	x2, x12
-	ldr	w7, [x14, x0, lsl 2]
+	ldr	w7, [x0, 20]
 	.p2align 3,,7
 .Linit_99:
 	mov	x3, x2
@@ -622,7 +622,7 @@ make_file:
 	strb	wzr, [x3]
 	cmp	x2, x10
 	bne	.Linit_99
-	ldr	w0, [x14, 12]
+	ldr	w0, [x14, 16]
 	str	w7, [sp]
 	strh	w15, [sp, 4]
 	str	w0, [sp, 8]
@@ -751,7 +751,7 @@ fail:
 	add	x1, sp, 8
 	mov	w0, w3
 	neg	x2, x2
-	ldr	w5, [x6, 108]
+	ldr	w5, [x6, 116]
 	mov	x3, x1
 	.p2align 3,,7
 .Linit_123:
@@ -766,7 +766,7 @@ fail:
 	stp	w2, w5, [sp, 16]
 	.p2align 3,,7
 .Linit_124:
-	ldrsw	x0, [x6, 8]
+	ldrsw	x0, [x6, 12]
 	mov	x8, 206
 	mov	x2, 40
 	mov	x3, 16384
@@ -804,7 +804,7 @@ run_step:
 	ldr	w3, [x10, 8]
 	add	w3, w3, 1
 	cmp	w1, w3
-	beq	.Linit_274
+	beq	.Linit_277
 .Linit_130:
 	stp	x29, x30, [sp, -64]!
 	mov	x29, sp
@@ -813,22 +813,22 @@ run_step:
 	beq	.Linit_132
 	bhi	.Linit_133
 	cmp	w2, 9
-	beq	.Linit_215
-	bls	.Linit_275
+	beq	.Linit_217
+	bls	.Linit_278
 	cmp	w2, 14
 	beq	.Linit_145
-	bls	.Linit_276
+	bls	.Linit_279
 	cmp	w2, 16
 	beq	.Linit_151
 	cmp	w2, 17
-	bne	.Linit_277
+	bne	.Linit_280
 	ldr	x0, [x10, 56]
 	mov	x8, 49
 	mov	x1, 0
 	.p2align 3,,7
-.Linit_272:
+.Linit_274:
 	mov	x2, 0
-.Linit_273:
+.Linit_275:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -846,14 +846,14 @@ run_step:
 .Linit_133:
 	cmp	w2, 27
 	beq	.Linit_154
-	bls	.Linit_278
+	bls	.Linit_281
 	cmp	w2, 32
 	beq	.Linit_165
-	bls	.Linit_279
+	bls	.Linit_282
 	cmp	w2, 34
-	beq	.Linit_171
+	beq	.Linit_273
 	cmp	w2, 35
-	bne	.Linit_280
+	bne	.Linit_283
 	ldr	x6, [x10, 16]
 	add	x1, sp, 24
 	mov	x8, 135
@@ -870,11 +870,11 @@ run_step:
 #NO_APP
 	ldr	x7, [x10, 56]
 	ldr	x0, [x7]
-	cbz	x0, .Linit_222
+	cbz	x0, .Linit_223
 	mov	w6, 0
 	mov	x9, -2
 	.p2align 3,,7
-.Linit_214:
+.Linit_216:
 	ldp	x1, x2, [x10, 64]
 	mov	x8, 221
 	mov	x3, 0
@@ -889,28 +889,28 @@ run_step:
 	cset	w1, ne
 	cmp	w1, 0
 	ccmn	x9, #2, 4, eq
-	bne	.Linit_213
-	str	w6, [x11, 108]
+	bne	.Linit_215
+	str	w6, [x11, 116]
 	cmp	w1, 0
 	ccmn	x0, #20, 4, ne
 	mov	x9, x0
-	beq	.Linit_213
+	beq	.Linit_215
 	cmn	x0, #13
 	bne	.Linit_129
-.Linit_213:
+.Linit_215:
 	ldr	x0, [x7, 8]!
 	add	w6, w6, 1
-	cbnz	x0, .Linit_214
+	cbnz	x0, .Linit_216
 	b	.Linit_129
 	.p2align 2,,3
-.Linit_275:
+.Linit_278:
 	cmp	w2, 5
 	beq	.Linit_136
-	bls	.Linit_281
+	bls	.Linit_284
 	cmp	w2, 7
 	beq	.Linit_142
 	cmp	w2, 8
-	bne	.Linit_282
+	bne	.Linit_285
 	ldr	x3, [x10, 16]
 	mov	x8, 40
 	ldp	x0, x1, [x10, 56]
@@ -924,14 +924,14 @@ run_step:
 	mov	x9, x0
 	b	.Linit_129
 	.p2align 2,,3
-.Linit_278:
+.Linit_281:
 	cmp	w2, 23
 	beq	.Linit_156
-	bls	.Linit_283
+	bls	.Linit_286
 	cmp	w2, 25
 	beq	.Linit_162
 	cmp	w2, 26
-	bne	.Linit_284
+	bne	.Linit_287
 	mov	x8, 167
 	mov	x0, 8
 	mov	x1, 1
@@ -958,9 +958,9 @@ run_step:
 	mov	x9, x0
 	b	.Linit_129
 	.p2align 2,,3
-.Linit_280:
+.Linit_283:
 	cmp	w2, 33
-	bne	.Linit_271
+	bne	.Linit_272
 	ldr	x7, [x10, 16]
 	add	x2, sp, 24
 	ldr	x6, [x10, 56]
@@ -980,35 +980,35 @@ run_step:
 	mov	x9, x0
 	b	.Linit_129
 	.p2align 2,,3
-.Linit_274:
+.Linit_277:
 	ldr	w9, [x2, 28]
 	neg	x9, x9
 	mov	x0, x9
 	ret
 	.p2align 2,,3
-.Linit_276:
+.Linit_279:
 	cmp	w2, 12
 	beq	.Linit_147
 	cmp	w2, 13
-	bne	.Linit_285
+	bne	.Linit_288
 	ldp	x2, x0, [x10, 56]
 	mov	x8, 36
 	mov	x1, -100
-	b	.Linit_273
+	b	.Linit_275
 	.p2align 2,,3
-.Linit_285:
+.Linit_288:
 	cmp	w2, 10
-	beq	.Linit_286
+	beq	.Linit_289
 	ldp	x29, x30, [sp], 64
 	mov	x1, x10
 	mov	x0, x11
 	b	id_map
 	.p2align 2,,3
-.Linit_281:
+.Linit_284:
 	cmp	w2, 3
 	beq	.Linit_138
 	cmp	w2, 4
-	bne	.Linit_287
+	bne	.Linit_290
 	mov	x1, 2
 	mov	x8, 198
 	movk	x1, 0x8, lsl 16
@@ -1074,35 +1074,47 @@ run_step:
 #NO_APP
 	b	.Linit_129
 	.p2align 2,,3
-.Linit_287:
+.Linit_290:
 	cmp	w2, 1
-	bne	.Linit_288
+	bne	.Linit_291
 	ldp	x0, x1, [x10, 56]
 	ldp	x29, x30, [sp], 64
 	b	write_file
 	.p2align 2,,3
-.Linit_288:
+.Linit_291:
 	cmp	w2, 2
-	bne	.Linit_271
+	bne	.Linit_272
 	mov	x8, 167
 	mov	x0, 36
 	mov	x1, 1
-	b	.Linit_272
+	b	.Linit_274
 	.p2align 2,,3
-.Linit_279:
+.Linit_282:
 	cmp	w2, 30
 	beq	.Linit_167
 	cmp	w2, 31
-	bne	.Linit_289
-	ldr	w7, [x11, 12]
+	bne	.Linit_292
+	mov	x8, 173
+	mov	x0, 0
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldrsw	x1, [x11, 8]
+	cmp	x0, x1
+	bne	.Linit_213
+	ldr	w7, [x11, 16]
 	mov	w6, 1
 	add	x0, sp, 16
 	add	x2, sp, 24
 	mov	x8, 73
 	mov	x1, 1
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
 	stp	w7, w6, [sp, 16]
 	stp	xzr, xzr, [sp, 24]
 #APP
@@ -1113,24 +1125,25 @@ run_step:
 	mov	x9, x0
 	tbnz	x0, #63, .Linit_129
 	ldrsh	w0, [sp, 22]
-	mov	x9, -3
-	cmp	w0, 0
-	csel	x9, xzr, x9, eq
+	cbnz	w0, .Linit_213
+	.p2align 3,,7
+.Linit_273:
+	mov	x9, 0
 	b	.Linit_129
 	.p2align 2,,3
-.Linit_289:
+.Linit_292:
 	cmp	w2, 28
-	beq	.Linit_290
-	ldrsw	x0, [x11, 88]
+	beq	.Linit_293
+	ldrsw	x0, [x11, 92]
 	mov	x8, 446
 	mov	x1, 0
-	b	.Linit_272
+	b	.Linit_274
 	.p2align 2,,3
-.Linit_283:
+.Linit_286:
 	cmp	w2, 21
 	beq	.Linit_158
 	cmp	w2, 22
-	bne	.Linit_291
+	bne	.Linit_294
 	ldp	x1, x7, [x10, 16]
 	add	x2, sp, 24
 	ldr	x6, [x10, 32]
@@ -1148,9 +1161,9 @@ run_step:
 	mov	x9, x0
 	b	.Linit_129
 	.p2align 2,,3
-.Linit_291:
+.Linit_294:
 	cmp	w2, 19
-	beq	.Linit_292
+	beq	.Linit_295
 	add	x6, sp, 24
 	ldr	w2, [x10, 8]
 	mov	x0, x6
@@ -1167,7 +1180,7 @@ run_step:
 	str	xzr, [sp, 32]
 	.p2align 3,,7
 .Linit_200:
-	ldrsw	x0, [x11, 8]
+	ldrsw	x0, [x11, 12]
 	mov	x1, x6
 	mov	x8, 206
 	mov	x2, 40
@@ -1183,7 +1196,7 @@ run_step:
 	beq	.Linit_200
 	.p2align 3,,7
 .Linit_201:
-	ldrsw	x0, [x11, 8]
+	ldrsw	x0, [x11, 12]
 	mov	x1, x6
 	mov	x8, 207
 	mov	x2, 24
@@ -1205,7 +1218,7 @@ run_step:
 	csel	x9, x9, x0, lt
 	b	.Linit_129
 	.p2align 2,,3
-.Linit_215:
+.Linit_217:
 	add	x6, sp, 24
 	add	x2, sp, 56
 	mov	x0, x6
@@ -1233,8 +1246,124 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	b	.Linit_129
-.Linit_222:
+.Linit_223:
 	mov	x9, -2
+	b	.Linit_129
+.Linit_213:
+	mov	x9, -3
+	b	.Linit_129
+	.p2align 2,,3
+.Linit_167:
+	mov	x8, 167
+	mov	x0, 1
+	mov	x1, 9
+	b	.Linit_274
+.Linit_287:
+	ldr	x0, [x10, 16]
+	mov	x8, 159
+	ldr	x1, [x10, 56]
+	b	.Linit_274
+	.p2align 2,,3
+.Linit_165:
+	ldr	x0, [x10, 16]
+	ldp	x29, x30, [sp], 64
+	b	set_signals
+	.p2align 2,,3
+.Linit_293:
+	mov	x8, 167
+	mov	x0, 38
+	mov	x1, 1
+	b	.Linit_274
+	.p2align 2,,3
+.Linit_295:
+	ldr	x1, [x10, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 2621440
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_129
+	ldp	x3, x1, [x10, 16]
+	str	x3, [sp, 24]
+	ldr	x2, [x10, 32]
+	str	w0, [sp, 32]
+	bl	same_file
+	mov	x6, x0
+	cbnz	x0, .Linit_198
+	mov	x8, 445
+	mov	x1, 1
+	add	x2, sp, 24
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	ldrsw	x0, [x11, 92]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+.Linit_198:
+	mov	x0, x9
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x6
+	b	.Linit_129
+	.p2align 2,,3
+.Linit_158:
+	mov	x8, 157
+	mov	x0, 0
+	mov	x1, 0
+	b	.Linit_274
+	.p2align 2,,3
+.Linit_147:
+	ldr	x2, [x10, 16]
+	mov	x8, 34
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	cmn	x0, #17
+	beq	.Linit_296
+	tbnz	x0, #63, .Linit_129
+	ldr	x2, [x10, 24]
+	cmn	x2, #1
+	beq	.Linit_129
+	ldr	x3, [x10, 32]
+	mov	x8, 54
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	mov	x4, 256
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
 	b	.Linit_129
 	.p2align 2,,3
 .Linit_138:
@@ -1254,95 +1383,124 @@ run_step:
 	mov	x0, x11
 	bl	keep_fd
 	sxtw	x9, w0
-	str	w0, [x11, 80]
+	str	w0, [x11, 84]
 	b	.Linit_129
 	.p2align 2,,3
-.Linit_147:
-	ldr	x2, [x10, 16]
-	mov	x8, 34
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	cmn	x0, #17
-	beq	.Linit_293
-	tbnz	x0, #63, .Linit_129
-	ldr	x2, [x10, 24]
-	cmn	x2, #1
-	beq	.Linit_129
-	ldr	x3, [x10, 32]
-	mov	x8, 54
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x4, 256
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_158:
-	mov	x8, 157
-	mov	x0, 0
-	mov	x1, 0
-	b	.Linit_272
-	.p2align 2,,3
-.Linit_167:
+.Linit_154:
 	mov	x8, 167
-	mov	x0, 1
-	mov	x1, 9
-	b	.Linit_272
-	.p2align 2,,3
-.Linit_156:
-	ldr	x10, [x10, 16]
-	mov	x6, 0
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_294:
-	tbnz	x0, #63, .Linit_129
-.Linit_207:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_171
-.Linit_205:
-	mov	x1, x6
-	mov	x8, 167
-	mov	x0, 24
+	mov	x0, 47
+	mov	x1, 4
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	lsr	x7, x10, x6
-	tbnz	x7, 0, .Linit_207
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	cmn	x0, #22
-	bne	.Linit_294
-	.p2align 3,,7
-.Linit_171:
-	mov	x9, 0
-	b	.Linit_129
-.Linit_284:
-	ldr	x0, [x10, 16]
-	mov	x8, 159
-	ldr	x1, [x10, 56]
-	b	.Linit_272
+	tbnz	x0, #63, .Linit_129
+	ldp	x6, x9, [x10, 16]
+	mov	x11, 1314
+	movk	x11, 0x2008, lsl 16
+	add	x0, sp, 16
+	add	x1, sp, 24
+	mov	x8, 91
+	str	x11, [sp, 16]
+	stp	w6, w6, [sp, 24]
+	lsr	x7, x6, 32
+	lsr	x11, x9, 32
+	stp	w9, w7, [sp, 32]
+	str	w7, [sp, 40]
+	str	w11, [sp, 44]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_129
+	mov	x6, 0
+	b	.Linit_209
 	.p2align 2,,3
-.Linit_286:
+.Linit_210:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_273
+.Linit_209:
+	ldr	x7, [x10, 24]
+	mov	x2, x6
+	mov	x8, 167
+	mov	x0, 47
+	mov	x1, 2
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x7, x6
+	tbz	x7, 0, .Linit_210
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbz	x0, #63, .Linit_210
+	b	.Linit_129
+	.p2align 2,,3
+.Linit_132:
+	ldp	x9, x7, [x10, 16]
+	add	x0, sp, 24
+	ldp	x6, x1, [x10, 32]
+	mov	x8, 444
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	x9, x7, [sp, 24]
+	str	x6, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_129
+	str	w0, [x11, 92]
+	b	.Linit_129
+	.p2align 2,,3
+.Linit_145:
+	ldp	x2, x3, [x10, 16]
+	mov	x8, 33
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_129
+	.p2align 2,,3
+.Linit_162:
+	ldr	x0, [x10, 16]
+	mov	x8, 149
+	mov	x3, 0
+	mov	x4, 0
+	mov	x1, x0
+	mov	x2, x0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_129
+	.p2align 2,,3
+.Linit_289:
 	ldr	w2, [x10, 4]
 	mov	w3, 1
 	movk	w3, 0x8, lsl 16
@@ -1433,9 +1591,9 @@ run_step:
 	mov	x6, x0
 	tbnz	x0, #63, .Linit_198
 	add	x1, sp, 16
-	mov	x8, 429
-	mov	x3, x1
 	mov	x0, x9
+	mov	x3, x1
+	mov	x8, 429
 	mov	x4, 68
 #APP
 // 42 "src/sys.h" 1
@@ -1453,9 +1611,80 @@ run_step:
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
-	.p2align 3,,7
 #NO_APP
-.Linit_198:
+	b	.Linit_198
+	.p2align 2,,3
+.Linit_156:
+	ldr	x10, [x10, 16]
+	mov	x6, 0
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_297:
+	tbnz	x0, #63, .Linit_129
+.Linit_207:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_273
+.Linit_205:
+	mov	x1, x6
+	mov	x8, 167
+	mov	x0, 24
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x10, x6
+	tbnz	x7, 0, .Linit_207
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	cmn	x0, #22
+	bne	.Linit_297
+	mov	x9, 0
+	b	.Linit_129
+.Linit_285:
+	ldr	x0, [x10, 56]
+	mov	x8, 430
+	mov	x1, 1
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strb	wzr, [sp, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_129
+	ldr	x7, [x10, 72]
+	ldr	x2, [x7]
+	cbnz	x2, .Linit_180
+	b	.Linit_183
+	.p2align 2,,3
+.Linit_298:
+	ldr	x2, [x7, 16]!
+	cbz	x2, .Linit_183
+.Linit_180:
+	ldr	x3, [x7, 8]
+	mov	x0, x9
+	mov	x8, 431
+	mov	x1, 1
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbz	x0, #63, .Linit_298
+	mov	x7, -1
+.Linit_181:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -1468,90 +1697,15 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
+	tbnz	x7, #63, .Linit_184
+	mov	x0, x7
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_184:
 	mov	x9, x6
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_154:
-	mov	x8, 167
-	mov	x0, 47
-	mov	x1, 4
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
-	ldp	x6, x9, [x10, 16]
-	mov	x11, 1314
-	movk	x11, 0x2008, lsl 16
-	add	x0, sp, 16
-	add	x1, sp, 24
-	mov	x8, 91
-	str	x11, [sp, 16]
-	stp	w6, w6, [sp, 24]
-	lsr	x7, x6, 32
-	lsr	x11, x9, 32
-	stp	w9, w7, [sp, 32]
-	str	w7, [sp, 40]
-	str	w11, [sp, 44]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
-	mov	x6, 0
-	b	.Linit_209
-	.p2align 2,,3
-.Linit_210:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_171
-.Linit_209:
-	ldr	x7, [x10, 24]
-	mov	x2, x6
-	mov	x8, 167
-	mov	x0, 47
-	mov	x1, 2
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_210
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbz	x0, #63, .Linit_210
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_132:
-	ldp	x9, x7, [x10, 16]
-	add	x0, sp, 24
-	ldp	x6, x1, [x10, 32]
-	mov	x8, 444
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x9, x7, [sp, 24]
-	str	x6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
-	str	w0, [x11, 88]
 	b	.Linit_129
 	.p2align 2,,3
 .Linit_142:
@@ -1594,160 +1748,19 @@ run_step:
 	ldr	x1, [x10, 16]
 	mov	x8, 161
 	ldr	x0, [x10, 56]
-	b	.Linit_272
-	.p2align 2,,3
-.Linit_145:
-	ldp	x2, x3, [x10, 16]
-	mov	x8, 33
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_129
-.Linit_282:
-	ldr	x0, [x10, 56]
-	mov	x8, 430
-	mov	x1, 1
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strb	wzr, [sp, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
-	ldr	x7, [x10, 72]
-	ldr	x2, [x7]
-	cbnz	x2, .Linit_180
-	b	.Linit_183
-	.p2align 2,,3
-.Linit_295:
-	ldr	x2, [x7, 16]!
-	cbz	x2, .Linit_183
-.Linit_180:
-	ldr	x3, [x7, 8]
-	mov	x0, x9
-	mov	x8, 431
-	mov	x1, 1
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	tbz	x0, #63, .Linit_295
-	mov	x7, -1
-.Linit_181:
-	mov	x0, x9
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	tbnz	x7, #63, .Linit_184
-	mov	x0, x7
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_184:
-	mov	x9, x6
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_292:
-	ldr	x1, [x10, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 2621440
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
-	ldp	x3, x1, [x10, 16]
-	str	x3, [sp, 24]
-	ldr	x2, [x10, 32]
-	str	w0, [sp, 32]
-	bl	same_file
-	mov	x6, x0
-	cbnz	x0, .Linit_198
-	ldrsw	x0, [x11, 88]
-	add	x2, sp, 24
-	mov	x8, 445
-	mov	x1, 1
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	b	.Linit_198
-.Linit_277:
+	b	.Linit_274
+.Linit_280:
 	ldp	x29, x30, [sp], 64
 	mov	x1, x10
 	mov	x0, x11
 	b	make_file
-	.p2align 2,,3
-.Linit_162:
-	ldr	x0, [x10, 16]
-	mov	x8, 149
-	mov	x3, 0
-	mov	x4, 0
-	mov	x1, x0
-	mov	x2, x0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_129
 	.p2align 2,,3
 .Linit_151:
 	ldr	x2, [x10, 16]
 	mov	x8, 35
 	ldr	x1, [x10, 56]
 	mov	x0, -100
-	b	.Linit_273
-	.p2align 2,,3
-.Linit_165:
-	ldr	x0, [x10, 16]
-	ldp	x29, x30, [sp], 64
-	b	set_signals
-	.p2align 2,,3
-.Linit_290:
-	mov	x8, 167
-	mov	x0, 38
-	mov	x1, 1
-	b	.Linit_272
+	b	.Linit_275
 .Linit_202:
 	ldr	w0, [sp, 24]
 	mov	x9, -125
@@ -1807,10 +1820,10 @@ run_step:
 #NO_APP
 	mov	x6, x0
 	b	.Linit_181
-.Linit_293:
+.Linit_296:
 	ldr	w0, [x10, 4]
 	tbz	x0, 2, .Linit_129
-	b	.Linit_171
+	b	.Linit_273
 .Linit_192:
 .Linit_186:
 	mov	x3, x1
@@ -1828,13 +1841,13 @@ run_step:
 	mov	x6, x0
 	b	.Linit_198
 .Linit_189:
-	add	x3, x3, 4
+	add	x3, x11, x3, lsl 2
 	orr	x4, x4, 1048576
 	str	x4, [sp, 24]
-	ldrsw	x0, [x11, x3, lsl 2]
+	ldrsw	x0, [x3, 20]
 	str	x0, [sp, 48]
 	b	.Linit_190
-.Linit_271:
+.Linit_272:
 	mov	x9, -38
 	b	.Linit_129
 	.size	run_step, .-run_step
@@ -1852,7 +1865,7 @@ run_payload:
 	mov	x5, 0
 	stp	x19, x20, [sp, 16]
 	mov	x19, x0
-	ldrsw	x0, [x0, 92]
+	ldrsw	x0, [x0, 96]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1864,15 +1877,15 @@ run_payload:
 	mov	x1, 4294967295
 	mov	x2, 4
 	ldr	w0, [x0, 20]
-	str	w6, [x19, 104]
+	str	w6, [x19, 112]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	str	x0, [x19, 96]
-	cbz	x0, .Linit_303
-.Linit_297:
+	str	x0, [x19, 104]
+	cbz	x0, .Linit_306
+.Linit_300:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -1885,35 +1898,35 @@ run_payload:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_303:
+.Linit_306:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_298
+	ble	.Linit_301
 	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_300
+	b	.Linit_303
 	.p2align 2,,3
-.Linit_304:
+.Linit_307:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_298
-.Linit_300:
+	beq	.Linit_301
+.Linit_303:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
-	str	w0, [x19, 104]
+	str	w0, [x19, 112]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_304
-	str	x0, [x19, 96]
-	b	.Linit_297
-.Linit_298:
+	tbz	x0, #63, .Linit_307
+	str	x0, [x19, 104]
+	b	.Linit_300
+.Linit_301:
 	mov	x0, 0
-	str	x0, [x19, 96]
-	b	.Linit_297
+	str	x0, [x19, 104]
+	b	.Linit_300
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -1926,9 +1939,9 @@ jail_main:
 	mov	x29, sp
 	ldr	x6, [x0, 16]
 	stp	x23, x24, [sp, 48]
-	add	x23, sp, 208
-	add	x11, x23, 16
-	add	x2, x23, 80
+	add	x23, sp, 200
+	add	x11, x23, 20
+	add	x2, x23, 84
 	mov	x1, x11
 	mov	w0, w3
 	stp	x19, x20, [sp, 16]
@@ -1936,15 +1949,15 @@ jail_main:
 	stp	x21, x22, [sp, 32]
 	stp	x25, x26, [sp, 64]
 	str	x27, [sp, 80]
-	str	x3, [sp, 112]
+	str	x3, [sp, 104]
 	.p2align 3,,7
-.Linit_306:
+.Linit_309:
 	str	w0, [x1], 4
 	cmp	x1, x2
-	bne	.Linit_306
+	bne	.Linit_309
 	add	x12, x6, 64
 	.p2align 3,,7
-.Linit_308:
+.Linit_311:
 	ldrb	w7, [x6]
 	mov	x8, 25
 	mov	x1, 2
@@ -1954,7 +1967,7 @@ jail_main:
 	mov	x4, 0
 	mov	x5, 0
 	lsl	w9, w0, 12
-	cbz	w7, .Linit_312
+	cbz	w7, .Linit_315
 	ldrb	w0, [x6, 2]
 	ldrb	w7, [x6, 1]
 	ldrb	w10, [x6, 3]
@@ -1973,20 +1986,29 @@ jail_main:
 #NO_APP
 	add	x6, x6, 4
 	cmp	x12, x6
-	bne	.Linit_308
-.Linit_312:
-	ldr	x6, [sp, 228]
-	mov	w11, -1
-	mov	x8, 166
+	bne	.Linit_311
+.Linit_315:
+	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	str	x6, [sp, 216]
-	str	w11, [sp, 288]
-	str	w11, [sp, 296]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldr	x6, [sp, 224]
+	mov	x7, x0
+	mov	w11, -1
+	mov	x8, 166
+	mov	x0, 0
+	str	w7, [sp, 208]
+	str	x6, [sp, 212]
+	str	w11, [sp, 284]
+	str	w11, [sp, 292]
 	stp	xzr, xzr, [sp, 304]
 #APP
 // 42 "src/sys.h" 1
@@ -1995,11 +2017,11 @@ jail_main:
 #NO_APP
 	mov	x1, x0
 	mov	x0, 0
-	str	w1, [sp, 300]
+	str	w1, [sp, 296]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_395
-.Linit_310:
-	ldrsw	x0, [sp, 224]
+	tbnz	x0, #63, .Linit_398
+.Linit_313:
+	ldrsw	x0, [sp, 220]
 	add	x1, sp, 592
 	mov	x8, 80
 	mov	x2, 0
@@ -2011,10 +2033,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_396
-.Linit_313:
+	tbnz	x0, #63, .Linit_399
+.Linit_316:
 	mov	x3, 2
-	ldrsw	x4, [sp, 224]
+	ldrsw	x4, [sp, 220]
 	ldr	x1, [sp, 640]
 	mov	x8, 222
 	movk	x3, 0x10, lsl 16
@@ -2026,9 +2048,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_397
-.Linit_314:
-	ldrsw	x0, [sp, 224]
+	tbnz	x0, #63, .Linit_400
+.Linit_317:
+	ldrsw	x0, [sp, 220]
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
@@ -2042,14 +2064,14 @@ jail_main:
 #NO_APP
 	mov	x6, 268435456
 	mov	x3, 2048
-	add	x1, sp, 112
+	add	x1, sp, 104
 	movk	x3, 0x8, lsl 16
 	ldr	w25, [x6, 8]
 	mov	x8, 74
 	ldr	w21, [x6, 20]
 	mov	x0, -1
 	mov	x2, 8
-	str	x6, [sp, 208]
+	str	x6, [sp, 200]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2058,37 +2080,37 @@ jail_main:
 	mov	x1, x0
 	mov	x0, x23
 	bl	keep_fd
-	str	w0, [sp, 292]
+	str	w0, [sp, 288]
 	sxtw	x2, w0
-	tbnz	x0, 31, .Linit_398
-.Linit_315:
-	ldr	x1, [sp, 208]
+	tbnz	x0, 31, .Linit_401
+.Linit_318:
+	ldr	x1, [sp, 200]
 	ldr	w0, [x1, 12]
 	ldr	x18, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_317
+	ble	.Linit_320
 	sub	w0, w0, #1
 	add	x1, x18, 88
 	mov	w2, 88
 	umaddl	x20, w0, w2, x1
-	b	.Linit_319
+	b	.Linit_322
 	.p2align 2,,3
-.Linit_399:
+.Linit_402:
 	cmp	x20, x18
-	beq	.Linit_317
-.Linit_319:
+	beq	.Linit_320
+.Linit_322:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	mov	x0, x23
 	add	x18, x18, 88
 	str	w2, [sp, 312]
 	bl	run_step
-	tbz	x0, #63, .Linit_399
+	tbz	x0, #63, .Linit_402
 	ldr	w1, [sp, 312]
 	mov	x2, x0
 	mov	x0, x23
 	bl	fail
-.Linit_317:
+.Linit_320:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -2101,9 +2123,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_400
-.Linit_321:
-	add	x10, sp, 208
+	tbnz	x0, #63, .Linit_403
+.Linit_324:
+	add	x10, sp, 200
 	mov	x8, 220
 	mov	x0, 16657
 	mov	x1, 9040
@@ -2125,12 +2147,12 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x26, x0
-	tbnz	x0, #63, .Linit_401
-.Linit_322:
+	tbnz	x0, #63, .Linit_404
+.Linit_325:
 	ldr	x2, [sp, 304]
-	tbnz	x2, #63, .Linit_402
-.Linit_323:
-	ldr	x2, [sp, 208]
+	tbnz	x2, #63, .Linit_405
+.Linit_326:
+	ldr	x2, [sp, 200]
 	mov	w3, 88
 	ldr	w1, [sp, 312]
 	ldr	x0, [x2, 40]
@@ -2139,16 +2161,16 @@ jail_main:
 	umaddl	x7, w7, w3, x0
 	ldr	w0, [x7, 8]
 	cmp	w1, w0
-	beq	.Linit_324
+	beq	.Linit_327
 	mov	x0, x23
 	mov	x2, -125
 	bl	fail
-.Linit_324:
+.Linit_327:
 	ldr	w0, [x7]
 	add	x24, sp, 448
 	cmp	w0, 34
-	beq	.Linit_403
-.Linit_325:
+	beq	.Linit_406
+.Linit_328:
 	ldr	x1, [sp, 640]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -2163,8 +2185,8 @@ jail_main:
 #NO_APP
 	add	x7, x23, 44
 	.p2align 3,,7
-.Linit_329:
-	ldr	w6, [x19, 36]
+.Linit_332:
+	ldr	w6, [x19, 40]
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
@@ -2172,18 +2194,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w6
 	mov	x5, 0
-	tbnz	w6, #31, .Linit_328
+	tbnz	w6, #31, .Linit_331
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_328:
+.Linit_331:
 	add	x19, x19, 4
 	cmp	x7, x19
-	bne	.Linit_329
-	ldr	w0, [sp, 296]
-	tbnz	w0, #31, .Linit_330
+	bne	.Linit_332
+	ldr	w0, [sp, 292]
+	tbnz	w0, #31, .Linit_333
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -2196,7 +2218,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_330:
+.Linit_333:
 	ubfiz	x6, x25, 4, 32
 	add	x20, sp, 320
 	mov	x7, 1314
@@ -2219,26 +2241,26 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_331
-	cbnz	w21, .Linit_404
-.Linit_333:
+	tbnz	x0, #63, .Linit_334
+	cbnz	w21, .Linit_407
+.Linit_336:
 	mov	w21, w26
 	mov	x0, x24
 	add	x2, x24, 40
 	.p2align 3,,7
-.Linit_335:
+.Linit_338:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_335
+	bne	.Linit_338
 	mov	x0, 4
 	str	x0, [sp, 448]
 	str	wzr, [sp, 456]
 	str	w26, [sp, 460]
 	.p2align 3,,7
-.Linit_336:
-	ldrsw	x0, [sp, 216]
+.Linit_339:
+	ldrsw	x0, [sp, 212]
 	mov	x1, x24
 	mov	x8, 206
 	mov	x2, 40
@@ -2251,40 +2273,40 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_336
-	add	x22, sp, 120
-	str	wzr, [sp, 108]
+	beq	.Linit_339
+	add	x22, sp, 112
+	str	wzr, [sp, 100]
 	mov	x0, x22
 	add	x2, x22, 24
 	.p2align 3,,7
-.Linit_337:
+.Linit_340:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_337
-	ldp	w1, w2, [sp, 216]
+	bne	.Linit_340
+	ldp	w1, w2, [sp, 212]
 	and	w25, w25, 1
-	ldr	w3, [sp, 292]
-	add	x18, sp, 104
+	ldr	w3, [sp, 288]
+	add	x18, sp, 96
 	sxtw	x27, w21
-	add	x19, sp, 144
+	add	x19, sp, 136
 	mov	w0, 1
-	str	w3, [sp, 120]
+	str	w3, [sp, 112]
+	strh	w0, [sp, 116]
+	str	w2, [sp, 120]
 	strh	w0, [sp, 124]
-	str	w2, [sp, 128]
+	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
-	str	w1, [sp, 136]
-	strh	w0, [sp, 140]
 	.p2align 3,,7
-.Linit_342:
+.Linit_345:
 	mov	w6, 0
-	b	.Linit_339
+	b	.Linit_342
 	.p2align 2,,3
-.Linit_340:
+.Linit_343:
 	cmp	x27, x0
-	beq	.Linit_405
-.Linit_339:
+	beq	.Linit_408
+.Linit_342:
 	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
@@ -2298,8 +2320,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_340
-	cbnz	w6, .Linit_341
+	bgt	.Linit_343
+	cbnz	w6, .Linit_344
 	mov	x0, x22
 	mov	x8, 73
 	mov	x1, 3
@@ -2309,11 +2331,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_342
-	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_343
-	cbz	w25, .Linit_406
-.Linit_344:
+	tbnz	x0, #63, .Linit_345
+	ldrsh	w0, [sp, 126]
+	cbz	w0, .Linit_346
+	cbz	w25, .Linit_409
+.Linit_347:
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2326,19 +2348,19 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_343:
-	mov	w10, 2
 .Linit_346:
-	ldrsh	w0, [sp, 126]
+	mov	w10, 2
+.Linit_349:
+	ldrsh	w0, [sp, 118]
 	mov	x1, x20
 	mov	x8, 63
 	mov	x2, 128
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbz	w0, .Linit_351
-.Linit_347:
-	ldrsw	x0, [sp, 292]
+	cbz	w0, .Linit_354
+.Linit_350:
+	ldrsw	x0, [sp, 288]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2346,33 +2368,33 @@ jail_main:
 #NO_APP
 	mov	x1, x19
 	cmp	x0, 128
-	bne	.Linit_351
+	bne	.Linit_354
 	ldr	w2, [sp, 320]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_346
+	beq	.Linit_349
 	ldr	w4, [sp, 328]
 	ldr	x3, [sp, 368]
 	cmn	w4, #1
 	cset	w4, eq
-	stp	w10, w2, [sp, 144]
-	stp	wzr, w4, [sp, 152]
-	str	x3, [sp, 160]
+	stp	w10, w2, [sp, 136]
+	stp	wzr, w4, [sp, 144]
+	str	x3, [sp, 152]
 	bl	send_signal
-	ldrsh	w0, [sp, 126]
+	ldrsh	w0, [sp, 118]
 	mov	x1, x20
 	mov	x8, 63
 	mov	x2, 128
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_347
-.Linit_351:
-	ldrsh	w0, [sp, 142]
-	cbz	w0, .Linit_342
+	cbnz	w0, .Linit_350
+.Linit_354:
+	ldrsh	w0, [sp, 134]
+	cbz	w0, .Linit_345
 	.p2align 3,,7
-.Linit_352:
-	ldrsw	x0, [sp, 216]
+.Linit_355:
+	ldrsw	x0, [sp, 212]
 	mov	x1, x19
 	mov	x8, 207
 	mov	x2, 24
@@ -2385,41 +2407,41 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_352
+	beq	.Linit_355
 	cmp	x0, x2
-	beq	.Linit_353
-	tbz	x0, #63, .Linit_354
+	beq	.Linit_356
+	tbz	x0, #63, .Linit_357
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_342
-.Linit_354:
+	bne	.Linit_345
+.Linit_357:
 	mov	w0, -1
-	str	w0, [sp, 136]
-	b	.Linit_342
+	str	w0, [sp, 128]
+	b	.Linit_345
 	.p2align 2,,3
-.Linit_405:
-	ldr	w0, [sp, 104]
+.Linit_408:
+	ldr	w0, [sp, 96]
 	mov	w6, w2
-	str	w0, [sp, 108]
-	b	.Linit_339
-.Linit_406:
+	str	w0, [sp, 100]
+	b	.Linit_342
+.Linit_409:
 	mov	w1, w21
 	mov	x0, x23
 	bl	kill_tree
-	b	.Linit_344
-.Linit_341:
-	cbz	w25, .Linit_358
-.Linit_360:
+	b	.Linit_347
+.Linit_344:
+	cbz	w25, .Linit_361
+.Linit_363:
 	mov	x0, x24
 	add	x2, x24, 144
 	.p2align 3,,7
-.Linit_361:
+.Linit_364:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_361
+	bne	.Linit_364
 	mov	x1, x24
 	mov	x8, 165
 	mov	x0, -1
@@ -2432,34 +2454,34 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	add	x1, sp, 168
-	ldr	w5, [sp, 108]
+	add	x1, sp, 160
+	ldr	w5, [sp, 100]
 	mov	x0, x1
 	add	x3, x1, 40
 	.p2align 3,,7
-.Linit_362:
+.Linit_365:
 	mov	x2, x0
 	add	x0, x0, 1
 	strb	wzr, [x2]
 	cmp	x0, x3
-	bne	.Linit_362
+	bne	.Linit_365
 	ldp	x2, x4, [sp, 448]
 	mov	x6, 5
 	ldr	x0, [sp, 464]
-	str	x6, [sp, 168]
+	str	x6, [sp, 160]
 	ldr	x6, [sp, 472]
 	mov	x3, 16960
 	movk	x3, 0xf, lsl 16
-	stp	wzr, w5, [sp, 176]
+	stp	wzr, w5, [sp, 168]
 	madd	x2, x2, x3, x4
 	ldr	x4, [sp, 480]
 	madd	x0, x0, x3, x6
-	str	x2, [sp, 184]
-	str	x0, [sp, 192]
-	str	x4, [sp, 200]
+	str	x2, [sp, 176]
+	str	x0, [sp, 184]
+	str	x4, [sp, 192]
 	.p2align 3,,7
-.Linit_363:
-	ldrsw	x0, [sp, 216]
+.Linit_366:
+	ldrsw	x0, [sp, 212]
 	mov	x8, 206
 	mov	x2, 40
 	mov	x3, 16384
@@ -2471,7 +2493,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_363
+	beq	.Linit_366
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2491,13 +2513,13 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_353:
-	ldr	w0, [sp, 144]
+.Linit_356:
+	ldr	w0, [sp, 136]
 	cmp	w0, 2
-	beq	.Linit_407
+	beq	.Linit_410
 	cmp	w0, 3
-	bne	.Linit_342
-	cbz	w25, .Linit_357
+	bne	.Linit_345
+	cbz	w25, .Linit_360
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -2508,8 +2530,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_342
-.Linit_404:
+	b	.Linit_345
+.Linit_407:
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -2519,8 +2541,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_333
-.Linit_331:
+	tbz	x0, #63, .Linit_336
+.Linit_334:
 	mov	x0, x26
 	mov	x8, 129
 	mov	x1, 9
@@ -2537,74 +2559,74 @@ jail_main:
 	mov	x2, x6
 	mov	x0, x23
 	bl	fail
-	b	.Linit_333
-.Linit_357:
-	add	x2, sp, 108
+	b	.Linit_336
+.Linit_360:
+	add	x2, sp, 100
 	mov	w1, w26
 	mov	x0, x23
 	bl	kill_tree
-.Linit_358:
+.Linit_361:
 	mov	w1, w26
 	mov	x0, x23
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_360
-.Linit_400:
+	b	.Linit_363
+.Linit_403:
 	ldr	w1, [sp, 312]
 	mov	x2, x0
 	mov	x0, x23
 	bl	fail
-	b	.Linit_321
-.Linit_402:
+	b	.Linit_324
+.Linit_405:
 	ldr	w1, [sp, 312]
 	mov	x0, x23
 	bl	fail
-	b	.Linit_323
-.Linit_401:
+	b	.Linit_326
+.Linit_404:
 	ldr	w1, [sp, 312]
 	mov	x0, x10
 	mov	x2, x26
 	bl	fail
-	b	.Linit_322
+	b	.Linit_325
+.Linit_401:
+	mov	x0, x23
+	mov	w1, -1
+	bl	fail
+	b	.Linit_318
+.Linit_400:
+	mov	x2, x0
+	mov	w1, -1
+	mov	x0, x23
+	bl	fail
+	b	.Linit_317
+.Linit_399:
+	mov	x2, x0
+	mov	w1, -1
+	mov	x0, x23
+	bl	fail
+	b	.Linit_316
 .Linit_398:
-	mov	x0, x23
-	mov	w1, -1
-	bl	fail
-	b	.Linit_315
-.Linit_397:
-	mov	x2, x0
-	mov	w1, -1
-	mov	x0, x23
-	bl	fail
-	b	.Linit_314
-.Linit_396:
-	mov	x2, x0
-	mov	w1, -1
-	mov	x0, x23
-	bl	fail
-	b	.Linit_313
-.Linit_395:
 	mov	x2, x0
 	mov	w1, w11
 	mov	x0, x23
 	bl	fail
-	b	.Linit_310
-.Linit_403:
+	b	.Linit_313
+.Linit_406:
 	ldr	w3, [sp, 312]
 	mov	x0, x24
 	add	x2, x24, 40
-.Linit_326:
+.Linit_329:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_326
+	bne	.Linit_329
 	mov	w0, 3
 	str	w0, [sp, 448]
 	str	w3, [sp, 452]
 	str	xzr, [sp, 456]
-.Linit_327:
-	ldrsw	x0, [sp, 216]
+.Linit_330:
+	ldrsw	x0, [sp, 212]
 	mov	x1, x24
 	mov	x8, 206
 	mov	x2, 40
@@ -2617,7 +2639,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_327
+	beq	.Linit_330
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2628,11 +2650,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_325
-.Linit_407:
+	b	.Linit_328
+.Linit_410:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_342
+	b	.Linit_345
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

@@ -49,6 +49,7 @@ typedef const char *str;
 /* fds that jail-init keeps; the numbers are fixed when it starts */
 struct state {
 	const struct plan *plan;
+	int self;	       /* our pid, as the payload's side sees it */
 	int control, launcher; /* socketpair and pidfd */
 	int slot[MAX_KEPT];    /* fds that steps name: --file sources, id maps, claims */
 	int children;	       /* our /proc/thread-self/children, or -1 */
@@ -250,8 +251,11 @@ static long wait_for(struct pollfd *f, int n, int at_once) {
 	return S(SYS_ppoll, f, n, at_once ? &none : 0, 0, 0);
 }
 
-static long launcher_alive(struct state *s) {
+/* Whoever died before the payload asked to be told of it would leave it alone in the world. */
+static long supervisors_alive(struct state *s) {
 	struct pollfd f;
+	if (S(SYS_getppid) != s->self)
+		return -ESRCH;
 	f.fd = s->launcher;
 	f.events = POLLIN;
 	f.revents = 0;
@@ -523,7 +527,7 @@ static long run_step(struct state *s, const struct step *o) {
 	case OP_PDEATHSIG:
 		return S(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	case OP_ALIVE:
-		return launcher_alive(s);
+		return supervisors_alive(s);
 	case OP_SIGNALS:
 		return set_signals(o->a);
 	case OP_FILTER:
@@ -694,6 +698,7 @@ __attribute__((used)) static void jail_main(const str *stack) {
 		s.slot[n] = (arg[0] - 'A') << 12 | (arg[1] - 'A') << 8 | (arg[2] - 'A') << 4 | (arg[3] - 'A');
 		S(SYS_fcntl, s.slot[n], F_SETFD, FD_CLOEXEC);
 	}
+	s.self = S(SYS_getpid);
 	s.control = s.slot[1];
 	s.launcher = s.slot[2];
 	s.children = s.ruleset = -1;

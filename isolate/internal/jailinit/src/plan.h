@@ -42,7 +42,7 @@ enum op {
 	OP_NNP,	      /* no_new_privs */
 	OP_RESTRICT,  /* enter the Landlock ruleset */
 	OP_PDEATHSIG, /* die when jail-init dies */
-	OP_ALIVE,     /* is the launcher still there? */
+	OP_ALIVE,     /* are jail-init and the launcher still there? */
 	OP_SIGNALS,   /* ignore the signals of the set a, the default for all others */
 	OP_FILTER,    /* seccomp filter of a instructions at s1 */
 	OP_TRY,	      /* all went well: end here */
