@@ -28,12 +28,16 @@ type compiler struct {
 	userNS  bool
 	uid     int // the payload's, as its own namespace counts
 	gid     int
-	maps    map[[2]uint32]int // slots of id maps, by the owner of the files
+	maps    []idMap
 	places  []place
 	made    map[string]bool // folders that the Plan makes
 	links   map[string]string
 	root    bool // the view is a root of its own
 	mapsIDs bool // shown folders get an id map
+
+	asides    int // children of jail-init that do steps aside
+	netAside  int
+	netJoined bool
 }
 
 // Compile turns what is wanted into what will be done on this host. It is pure: it asks the kernel nothing but what
@@ -42,7 +46,7 @@ type compiler struct {
 // The order of the steps is the argument of the whole program; each part says why it stands where it stands.
 func Compile(s *Spec, h *Host) (*Plan, error) {
 	c := &compiler{
-		spec: s, host: h, plan: &Plan{noClone3: h.NoClone3, noMemfd: h.NoMemfd}, maps: map[[2]uint32]int{},
+		spec: s, host: h, plan: &Plan{noClone3: h.NoClone3, noMemfd: h.NoMemfd},
 		made: map[string]bool{}, links: map[string]string{},
 	}
 	if err := c.check(); err != nil {
@@ -51,10 +55,18 @@ func Compile(s *Spec, h *Host) (*Plan, error) {
 	if err := c.identity(); err != nil {
 		return nil, err
 	}
-	c.namespaces()
-	if err := c.view(); err != nil {
+	rules, err := c.expand()
+	if err != nil {
 		return nil, err
 	}
+	if err := c.idMaps(rules); err != nil {
+		return nil, err
+	}
+	c.namespaces()
+	if err := c.view(rules); err != nil {
+		return nil, err
+	}
+	c.joinNet()
 	if err := c.payload(); err != nil {
 		return nil, err
 	}
@@ -88,6 +100,32 @@ func (c *compiler) check() error {
 func (c *compiler) add(side Side, s Step) {
 	s.Side = side
 	c.plan.Steps = append(c.plan.Steps, s)
+}
+
+// aside lets a child of jail-init do steps meanwhile; join waits for it. The child has jail-init's memory and fds, but
+// credentials and namespaces of its own.
+func (c *compiler) aside(what string, steps ...Step) (group int) {
+	group = c.asides
+	c.asides++
+	c.add(SideInit, Step{Op: "aside", Data: what, wire: wire{op: jailinit.OpAside, a: uint64(group), c: uint64(len(steps))}})
+	for _, s := range steps {
+		c.add(SideAside, s)
+	}
+	return group
+}
+
+func (c *compiler) join(what string, group int) {
+	c.add(SideInit, Step{Op: "join", Data: what, wire: wire{op: jailinit.OpJoin, a: uint64(group)}})
+}
+
+// joinNet enters the network namespace, if that has not been done.
+func (c *compiler) joinNet() {
+	if !c.spec.hasNamespace(specs.NetworkNamespace) || c.netJoined {
+		return
+	}
+	c.netJoined = true
+	c.join("network namespace", c.netAside)
+	c.add(SideInit, Step{Op: "setns", Data: "network namespace", wire: wire{op: jailinit.OpSetns, a: netSlot}})
 }
 
 func (c *compiler) give(g ...Guarantee) { c.plan.Given = append(c.plan.Given, g...) }
@@ -135,6 +173,8 @@ func (c *compiler) identity() error {
 	return nil
 }
 
+// cloneFlags are the namespaces that jail-init is born in. The network's is made aside: the kernel takes as long for it
+// as for all the rest.
 var cloneFlags = []struct {
 	kind specs.LinuxNamespaceType
 	flag uint64
@@ -145,8 +185,11 @@ var cloneFlags = []struct {
 	{specs.PIDNamespace, unix.CLONE_NEWPID, "CLONE_NEWPID", PrivateProcesses},
 	{specs.IPCNamespace, unix.CLONE_NEWIPC, "CLONE_NEWIPC", PrivateIPC},
 	{specs.UTSNamespace, unix.CLONE_NEWUTS, "CLONE_NEWUTS", PrivateHostname},
-	{specs.NetworkNamespace, unix.CLONE_NEWNET, "CLONE_NEWNET", PrivateNetwork},
 	{specs.CgroupNamespace, unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP", PrivateCgroups},
+}
+
+func writeStep(path, text string) Step {
+	return Step{Op: "write", Path: path, Data: text, wire: wire{op: jailinit.OpWrite}}
 }
 
 // namespaces sets the clone's flags and what has to be done first inside.
@@ -164,7 +207,7 @@ func (c *compiler) namespaces() {
 			{"/proc/self/uid_map", fmt.Sprintf("%d %d 1", c.uid, c.host.UID)},
 			{"/proc/self/gid_map", fmt.Sprintf("%d %d 1", c.gid, c.host.GID)},
 		} {
-			c.add(SideInit, Step{Op: "write", Path: w[0], Data: w[1], wire: wire{op: jailinit.OpWrite}})
+			c.add(SideInit, writeStep(w[0], w[1]))
 		}
 	}
 	p.ambient = c.userNS || c.host.UID != 0 && c.host.Caps != 0
@@ -184,7 +227,12 @@ func (c *compiler) namespaces() {
 		}
 	}
 	if c.spec.hasNamespace(specs.NetworkNamespace) {
-		c.add(SideInit, Step{Op: "interface up", Path: "lo", wire: wire{op: jailinit.OpLoUp}})
+		p.CloneFlags = append(p.CloneFlags, "CLONE_NEWNET")
+		c.give(PrivateNetwork)
+		c.netAside = c.aside("network namespace",
+			Step{Op: "unshare", List: []string{"CLONE_NEWNET"}, wire: wire{op: jailinit.OpUnshare, a: unix.CLONE_NEWNET}},
+			Step{Op: "interface up", Path: "lo", wire: wire{op: jailinit.OpLoUp}},
+			Step{Op: "open", Path: "/proc/self/ns/net", wire: wire{op: jailinit.OpOpen, a: netSlot}})
 	}
 	if c.spec.hasNamespace(specs.UTSNamespace) && c.spec.Hostname != "" {
 		c.add(SideInit, Step{Op: "sethostname", Path: c.spec.Hostname, wire: wire{op: jailinit.OpHostname, a: uint64(len(c.spec.Hostname))}})

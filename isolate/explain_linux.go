@@ -130,7 +130,7 @@ func (e *explainer) borders() []string {
 	identity := map[Identity]string{IdentityOwn: "its own", IdentityCaller: "the caller's", IdentityFixed: "as asked"}[plan.Identity]
 	e.say("identity: uid %d, gid %d on the host (%s)", plan.UID, plan.GID, identity)
 	if len(plan.CloneFlags) > 0 {
-		e.say("namespaces: %s", strings.ToLower(strings.ReplaceAll(strings.Join(plan.CloneFlags, ", "), "CLONE_NEW", "")))
+		e.say("namespaces: %s", strings.Join(namespaceNames(plan.CloneFlags), ", "))
 	}
 	switch {
 	case spec.hasNamespace(specs.MountNamespace):
@@ -209,6 +209,19 @@ func (e *explainer) escapeRoutes() []string {
 	}
 	e.say("resources: memory, processes and disk are bounded by rlimits and the sizes of private folders alone")
 	return e.take()
+}
+
+// namespaceNames are the flags of clone(2) in the words of namespaces(7).
+func namespaceNames(flags []string) []string {
+	var names []string
+	for _, f := range flags {
+		name := strings.ToLower(strings.TrimPrefix(f, "CLONE_NEW"))
+		if name == "ns" {
+			name = "mount"
+		}
+		names = append(names, name)
+	}
+	return names
 }
 
 func onlyGroup(h *Host) bool { return len(h.Groups) == 1 && h.Groups[0] == h.GID }

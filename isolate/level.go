@@ -142,15 +142,15 @@ func defaultView(level Level) []Rule {
 		Rule{Kind: Workdir, Default: true},
 		Rule{Kind: Resolver, Optional: true, Default: true},
 		Rule{Kind: Proc, Path: "/proc", Default: true},
-		Rule{Kind: Sys, Path: "/sys", Default: true},
 		Rule{Kind: Dev, Path: "/dev", Default: true})
+	sys := Rule{Kind: Sys, Path: "/sys", Default: true}
 	if level < Namespaced {
-		return append(v, Rule{Kind: Scratch, Default: true})
+		return append(v, sys, Rule{Kind: Scratch, Default: true})
 	}
 	for _, dir := range hiddenFolders {
 		v = append(v, Rule{Kind: Tmpfs, Path: dir, Default: true})
 	}
-	return append(v, Rule{Kind: Home, Default: true})
+	return append(v, Rule{Kind: Home, Default: true}, sys) // late: it waits for the network namespace
 }
 
 // DefaultEnv picks from environ ("NAME=VALUE", …) what a jail gets when nothing else is asked for: PATH, HOME, USER,

@@ -12,6 +12,7 @@ type Side string
 const (
 	SideLauncher Side = "launcher" // the process that starts the jail
 	SideInit     Side = "init"     // jail-init
+	SideAside    Side = "aside"    // a child of jail-init, which goes on meanwhile
 	SidePayload  Side = "payload"  // the payload's process before its exec
 )
 

@@ -10,7 +10,7 @@ import (
 // its exec.
 func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
 	e := jailinit.NewEncoder()
-	var init, payload []jailinit.Step
+	var init, payload, aside []jailinit.Step
 	waiting := false
 	for i, s := range p.Steps {
 		w := jailinit.Step{Op: s.wire.op, Flags: s.wire.flags, Index: uint32(i), A: s.wire.a, B: s.wire.b, C: s.wire.c, D: s.wire.d, E: s.wire.e}
@@ -29,8 +29,8 @@ func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
 			w.S1, w.S2 = e.String(s.Path), e.String("/")
 		case jailinit.OpBind:
 			w.S1, w.S2 = e.String(s.Source), e.String(s.Path)
-		case jailinit.OpIDMap:
-			w.S1, w.S2 = e.Strings(s.List), e.String(s.Path)
+		case jailinit.OpAside:
+			w.B = uint64(len(aside)) // its steps follow
 		case jailinit.OpFilter:
 			w.S1 = e.Bytes(s.wire.bytes)
 		case jailinit.OpExec:
@@ -42,9 +42,12 @@ func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
 			w.S1, w.S2 = e.String(s.Path), e.String(s.Data)
 		}
 		waiting = false
-		if s.Side == SidePayload {
+		switch s.Side {
+		case SidePayload:
 			payload = append(payload, w)
-		} else {
+		case SideAside:
+			aside = append(aside, w)
+		default:
 			init = append(init, w)
 		}
 	}
@@ -55,7 +58,7 @@ func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
 	if p.keepKill {
 		flags |= jailinit.PlanKeepKill
 	}
-	return e.Finish(init, payload, flags, uint32(npass), failStep, failErrno)
+	return e.Finish(init, payload, aside, flags, uint32(npass), failStep, failErrno)
 }
 
 // stepError tells which step failed; an index that names none is a failure between the steps.

@@ -203,7 +203,7 @@ func (l *launch) payloadFDs() (pass []jailinit.FD, npass int, err error) {
 		return nil, 0, &SpecError{Field: "fd", Value: "", Problem: "is given more than 256 times"}
 	}
 	if len(l.plan.files) > maxFiles {
-		return nil, 0, &SpecError{Field: "file", Value: "", Problem: "is given more than 6 times"}
+		return nil, 0, &SpecError{Field: "file", Value: "", Problem: "is given more than 5 times"}
 	}
 	return pass, len(l.files), nil
 }
@@ -321,7 +321,7 @@ func (l *launch) explain(err error) error {
 	if step.Index >= 0 {
 		switch l.plan.Steps[step.Index].wire.op {
 		case jailinit.OpWrite, jailinit.OpLoUp, jailinit.OpHostname, jailinit.OpRoot, jailinit.OpPivot, jailinit.OpMount,
-			jailinit.OpSetattr, jailinit.OpMknod, jailinit.OpIDMap, jailinit.OpRuleset, jailinit.OpRestrict, jailinit.OpNNP,
+			jailinit.OpSetattr, jailinit.OpMknod, jailinit.OpUnshare, jailinit.OpSetns, jailinit.OpRuleset, jailinit.OpRestrict, jailinit.OpNNP,
 			jailinit.OpFilter, jailinit.OpGroups, jailinit.OpGID, jailinit.OpUID, jailinit.OpSubreaper:
 			mine = true
 		}

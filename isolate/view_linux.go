@@ -17,14 +17,10 @@ import (
 )
 
 // view makes the file view: by mounts in a mount namespace, by Landlock otherwise, not at all without rules.
-func (c *compiler) view() error {
+func (c *compiler) view(rules []Rule) error {
 	mounts := c.spec.hasNamespace(specs.MountNamespace)
-	if len(c.spec.View) == 0 && !mounts {
+	if len(rules) == 0 && !mounts {
 		return c.workdirStep()
-	}
-	rules, err := c.expand()
-	if err != nil {
-		return err
 	}
 	if mounts {
 		if c.spec.HostNetwork && landlockFor(c.host.Landlock).scopes != 0 {
@@ -65,6 +61,9 @@ func (c *compiler) noWorkdir(cwd string, f FileInfo) error {
 // expand replaces the rules that stand for others, leaves out optional ones that are absent, and sorts: parents before
 // children; of two rules for one path Deny wins, then the later one, those of the level being the earliest.
 func (c *compiler) expand() ([]Rule, error) {
+	if len(c.spec.View) == 0 && !c.spec.hasNamespace(specs.MountNamespace) {
+		return nil, nil
+	}
 	given := slices.Clone(c.spec.View)
 	slices.SortStableFunc(given, func(a, b Rule) int {
 		switch {
@@ -272,9 +271,9 @@ func (c *compiler) mountView(rules []Rule) error {
 	// Before the first mount: what is mounted here must not travel to the host, nor the other way.
 	c.mount(Step{Op: "mount attributes", Path: "/", Flags: []string{"private", "recursive"},
 		wire: wire{op: jailinit.OpSetattr, flags: jailinit.StepRecursive, b: unix.MS_PRIVATE}})
-	// Their namespaces need the host's /proc.
-	if err := c.idMaps(rules); err != nil {
-		return err
+	// Before the new root: under a mount on / the kernel takes us for chrooted, and makes no user namespace (EPERM).
+	for _, m := range c.maps {
+		c.join("id map", m.group)
 	}
 	c.mount(Step{Op: "new root", Type: "tmpfs", Path: "/", List: []string{"mode", "0755", "size", strconv.Itoa(tmpfsSize), "nr_inodes", "4096"},
 		Flags: []string{"nosuid", "nodev"}, wire: wire{op: jailinit.OpRoot, a: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}})
@@ -471,8 +470,8 @@ func (c *compiler) placeBind(r Rule, path string, in place) error {
 		s.Flags = append(s.Flags, "nodev")
 	}
 	readOnly := r.Kind == Show
-	if slot, ok := c.maps[[2]uint32{f.UID, f.GID}]; ok && c.mapped(r, f) {
-		s.wire.d = uint64(slot)
+	if m := c.idMap(f); m != nil && c.mapped(r, f) {
+		s.wire.d = uint64(m.slot)
 		s.Flags = append(s.Flags, fmt.Sprintf("ids %d:%d as %d:%d", f.UID, f.GID, c.uid, c.gid))
 	}
 	if readOnly {
@@ -507,45 +506,68 @@ func (c *compiler) mapped(r Rule, f FileInfo) bool {
 
 // idMaps makes the user namespaces that binds are mapped with, one for each owner of a shown folder.
 func (c *compiler) idMaps(rules []Rule) error {
+	if !c.mapsIDs || !c.spec.hasNamespace(specs.MountNamespace) {
+		return nil
+	}
 	for _, r := range rules {
 		if r.Kind != Show && r.Kind != ShowWrite {
 			continue
 		}
 		f := c.host.Look(r.Source)
-		if c.mapsIDs && c.host.NoIDMap[f.Real] {
+		if c.host.NoIDMap[f.Real] {
 			if r.Kind == ShowWrite || !r.Default && f.Mode&0o005 != 0o005 {
 				return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "is on a file system that can't map ids, so its owner's files would be closed to the payload; --user caller keeps your uid (without its capabilities)"}
 			}
 			c.plan.Notes = append(c.plan.Notes, fmt.Sprintf("%q is on a file system that can't map ids: it is read-only, and files closed to others stay closed", r.Path))
 			continue
 		}
-		owner := [2]uint32{f.UID, f.GID}
-		if _, done := c.maps[owner]; done || !c.mapped(r, f) {
+		if !c.mapped(r, f) || c.idMap(f) != nil {
 			continue
 		}
-		if firstFileSlot+len(c.maps)+maxFiles >= jailinit.MaxKept {
-			return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "belongs to one owner too many: the shown folders may have 5"}
+		if len(c.maps) == maxMaps {
+			return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: fmt.Sprintf("belongs to one owner too many: the shown folders may have %d", maxMaps)}
 		}
 		slot := jailinit.MaxKept - 1 - len(c.maps)
-		c.maps[owner] = slot
-		c.mount(Step{
-			Op: "id map", List: []string{
-				"/proc/self/setgroups", "deny",
-				"/proc/self/uid_map", fmt.Sprintf("%d %d 1", f.UID, c.uid),
-				"/proc/self/gid_map", fmt.Sprintf("%d %d 1", f.GID, c.gid),
-			}, Path: "/proc/self/ns/user",
-			wire: wire{op: jailinit.OpIDMap, a: uint64(slot), b: uint64(c.uid), c: uint64(c.gid)},
-		})
+		// The child takes the payload's ids, makes a user namespace and maps its own id to the one that owns the
+		// files: the single line that user_namespaces(7) lets a process without capabilities write.
+		group := c.aside("id map",
+			Step{Op: "setresgid", Data: strconv.Itoa(c.gid), wire: wire{op: jailinit.OpGID, a: uint64(c.gid)}},
+			Step{Op: "setresuid", Data: strconv.Itoa(c.uid), wire: wire{op: jailinit.OpUID, a: uint64(c.uid)}},
+			Step{Op: "dumpable", wire: wire{op: jailinit.OpDumpable}},
+			Step{Op: "unshare", List: []string{"CLONE_NEWUSER"}, wire: wire{op: jailinit.OpUnshare, a: unix.CLONE_NEWUSER}},
+			writeStep("/proc/self/setgroups", "deny"),
+			writeStep("/proc/self/uid_map", fmt.Sprintf("%d %d 1", f.UID, c.uid)),
+			writeStep("/proc/self/gid_map", fmt.Sprintf("%d %d 1", f.GID, c.gid)),
+			Step{Op: "open", Path: "/proc/self/ns/user", wire: wire{op: jailinit.OpOpen, a: uint64(slot)}})
+		c.maps = append(c.maps, idMap{uid: f.UID, gid: f.GID, slot: slot, group: group})
 	}
 	return nil
 }
 
 // Slots of jail-init: 0–2 are its own, then the claims on the uid and the private TMPDIR, then the files of File rules,
-// and from the end the id maps.
+// then the
+// network namespace, and from the end the id maps.
 const (
 	firstFileSlot = 5
-	maxFiles      = 6
+	maxFiles      = 5
+	maxMaps       = jailinit.MaxAside - 1
+	netSlot       = firstFileSlot + maxFiles
 )
+
+// idMap is a user namespace that a mount's ids are mapped with.
+type idMap struct {
+	uid, gid    uint32 // who owns the files
+	slot, group int
+}
+
+func (c *compiler) idMap(f FileInfo) *idMap {
+	for i := range c.maps {
+		if m := &c.maps[i]; m.uid == f.UID && m.gid == f.GID {
+			return m
+		}
+	}
+	return nil
+}
 
 func (c *compiler) placeTmpfs(r Rule, path string, in place, size int64) error {
 	inRoot, err := c.target(r, path, in, true, true)
@@ -655,6 +677,7 @@ func (c *compiler) placeSys(r Rule, path string, in place) error {
 	if c.host.NoSysfs || c.userNS && c.spec.HostNetwork {
 		return nil
 	}
+	c.joinNet() // sysfs shows the network namespace of who mounts it
 	c.mount(mountStep("sysfs", path, "", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC))
 	c.arrive(place{path: path, kind: Sys, source: path}, path)
 	return nil

@@ -18,73 +18,6 @@ jail_init_entry:
 
 #NO_APP
 	.p2align 4
-	.type	write_file, @function
-write_file:
-	pushq	%r12
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	pushq	%rbp
-	movl	$257, %eax
-	movq	%rsi, %rbp
-	movl	$524289, %edx
-	pushq	%rbx
-	movq	%rdi, %rbx
-	movq	$-100, %rdi
-	movq	%rbx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r12
-	testq	%rax, %rax
-	js	.Linit_1
-	xorl	%ebx, %ebx
-	cmpb	$0, 0(%rbp)
-	movq	%rax, %rdi
-	je	.Linit_3
-	.p2align 4,,10
-	.p2align 3
-.Linit_4:
-	addq	$1, %rbx
-	cmpb	$0, (%rbx,%rbp)
-	jne	.Linit_4
-.Linit_3:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$1, %eax
-	movq	%rbp, %rsi
-	movq	%rbx, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %r12
-	movl	$3, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%r12, %r12
-	js	.Linit_1
-	cmpq	%rbx, %r12
-	sete	%r12b
-	movzbl	%r12b, %r12d
-	leaq	-5(%r12,%r12,4), %r12
-.Linit_1:
-	movq	%r12, %rax
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	ret
-	.size	write_file, .-write_file
-	.p2align 4
 	.type	same_file, @function
 same_file:
 	pushq	%rbp
@@ -92,7 +25,7 @@ same_file:
 	subq	$152, %rsp
 	movb	$0, -105(%rsp)
 	testq	%rdx, %rdx
-	je	.Linit_14
+	je	.Linit_4
 	movq	%rsi, %rbp
 	movq	%rdx, %rbx
 	leaq	-105(%rsp), %rsi
@@ -108,7 +41,7 @@ same_file:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_11
+	js	.Linit_1
 	movl	32(%rsp), %edx
 	movl	36(%rsp), %ecx
 	movq	%rdx, %rax
@@ -125,87 +58,22 @@ same_file:
 	andq	%rcx, %rdx
 	orq	%rdx, %rax
 	cmpq	%rbp, %rax
-	jne	.Linit_15
+	jne	.Linit_5
 	cmpq	%rbx, -72(%rsp)
-	jne	.Linit_15
-.Linit_14:
+	jne	.Linit_5
+.Linit_4:
 	xorl	%eax, %eax
-.Linit_11:
+.Linit_1:
 	addq	$152, %rsp
 	popq	%rbx
 	popq	%rbp
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_15:
+.Linit_5:
 	movq	$-116, %rax
-	jmp	.Linit_11
+	jmp	.Linit_1
 	.size	same_file, .-same_file
-	.p2align 4
-	.type	id_map, @function
-id_map:
-	pushq	%r13
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movl	$56, %eax
-	pushq	%r12
-	xorl	%edx, %edx
-	leaq	make_id_map(%rip), %r12
-	pushq	%rbp
-	movq	%rdi, %rbp
-	movl	$17681, %edi
-	pushq	%rbx
-	movq	%rsi, %rbx
-	subq	$4000, %rsp
-	movq	%rsi, -120(%rsp)
-	leaq	-120(%rsp), %r13
-	leaq	3992(%rsp), %rsi
-	movq	$-11, -112(%rsp)
-#APP
-# 25 "src/sys.h" 1
-	syscall
-	test %rax, %rax
-	jnz 1f
-	xor %ebp, %ebp
-	mov %r13, %rdi
-	call *%r12
-	hlt
-1:
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rdi
-	testq	%rax, %rax
-	js	.Linit_17
-	movl	$61, %r12d
-	.p2align 4,,10
-	.p2align 3
-.Linit_19:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_19
-	movq	-112(%rsp), %rax
-	testq	%rax, %rax
-	js	.Linit_17
-	movq	16(%rbx), %rdx
-	movl	%eax, 20(%rbp,%rdx,4)
-.Linit_17:
-	addq	$4000, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	ret
-	.size	id_map, .-id_map
 	.p2align 4
 	.type	set_signals, @function
 set_signals:
@@ -216,21 +84,21 @@ set_signals:
 	movq	%rsi, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_26:
+.Linit_9:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsp, %rax
-	jne	.Linit_26
+	jne	.Linit_9
 	movl	$1, %edi
 	movl	$13, %ebp
 	.p2align 4,,10
 	.p2align 3
-.Linit_31:
+.Linit_14:
 	cmpl	$9, %edi
-	je	.Linit_34
+	je	.Linit_17
 	cmpl	$19, %edi
-	je	.Linit_34
+	je	.Linit_17
 	leal	-1(%rdi), %ecx
 	movq	%rbx, %rax
 	movl	$8, %r10d
@@ -247,20 +115,20 @@ set_signals:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_25
+	js	.Linit_8
 	addq	$1, %rdi
 	cmpq	$65, %rdi
-	jne	.Linit_31
+	jne	.Linit_14
 	xorl	%eax, %eax
-.Linit_25:
+.Linit_8:
 	popq	%rbx
 	popq	%rbp
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_34:
+.Linit_17:
 	addq	$1, %rdi
-	jmp	.Linit_31
+	jmp	.Linit_14
 	.size	set_signals, .-set_signals
 	.p2align 4
 	.type	kill_tree, @function
@@ -285,9 +153,9 @@ kill_tree:
 	movq	%rax, -104(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_51:
+.Linit_34:
 	testl	%edi, %edi
-	jns	.Linit_38
+	jns	.Linit_21
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -300,7 +168,7 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_39:
+.Linit_22:
 	movl	84(%r12), %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -320,17 +188,17 @@ kill_tree:
 	movl	$1, %edx
 	setne	%r15b
 	testq	%rax, %rax
-	jle	.Linit_43
+	jle	.Linit_26
 	.p2align 4,,10
 	.p2align 3
-.Linit_48:
+.Linit_31:
 	cmpq	%r13, %rax
-	jne	.Linit_47
+	jne	.Linit_30
 	testb	%r15b, %r15b
-	je	.Linit_47
+	je	.Linit_30
 	movl	-84(%rsp), %eax
 	movl	%eax, (%r14)
-.Linit_47:
+.Linit_30:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -341,17 +209,17 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_48
+	jg	.Linit_31
 	movq	%rsi, %rbp
-.Linit_43:
+.Linit_26:
 	cmpq	$-10, %rax
-	je	.Linit_37
+	je	.Linit_20
 	movslq	84(%r12), %rdi
 	testq	%rax, %rax
-	jne	.Linit_51
+	jne	.Linit_34
 	testl	%edi, %edi
-	js	.Linit_37
-.Linit_38:
+	js	.Linit_20
+.Linit_21:
 	movq	-120(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -366,28 +234,28 @@ kill_tree:
 	movq	%rax, %rbx
 	movl	84(%r12), %eax
 	testl	%eax, %eax
-	js	.Linit_66
-.Linit_40:
+	js	.Linit_49
+.Linit_23:
 	testq	%rbx, %rbx
-	jle	.Linit_39
+	jle	.Linit_22
 	movq	-120(%rsp), %rax
 	xorl	%edi, %edi
 	movq	%rax, %r15
 	addq	%rax, %rbx
-	jmp	.Linit_46
+	jmp	.Linit_29
 	.p2align 4,,10
 	.p2align 3
-.Linit_44:
+.Linit_27:
 	leal	(%rdi,%rdi,4), %edx
 	leal	-48(%rax,%rdx,2), %edi
-.Linit_45:
+.Linit_28:
 	addq	$1, %r15
 	cmpq	%r15, %rbx
-	je	.Linit_39
-.Linit_46:
+	je	.Linit_22
+.Linit_29:
 	movsbl	(%r15), %eax
 	cmpb	$32, %al
-	jne	.Linit_44
+	jne	.Linit_27
 	movslq	%edi, %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -401,8 +269,8 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	xorl	%edi, %edi
-	jmp	.Linit_45
-.Linit_37:
+	jmp	.Linit_28
+.Linit_20:
 	addq	$4016, %rsp
 	popq	%rbx
 	popq	%rbp
@@ -411,7 +279,7 @@ kill_tree:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_66:
+.Linit_49:
 	movl	-108(%rsp), %edi
 	movl	$62, %eax
 	movl	$9, %esi
@@ -423,115 +291,8 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_40
+	jmp	.Linit_23
 	.size	kill_tree, .-kill_tree
-	.p2align 4
-	.type	make_id_map, @function
-make_id_map:
-	pushq	%r12
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	pushq	%rbp
-	movl	$119, %eax
-	movq	%rdi, %rbp
-	pushq	%rbx
-	movq	(%rdi), %r12
-	movq	32(%r12), %rdx
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, 8(%rbp)
-	testq	%rax, %rax
-	js	.Linit_69
-	movq	24(%r12), %rdx
-	movl	$117, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, 8(%rbp)
-	testq	%rax, %rax
-	js	.Linit_69
-	xorl	%edx, %edx
-	movl	$157, %eax
-	movl	$4, %edi
-	movl	$1, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, 8(%rbp)
-	testq	%rax, %rax
-	js	.Linit_69
-	movl	$272, %eax
-	movl	$268435456, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, 8(%rbp)
-	testq	%rax, %rax
-	js	.Linit_69
-	movq	56(%r12), %rbx
-	movq	(%rbx), %rdi
-	testq	%rdi, %rdi
-	jne	.Linit_72
-	jmp	.Linit_71
-	.p2align 4,,10
-	.p2align 3
-.Linit_78:
-	movq	16(%rbx), %rdi
-	addq	$16, %rbx
-	testq	%rdi, %rdi
-	je	.Linit_71
-.Linit_72:
-	movq	8(%rbx), %rsi
-	call	write_file
-	movq	%rax, 8(%rbp)
-	testq	%rax, %rax
-	jns	.Linit_78
-	.p2align 4,,10
-	.p2align 3
-.Linit_69:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$60, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_71:
-	movq	64(%r12), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$524288, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, 8(%rbp)
-	jmp	.Linit_69
-	.size	make_id_map, .-make_id_map
 	.p2align 4
 	.type	make_file, @function
 make_file:
@@ -558,27 +319,27 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_79
+	js	.Linit_50
 	movq	%rax, %r12
 	movq	40(%r13), %rax
 	testq	%rax, %rax
-	je	.Linit_94
+	je	.Linit_65
 	leaq	-104(%rsp), %rdi
 	movq	%r13, -112(%rsp)
 	leaq	-88(%rsp), %r14
 	movq	%rdi, %r13
-.Linit_84:
+.Linit_55:
 	movq	-120(%rsp), %rcx
 	movl	20(%rcx,%rax,4), %ebx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_87:
+.Linit_58:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%r14, %rax
-	jne	.Linit_87
+	jne	.Linit_58
 	movq	-120(%rsp), %rax
 	movl	$1, %edx
 	movl	%ebx, -104(%rsp)
@@ -590,7 +351,7 @@ make_file:
 	movw	%ax, -92(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_88:
+.Linit_59:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -604,18 +365,18 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	cmpq	$-4, %rax
-	je	.Linit_88
+	je	.Linit_59
 	movq	%rdi, %r13
 	testq	%rax, %rax
-	js	.Linit_83
+	js	.Linit_54
 	cmpw	$0, -90(%rsp)
-	jne	.Linit_90
+	jne	.Linit_61
 	movslq	%ebx, %rdi
 	movl	$4096, %edx
 	movq	%r14, %rsi
 	.p2align 4,,10
 	.p2align 3
-.Linit_91:
+.Linit_62:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -626,22 +387,22 @@ make_file:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_91
+	je	.Linit_62
 	movq	%rax, %r15
 	movq	%rsi, %r14
 	testq	%rax, %rax
-	je	.Linit_109
-	js	.Linit_96
+	je	.Linit_80
+	js	.Linit_67
 	xorl	%ebx, %ebx
 	movq	%r12, %rdi
-	jmp	.Linit_86
+	jmp	.Linit_57
 	.p2align 4,,10
 	.p2align 3
-.Linit_111:
+.Linit_82:
 	addq	%rax, %rbx
 	cmpq	%r15, %rbx
-	jge	.Linit_110
-.Linit_86:
+	jge	.Linit_81
+.Linit_57:
 	movq	%r15, %rdx
 	leaq	(%r14,%rbx), %rsi
 	xorl	%r10d, %r10d
@@ -656,9 +417,9 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	jns	.Linit_111
+	jns	.Linit_82
 	movq	%rdi, %r12
-.Linit_83:
+.Linit_54:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -671,7 +432,7 @@ make_file:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_79:
+.Linit_50:
 	addq	$4008, %rsp
 	movq	%rbp, %rax
 	popq	%rbx
@@ -681,15 +442,15 @@ make_file:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_109:
+.Linit_80:
 	movq	-112(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_94:
+.Linit_65:
 	movq	24(%r13), %rsi
 	xorl	%ebp, %ebp
 	cmpq	$-1, %rsi
-	je	.Linit_83
+	je	.Linit_54
 	movq	32(%r13), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -702,22 +463,22 @@ make_file:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbp
-	jmp	.Linit_83
+	jmp	.Linit_54
 	.p2align 4,,10
 	.p2align 3
-.Linit_110:
+.Linit_81:
 	movq	-112(%rsp), %rax
 	movq	%rdi, %r12
 	movq	40(%rax), %rax
-	jmp	.Linit_84
+	jmp	.Linit_55
 	.p2align 4,,10
 	.p2align 3
-.Linit_90:
+.Linit_61:
 	movq	$-3, %rbp
-	jmp	.Linit_83
-.Linit_96:
+	jmp	.Linit_54
+.Linit_67:
 	movq	%r15, %rbp
-	jmp	.Linit_83
+	jmp	.Linit_54
 	.size	make_file, .-make_file
 	.p2align 4
 	.type	fail, @function
@@ -732,12 +493,12 @@ fail:
 	movq	%rsi, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_113:
+.Linit_84:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rsp, %rax
-	jne	.Linit_113
+	jne	.Linit_84
 	movl	$2, -40(%rsp)
 	movl	$44, %ebp
 	movl	%edi, -36(%rsp)
@@ -746,7 +507,7 @@ fail:
 	movl	$40, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_114:
+.Linit_85:
 	movslq	12(%rbx), %rdi
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
@@ -758,7 +519,7 @@ fail:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_114
+	je	.Linit_85
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -788,323 +549,26 @@ run_step:
 	movq	(%rdi), %rdx
 	movl	24(%rdx), %eax
 	testl	%eax, %eax
-	je	.Linit_120
+	je	.Linit_91
 	movl	8(%rsi), %ecx
 	addl	$1, %ecx
 	cmpl	%ecx, %eax
-	je	.Linit_274
-.Linit_120:
+	je	.Linit_263
+.Linit_91:
 	movl	0(%rbp), %eax
-	cmpl	$18, %eax
-	je	.Linit_122
-	ja	.Linit_123
-	cmpl	$9, %eax
-	je	.Linit_212
-	jbe	.Linit_275
-	cmpl	$14, %eax
-	je	.Linit_135
-	jbe	.Linit_276
-	cmpl	$16, %eax
-	je	.Linit_141
-	cmpl	$17, %eax
-	jne	.Linit_277
-	xorl	%edx, %edx
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$80, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-.Linit_119:
-	addq	$72, %rsp
-	movq	%rbx, %rax
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	ret
-	.p2align 4,,10
-	.p2align 3
-.Linit_123:
-	cmpl	$27, %eax
-	je	.Linit_144
-	jbe	.Linit_278
-	cmpl	$32, %eax
-	je	.Linit_155
-	jbe	.Linit_279
-	cmpl	$34, %eax
-	je	.Linit_272
-	cmpl	$35, %eax
-	jne	.Linit_280
-	movq	16(%rbp), %rax
-	leaq	16(%rsp), %rsi
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$8, %r10d
-	movl	$2, %edi
-	xorl	%edx, %edx
-	movq	%rax, 16(%rsp)
-	movl	$14, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	56(%rbp), %r13
-	movq	0(%r13), %rdi
-	testq	%rdi, %rdi
-	je	.Linit_217
-	xorl	%r14d, %r14d
-	movq	$-2, %rbx
-	movl	$59, %r15d
-	jmp	.Linit_211
-	.p2align 4,,10
-	.p2align 3
-.Linit_281:
-	testb	%dl, %dl
-	jne	.Linit_220
-.Linit_209:
-	movq	8(%r13), %rdi
-	addq	$8, %r13
-	addl	$1, %r14d
-	testq	%rdi, %rdi
-	je	.Linit_119
-.Linit_211:
-	movq	72(%rbp), %rdx
-	movq	64(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-2, %rax
-	setne	%dl
-	cmpq	$-2, %rbx
-	jne	.Linit_281
-.Linit_220:
-	movl	%r14d, 116(%r12)
-	cmpq	$-20, %rax
-	je	.Linit_218
-	testb	%dl, %dl
-	je	.Linit_218
-	cmpq	$-13, %rax
-	jne	.Linit_219
-	movq	$-13, %rbx
-	jmp	.Linit_209
-	.p2align 4,,10
-	.p2align 3
-.Linit_275:
-	cmpl	$5, %eax
-	je	.Linit_126
-	jbe	.Linit_282
-	cmpl	$7, %eax
-	je	.Linit_132
-	cmpl	$8, %eax
-	jne	.Linit_283
-	movq	72(%rbp), %rdx
-	movq	64(%rbp), %rsi
-	xorl	%r9d, %r9d
-	movl	$165, %eax
-	movq	56(%rbp), %rdi
-	movq	16(%rbp), %r10
-	movq	80(%rbp), %r8
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_278:
-	cmpl	$23, %eax
-	je	.Linit_146
-	jbe	.Linit_284
-	cmpl	$25, %eax
-	je	.Linit_152
-	cmpl	$26, %eax
-	jne	.Linit_285
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$8, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_119
-	movq	16(%rbp), %rdx
-	movl	$117, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_280:
-	cmpl	$33, %eax
-	jne	.Linit_271
-	movq	16(%rbp), %rax
-	leaq	16(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$1, %edi
-	xorl	%esi, %esi
-	movw	%ax, 16(%rsp)
-	movq	56(%rbp), %rax
-	movq	%rax, 24(%rsp)
-	movl	$317, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_274:
-	movl	28(%rdx), %ebx
-	negq	%rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_284:
 	cmpl	$21, %eax
-	je	.Linit_148
-	cmpl	$22, %eax
-	jne	.Linit_286
-	movq	24(%rbp), %rax
-	movq	16(%rbp), %rsi
-	leaq	16(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edi, %edi
-	movq	%rax, 16(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 24(%rsp)
-	movl	$302, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_286:
+	je	.Linit_93
+	ja	.Linit_94
+	cmpl	$11, %eax
+	je	.Linit_95
+	jbe	.Linit_264
+	cmpl	$16, %eax
+	je	.Linit_109
+	jbe	.Linit_265
 	cmpl	$19, %eax
-	je	.Linit_287
-	leaq	16(%rsp), %r13
-	movl	8(%rbp), %esi
-	leaq	56(%rsp), %rcx
-	movq	%r13, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_193:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_193
-	movl	%esi, 20(%rsp)
-	movl	$44, %ebx
-	movl	$40, %edx
-	movl	$1, 16(%rsp)
-	movq	$0, 24(%rsp)
-	.p2align 4,,10
-	.p2align 3
-.Linit_194:
-	movslq	12(%r12), %rdi
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbx, %rax
-	movl	$16384, %r10d
-	movq	%r13, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_194
-	movl	$45, %ebx
-	movl	$24, %edx
-	.p2align 4,,10
-	.p2align 3
-.Linit_195:
-	movslq	12(%r12), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbx, %rax
-	movq	%r13, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_195
-	cmpq	$24, %rax
-	je	.Linit_288
-	testq	%rax, %rax
-	movq	$-32, %rbx
-	cmovs	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_276:
-	cmpl	$12, %eax
-	je	.Linit_137
-	cmpl	$13, %eax
-	jne	.Linit_289
-	movq	56(%rbp), %rdx
-	movq	64(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$266, %eax
-	movq	$-100, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_289:
-	cmpl	$10, %eax
-	je	.Linit_290
+	je	.Linit_115
+	cmpl	$20, %eax
+	jne	.Linit_266
 	addq	$72, %rsp
 	movq	%rbp, %rsi
 	movq	%r12, %rdi
@@ -1114,14 +578,17 @@ run_step:
 	popq	%r13
 	popq	%r14
 	popq	%r15
-	jmp	id_map
+	jmp	make_file
 	.p2align 4,,10
 	.p2align 3
-.Linit_282:
-	cmpl	$3, %eax
-	je	.Linit_128
-	cmpl	$4, %eax
-	jne	.Linit_291
+.Linit_264:
+	cmpl	$6, %eax
+	je	.Linit_97
+	jbe	.Linit_267
+	cmpl	$9, %eax
+	je	.Linit_105
+	cmpl	$10, %eax
+	jne	.Linit_268
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1137,33 +604,33 @@ run_step:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_119
+	js	.Linit_90
 	leaq	16(%rsp), %r13
 	leaq	56(%rsp), %rcx
 	movq	%r13, %rdx
 	.p2align 4,,10
 	.p2align 3
-.Linit_166:
+.Linit_149:
 	movq	%rdx, %rax
 	addq	$1, %rdx
 	movb	$0, (%rax)
 	cmpq	%rcx, %rdx
-	jne	.Linit_166
+	jne	.Linit_149
 	movq	56(%rbp), %rax
 	leaq	31(%rsp), %rsi
 	movq	%r13, %rdx
 	subq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_167:
+.Linit_150:
 	movzbl	(%rax,%rdx), %ecx
 	testb	%cl, %cl
-	je	.Linit_169
+	je	.Linit_152
 	movb	%cl, (%rdx)
 	addq	$1, %rdx
 	cmpq	%rdx, %rsi
-	jne	.Linit_167
-.Linit_169:
+	jne	.Linit_150
+.Linit_152:
 	movl	$1, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1186,27 +653,162 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_291:
-	cmpl	$1, %eax
-	jne	.Linit_292
-	movq	64(%rbp), %rsi
-	movq	56(%rbp), %rdi
+.Linit_90:
 	addq	$72, %rsp
+	movq	%rbx, %rax
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
 	popq	%r13
 	popq	%r14
 	popq	%r15
-	jmp	write_file
+	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_292:
+.Linit_94:
+	cmpl	$31, %eax
+	je	.Linit_119
+	jbe	.Linit_269
+	cmpl	$36, %eax
+	je	.Linit_131
+	jbe	.Linit_270
+	cmpl	$39, %eax
+	je	.Linit_261
+	jbe	.Linit_271
+	cmpl	$40, %eax
+	jne	.Linit_260
+	movq	16(%rbp), %rax
+	leaq	16(%rsp), %rsi
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$8, %r10d
+	movl	$2, %edi
+	xorl	%edx, %edx
+	movq	%rax, 16(%rsp)
+	movl	$14, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	56(%rbp), %r13
+	movq	0(%r13), %rdi
+	testq	%rdi, %rdi
+	je	.Linit_201
+	xorl	%r14d, %r14d
+	movq	$-2, %rbx
+	movl	$59, %r15d
+	jmp	.Linit_193
+	.p2align 4,,10
+	.p2align 3
+.Linit_191:
+	movq	8(%r13), %rdi
+	addq	$8, %r13
+	addl	$1, %r14d
+	testq	%rdi, %rdi
+	je	.Linit_90
+.Linit_193:
+	movq	72(%rbp), %rdx
+	movq	64(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-2, %rax
+	setne	%dl
+	cmpq	$-2, %rbx
+	je	.Linit_204
+	testb	%dl, %dl
+	je	.Linit_191
+.Linit_204:
+	movl	%r14d, 116(%r12)
+	cmpq	$-20, %rax
+	je	.Linit_202
+	testb	%dl, %dl
+	je	.Linit_202
+	cmpq	$-13, %rax
+	jne	.Linit_203
+	movq	$-13, %rbx
+	jmp	.Linit_191
+	.p2align 4,,10
+	.p2align 3
+.Linit_269:
+	cmpl	$26, %eax
+	je	.Linit_121
+	jbe	.Linit_272
+	cmpl	$29, %eax
+	je	.Linit_127
+	cmpl	$30, %eax
+	jne	.Linit_273
+	movq	16(%rbp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$119, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_267:
+	cmpl	$3, %eax
+	je	.Linit_99
+	jbe	.Linit_274
+	cmpl	$4, %eax
+	je	.Linit_275
+	movq	16(%rbp), %rdx
+	movl	$61, %r13d
+	movq	%rdx, %rax
+	salq	$7, %rax
+	subq	%rdx, %rax
+	salq	$5, %rax
+	leaq	128(%r12,%rax), %rbp
+	.p2align 4,,10
+	.p2align 3
+.Linit_146:
+	xorl	%edx, %edx
+	movslq	16(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r13, %rax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	cmpq	$-4, %rax
+	je	.Linit_146
+	testq	%rax, %rax
+	js	.Linit_90
+	movq	24(%rbp), %rax
+	testq	%rax, %rax
+	jns	.Linit_147
+	movl	20(%rbp), %eax
+	movl	%eax, 112(%r12)
+.Linit_147:
+	movq	24(%rbp), %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_274:
+	cmpl	$1, %eax
+	je	.Linit_101
 	cmpl	$2, %eax
-	jne	.Linit_271
+	jne	.Linit_260
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1220,41 +822,135 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_119
+	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_279:
-	cmpl	$30, %eax
-	je	.Linit_157
-	cmpl	$31, %eax
-	jne	.Linit_293
-	xorl	%edx, %edx
+.Linit_263:
+	movl	28(%rdx), %ebx
+	negq	%rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_270:
+	cmpl	$34, %eax
+	je	.Linit_133
+	cmpl	$35, %eax
+	jne	.Linit_276
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$110, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
+	movl	$157, %eax
+	movl	$1, %edi
+	movl	$9, %esi
+	xorl	%edx, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movslq	8(%r12), %rdx
-	cmpq	%rdx, %rax
-	jne	.Linit_207
-	movl	16(%r12), %eax
-	leaq	16(%rsp), %rdx
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_276:
+	cmpl	$32, %eax
+	je	.Linit_277
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movl	$1, 12(%rsp)
-	leaq	8(%rsp), %rdi
 	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$38, %edi
 	movl	$1, %esi
-	movl	%eax, 8(%rsp)
-	movl	$271, %eax
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_272:
+	cmpl	$24, %eax
+	je	.Linit_123
+	cmpl	$25, %eax
+	jne	.Linit_278
+	leaq	16(%rsp), %r13
+	movl	8(%rbp), %esi
+	leaq	56(%rsp), %rcx
+	movq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_176:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_176
+	movl	%esi, 20(%rsp)
+	movl	$44, %ebx
+	movl	$40, %edx
+	movl	$1, 16(%rsp)
 	movq	$0, 24(%rsp)
-	movq	$0, 16(%rsp)
+	.p2align 4,,10
+	.p2align 3
+.Linit_177:
+	movslq	12(%r12), %rdi
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbx, %rax
+	movl	$16384, %r10d
+	movq	%r13, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_177
+	movl	$45, %ebx
+	movl	$24, %edx
+	.p2align 4,,10
+	.p2align 3
+.Linit_178:
+	movslq	12(%r12), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbx, %rax
+	movq	%r13, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_178
+	cmpq	$24, %rax
+	je	.Linit_279
+	testq	%rax, %rax
+	movq	$-32, %rbx
+	cmovs	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_278:
+	cmpl	$22, %eax
+	je	.Linit_280
+	movq	16(%rbp), %rax
+	movq	40(%rbp), %rsi
+	leaq	16(%rsp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%rax, 16(%rsp)
+	movq	24(%rbp), %rax
+	movq	%rax, 24(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 32(%rsp)
+	movl	$444, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1262,45 +958,25 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_119
-	cmpw	$0, 14(%rsp)
-	jne	.Linit_207
+	js	.Linit_90
+	movl	%eax, 92(%r12)
+	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_272:
-	xorl	%ebx, %ebx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_293:
-	cmpl	$28, %eax
-	je	.Linit_294
-	xorl	%edx, %edx
-	movslq	92(%r12), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$446, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_212:
+.Linit_265:
+	cmpl	$14, %eax
+	je	.Linit_111
+	cmpl	$15, %eax
+	jne	.Linit_281
 	leaq	16(%rsp), %r13
 	leaq	48(%rsp), %rcx
 	movq	%r13, %rax
-.Linit_124:
+.Linit_112:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_124
+	jne	.Linit_112
 	movq	16(%rbp), %rax
 	movl	4(%rbp), %edx
 	movq	%r13, %r10
@@ -1320,97 +996,40 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_119
-.Linit_217:
-	movq	$-2, %rbx
-	jmp	.Linit_119
-.Linit_207:
-	movq	$-3, %rbx
-	jmp	.Linit_119
+	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_218:
-	movq	%rax, %rbx
-	jmp	.Linit_209
-	.p2align 4,,10
-	.p2align 3
-.Linit_294:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$38, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_157:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$1, %edi
-	movl	$9, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_137:
-	movq	16(%rbp), %rdx
+.Linit_281:
+	cmpl	$12, %eax
+	je	.Linit_282
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$258, %eax
-	movq	$-100, %rdi
+	movl	$155, %eax
+	xorl	%edx, %edx
+	movq	%rsi, %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	cmpq	$-17, %rax
-	je	.Linit_295
 	testq	%rax, %rax
-	js	.Linit_119
-	movq	24(%rbp), %rdx
-	cmpq	$-1, %rdx
-	je	.Linit_119
-	movq	56(%rbp), %rsi
-	movq	32(%rbp), %r10
-	xorl	%r9d, %r9d
-	movl	$260, %eax
-	movl	$256, %r8d
-	movq	$-100, %rdi
+	js	.Linit_90
+	movq	56(%rbp), %rdi
+	movl	$166, %eax
+	movl	$2, %esi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_148:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$112, %eax
-	movq	%rdx, %rdi
+	testq	%rax, %rax
+	js	.Linit_90
+	movq	64(%rbp), %rdi
+	movl	$80, %eax
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
@@ -1418,30 +1037,48 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_119
+	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_128:
+.Linit_260:
+	movq	$-38, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_101:
+	movq	64(%rbp), %r12
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$257, %eax
+	movl	$524289, %edx
 	movq	$-100, %rdi
-	movl	$524288, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
+	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_164
-	movq	(%r12), %rax
-	movl	$1030, %esi
-	movq	%rbx, %rdi
-	movl	20(%rax), %edx
-	movl	$72, %eax
+	js	.Linit_90
+	xorl	%ebp, %ebp
+	cmpb	$0, (%r12)
+	je	.Linit_142
+	.p2align 4,,10
+	.p2align 3
+.Linit_143:
+	addq	$1, %rbp
+	cmpb	$0, 0(%rbp,%r12)
+	jne	.Linit_143
+.Linit_142:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %eax
+	movq	%r12, %rsi
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1456,25 +1093,157 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_164:
-	movl	%ebx, 84(%r12)
-	movslq	%ebx, %rbx
-	jmp	.Linit_119
+	testq	%rbx, %rbx
+	js	.Linit_90
+	cmpq	%rbp, %rbx
+	jne	.Linit_283
 	.p2align 4,,10
 	.p2align 3
-.Linit_155:
-	movq	16(%rbp), %rdi
-	addq	$72, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	set_signals
+.Linit_261:
+	xorl	%ebx, %ebx
+	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_290:
+.Linit_275:
+	movq	16(%rbp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$1297, %edi
+	movq	%rdx, %rax
+	salq	$7, %rax
+	subq	%rdx, %rax
+	xorl	%edx, %edx
+	salq	$5, %rax
+	leaq	128(%r12,%rax), %r13
+	movq	24(%rbp), %rax
+	movq	%r12, 0(%r13)
+	leaq	4064(%r13), %rsi
+	leaq	run_aside(%rip), %r12
+	movl	%eax, 8(%r13)
+	movq	32(%rbp), %rax
+	movq	$-125, 24(%r13)
+	movl	%eax, 12(%r13)
+	movl	8(%rbp), %eax
+	movl	%eax, 20(%r13)
+	movl	$56, %eax
+#APP
+# 25 "src/sys.h" 1
+	syscall
+	test %rax, %rax
+	jnz 1f
+	xor %ebp, %ebp
+	mov %r13, %rdi
+	call *%r12
+	hlt
+1:
+# 0 "" 2
+#NO_APP
+	movl	%eax, 16(%r13)
+	movslq	%eax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_105:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$4, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+.Linit_201:
+	movq	$-2, %rbx
+	jmp	.Linit_90
+.Linit_283:
+	movq	$-5, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_202:
+	movq	%rax, %rbx
+	jmp	.Linit_191
+	.p2align 4,,10
+	.p2align 3
+.Linit_131:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$110, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movslq	8(%r12), %rdx
+	cmpq	%rdx, %rax
+	jne	.Linit_189
+	movl	16(%r12), %eax
+	leaq	16(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$1, 12(%rsp)
+	leaq	8(%rsp), %rdi
+	xorl	%r9d, %r9d
+	movl	$1, %esi
+	movl	%eax, 8(%rsp)
+	movl	$271, %eax
+	movq	$0, 24(%rsp)
+	movq	$0, 16(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	cmpw	$0, 14(%rsp)
+	je	.Linit_261
+.Linit_189:
+	movq	$-3, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_119:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$8, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	movq	16(%rbp), %rdx
+	movl	$117, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_109:
 	movl	4(%rbp), %edx
 	movb	$0, 8(%rsp)
 	xorl	%r10d, %r10d
@@ -1494,33 +1263,33 @@ run_step:
 	movq	%rax, %r14
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_119
+	js	.Linit_90
 	movq	32(%rbp), %rdx
 	movq	24(%rbp), %rsi
 	movl	%eax, %edi
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_180
-	movq	16(%rbp), %rsi
+	js	.Linit_163
 	movq	40(%rbp), %rdi
-	movq	%rsi, %rax
-	orq	%rdi, %rax
-	je	.Linit_181
+	movq	16(%rbp), %rsi
+	movq	%rdi, %rax
+	orq	%rsi, %rax
+	je	.Linit_164
 	leaq	16(%rsp), %rax
 	leaq	48(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_182:
+.Linit_165:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_182
+	jne	.Linit_165
 	testq	%rdi, %rdi
-	jne	.Linit_183
+	jne	.Linit_166
 	movq	%rsi, 16(%rsp)
-.Linit_184:
+.Linit_167:
 	movl	4(%rbp), %edx
 	leaq	8(%rsp), %rsi
 	leaq	16(%rsp), %r10
@@ -1538,22 +1307,22 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_180
-.Linit_181:
+	js	.Linit_163
+.Linit_164:
 	movq	64(%rbp), %rbx
 	testb	$2, 4(%rbp)
-	je	.Linit_186
+	je	.Linit_169
 	leaq	16(%rsp), %r13
 	leaq	40(%rsp), %rcx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_187:
+.Linit_170:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_187
+	jne	.Linit_170
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1571,7 +1340,7 @@ run_step:
 	movq	%rax, %rbp
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_180
+	js	.Linit_163
 	leaq	8(%rsp), %rsi
 	xorl	%r9d, %r9d
 	movl	$429, %eax
@@ -1596,7 +1365,7 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_180:
+.Linit_163:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1609,82 +1378,124 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_119
+	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_141:
-	movq	16(%rbp), %rdx
+.Linit_123:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$263, %eax
+	movl	$257, %eax
 	movq	$-100, %rdi
+	movl	$2621440, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_144:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movl	$157, %eax
-	movl	$47, %edi
-	movl	$4, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
+	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_119
+	js	.Linit_90
 	movq	16(%rbp), %rax
-	movq	24(%rbp), %rcx
-	leaq	16(%rsp), %rsi
-	movq	$537396514, 8(%rsp)
-	leaq	8(%rsp), %rdi
-	movl	%eax, 20(%rsp)
-	movl	%eax, 16(%rsp)
-	shrq	$32, %rax
-	movl	%ecx, 24(%rsp)
-	shrq	$32, %rcx
-	movl	%eax, 32(%rsp)
-	movl	%eax, 28(%rsp)
-	movl	$126, %eax
-	movl	%ecx, 36(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
+	movq	32(%rbp), %rdx
+	movl	%r13d, %edi
+	movl	%r13d, 24(%rsp)
+	movq	24(%rbp), %rsi
+	movq	%rax, 16(%rsp)
+	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_119
-	movl	$157, %r12d
-	movl	$47, %edi
-	movl	$2, %esi
-	jmp	.Linit_203
-	.p2align 4,,10
-	.p2align 3
-.Linit_204:
-	addq	$1, %rdx
-	cmpq	$64, %rdx
-	je	.Linit_272
-.Linit_203:
-	movq	24(%rbp), %rax
-	btq	%rdx, %rax
-	jnc	.Linit_204
+	jne	.Linit_175
+	leaq	16(%rsp), %rdx
+	movslq	92(%r12), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r12, %rax
+	movl	$445, %eax
+	movl	$1, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+.Linit_175:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r13, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_133:
+	xorl	%edx, %edx
+	movslq	92(%r12), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$446, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_111:
+	movq	72(%rbp), %rdx
+	movq	64(%rbp), %rsi
+	xorl	%r9d, %r9d
+	movl	$165, %eax
+	movq	56(%rbp), %rdi
+	movq	16(%rbp), %r10
+	movq	80(%rbp), %r8
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_97:
+	xorl	%edx, %edx
+	movq	16(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$272, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_99:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$524288, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1692,11 +1503,33 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_204
-	jmp	.Linit_119
+	js	.Linit_145
+	movq	(%r12), %rax
+	movl	$1030, %esi
+	movq	%rbx, %rdi
+	movl	20(%rax), %edx
+	movl	$72, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_145:
+	movl	%ebx, 84(%r12)
+	movslq	%ebx, %rbx
+	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_126:
+.Linit_95:
 	movq	16(%rbp), %rsi
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1710,8 +1543,61 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_119
-.Linit_283:
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_115:
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	24(%rbp), %r10
+	movl	$259, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_121:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$112, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_127:
+	movq	56(%rbp), %rsi
+	movq	16(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$116, %eax
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_282:
 	movb	$0, 16(%rsp)
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1728,21 +1614,15 @@ run_step:
 	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_119
+	js	.Linit_90
 	movq	72(%rbp), %r12
 	movl	$431, %r14d
 	movq	(%r12), %rdx
 	testq	%rdx, %rdx
-	jne	.Linit_171
-	jmp	.Linit_175
+	je	.Linit_158
 	.p2align 4,,10
 	.p2align 3
-.Linit_296:
-	movq	16(%r12), %rdx
-	addq	$16, %r12
-	testq	%rdx, %rdx
-	je	.Linit_175
-.Linit_171:
+.Linit_154:
 	movq	8(%r12), %r10
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1755,227 +1635,12 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_296
-.Linit_192:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r13, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_287:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$2621440, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_119
-	movq	16(%rbp), %rax
-	movq	32(%rbp), %rdx
-	movl	%r13d, %edi
-	movl	%r13d, 24(%rsp)
-	movq	24(%rbp), %rsi
-	movq	%rax, 16(%rsp)
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_192
-	movslq	92(%r12), %rdi
-	leaq	16(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$445, %eax
-	movl	$1, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_192
-	.p2align 4,,10
-	.p2align 3
-.Linit_152:
-	movq	16(%rbp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$119, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_122:
-	movq	16(%rbp), %rax
-	movq	40(%rbp), %rsi
-	leaq	16(%rsp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movq	%rax, 16(%rsp)
-	movq	24(%rbp), %rax
-	movq	%rax, 24(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 32(%rsp)
-	movl	$444, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_119
-	movl	%eax, 92(%r12)
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_135:
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	24(%rbp), %r10
-	movl	$259, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_146:
-	movq	16(%rbp), %rbp
-	xorl	%esi, %esi
-	movl	$157, %r12d
-	movl	$24, %edi
-	jmp	.Linit_199
-	.p2align 4,,10
-	.p2align 3
-.Linit_297:
-	testq	%rax, %rax
-	js	.Linit_119
-.Linit_201:
-	addq	$1, %rsi
-	cmpq	$64, %rsi
-	je	.Linit_272
-.Linit_199:
-	movq	%rbp, %rdx
-	movl	%esi, %ecx
-	shrq	%cl, %rdx
-	andl	$1, %edx
-	jne	.Linit_201
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	cmpq	$-22, %rax
-	jne	.Linit_297
-	xorl	%ebx, %ebx
-	jmp	.Linit_119
-.Linit_285:
-	movq	56(%rbp), %rsi
-	movq	16(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$116, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-	.p2align 4,,10
-	.p2align 3
-.Linit_132:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movl	$155, %eax
-	movq	%rsi, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_119
-	movq	56(%rbp), %rdi
-	movl	$166, %eax
-	movl	$2, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_119
-	movq	64(%rbp), %rdi
-	movl	$80, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_119
-.Linit_277:
-	addq	$72, %rsp
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	make_file
-.Linit_175:
+	js	.Linit_175
+	movq	16(%r12), %rdx
+	addq	$16, %r12
+	testq	%rdx, %rdx
+	jne	.Linit_154
+.Linit_158:
 	xorl	%r14d, %r14d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1991,7 +1656,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_298
+	js	.Linit_284
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2005,7 +1670,7 @@ run_step:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_176
+	js	.Linit_159
 	movq	64(%rbp), %r10
 	leaq	16(%rsp), %rsi
 	movq	%r12, %rdi
@@ -2021,7 +1686,7 @@ run_step:
 	movq	%rax, %rbx
 	xorl	%r8d, %r8d
 	testq	%rax, %rax
-	js	.Linit_177
+	js	.Linit_160
 	movl	$81, %eax
 	movq	%r14, %rsi
 	movq	%r14, %rdx
@@ -2037,9 +1702,9 @@ run_step:
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
-.Linit_174:
+.Linit_157:
 #NO_APP
-.Linit_178:
+.Linit_161:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2052,21 +1717,119 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_119
-.Linit_295:
-	testb	$4, 4(%rbp)
-	je	.Linit_119
-	jmp	.Linit_272
-.Linit_288:
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_280:
+	xorl	%edx, %edx
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$80, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_277:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$47, %edi
+	movl	$4, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	movq	16(%rbp), %rax
+	movq	24(%rbp), %rdx
+	leaq	16(%rsp), %rsi
+	movq	$537396514, 8(%rsp)
+	leaq	8(%rsp), %rdi
+	movl	%eax, 20(%rsp)
+	movl	%eax, 16(%rsp)
+	shrq	$32, %rax
+	movl	%edx, 24(%rsp)
+	shrq	$32, %rdx
+	movl	%eax, 32(%rsp)
+	movl	%eax, 28(%rsp)
+	movl	$126, %eax
+	movl	%edx, 36(%rsp)
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	movl	$157, %r12d
+	movl	$47, %edi
+	movl	$2, %esi
+	jmp	.Linit_185
+	.p2align 4,,10
+	.p2align 3
+.Linit_186:
+	addq	$1, %rdx
+	cmpq	$64, %rdx
+	je	.Linit_261
+.Linit_185:
+	movq	24(%rbp), %rax
+	btq	%rdx, %rax
+	jnc	.Linit_186
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jns	.Linit_186
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_93:
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$263, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+.Linit_279:
 	cmpl	$1, 16(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
-	jmp	.Linit_119
-.Linit_219:
+	jmp	.Linit_90
+.Linit_203:
 	movq	%rax, %rbx
-	jmp	.Linit_119
-.Linit_186:
+	jmp	.Linit_90
+.Linit_169:
 	leaq	8(%rsp), %rsi
 	movq	%rbx, %r10
 	xorl	%r9d, %r9d
@@ -2080,14 +1843,14 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_180
-.Linit_183:
+	jmp	.Linit_163
+.Linit_166:
 	movslq	20(%r12,%rdi,4), %rax
 	orq	$1048576, %rsi
 	movq	%rsi, 16(%rsp)
 	movq	%rax, 40(%rsp)
-	jmp	.Linit_184
-.Linit_298:
+	jmp	.Linit_167
+.Linit_284:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2098,8 +1861,8 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_119
-.Linit_176:
+	jmp	.Linit_90
+.Linit_159:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2112,8 +1875,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%r12, %rbx
-	jmp	.Linit_119
-.Linit_177:
+	jmp	.Linit_90
+.Linit_160:
 	xorl	%r9d, %r9d
 	movl	$3, %eax
 	movq	%r13, %rdi
@@ -2124,10 +1887,184 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_178
+	jmp	.Linit_161
+.Linit_273:
+	cmpl	$27, %eax
+	je	.Linit_285
+	movq	16(%rbp), %rbp
+	xorl	%esi, %esi
+	movl	$157, %r12d
+	movl	$24, %edi
+	jmp	.Linit_182
+	.p2align 4,,10
+	.p2align 3
+.Linit_286:
+	testq	%rax, %rax
+	js	.Linit_90
+.Linit_183:
+	addq	$1, %rsi
+	cmpq	$64, %rsi
+	je	.Linit_261
+.Linit_182:
+	movq	%rbp, %rdx
+	movl	%esi, %ecx
+	shrq	%cl, %rdx
+	andl	$1, %edx
+	jne	.Linit_183
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	cmpq	$-22, %rax
+	jne	.Linit_286
+	xorl	%ebx, %ebx
+	jmp	.Linit_90
+.Linit_285:
+	movq	24(%rbp), %rax
+	movq	16(%rbp), %rsi
+	leaq	16(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edi, %edi
+	movq	%rax, 16(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 24(%rsp)
+	movl	$302, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+.Linit_266:
+	cmpl	$17, %eax
+	je	.Linit_287
+	movq	56(%rbp), %rdx
+	movq	64(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$266, %eax
+	movq	$-100, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+.Linit_287:
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$258, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	cmpq	$-17, %rax
+	je	.Linit_288
+	testq	%rax, %rax
+	js	.Linit_90
+	movq	24(%rbp), %rdx
+	cmpq	$-1, %rdx
+	je	.Linit_90
+	movq	56(%rbp), %rsi
+	movq	32(%rbp), %r10
+	xorl	%r9d, %r9d
+	movl	$260, %eax
+	movl	$256, %r8d
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+.Linit_288:
+	testb	$4, 4(%rbp)
+	je	.Linit_90
+	jmp	.Linit_261
+.Linit_268:
+	cmpl	$7, %eax
+	je	.Linit_289
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$524288, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	16(%rbp), %rdx
+	movslq	%eax, %rbx
+	movl	%eax, 20(%r12,%rdx,4)
+	jmp	.Linit_90
+.Linit_289:
+	movq	16(%rbp), %rax
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rdx, %rsi
+	movslq	20(%r12,%rax,4), %rdi
+	movl	$308, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
 .Linit_271:
-	movq	$-38, %rbx
-	jmp	.Linit_119
+	cmpl	$37, %eax
+	je	.Linit_290
+	movq	16(%rbp), %rax
+	leaq	16(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %edi
+	xorl	%esi, %esi
+	movw	%ax, 16(%rsp)
+	movq	56(%rbp), %rax
+	movq	%rax, 24(%rsp)
+	movl	$317, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+.Linit_290:
+	movq	16(%rbp), %rdi
+	addq	$72, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	set_signals
 	.size	run_step, .-run_step
 	.p2align 4
 	.type	run_payload, @function
@@ -2161,8 +2098,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 104(%rbp)
 	testq	%rax, %rax
-	je	.Linit_306
-.Linit_300:
+	je	.Linit_298
+.Linit_292:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2175,37 +2112,92 @@ run_payload:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_306:
+.Linit_298:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_301
+	jle	.Linit_293
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_303
+	jmp	.Linit_295
 	.p2align 4,,10
 	.p2align 3
-.Linit_307:
+.Linit_299:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_301
-.Linit_303:
+	je	.Linit_293
+.Linit_295:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 112(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_307
-.Linit_302:
+	jns	.Linit_299
+.Linit_294:
 	movq	%rax, 104(%rbp)
-	jmp	.Linit_300
+	jmp	.Linit_292
+.Linit_293:
+	xorl	%eax, %eax
+	jmp	.Linit_294
+	.size	run_payload, .-run_payload
+	.p2align 4
+	.type	run_aside, @function
+run_aside:
+	pushq	%r13
+	pushq	%r12
+	pushq	%rbp
+	movq	%rdi, %rbp
+	pushq	%rbx
+	subq	$8, %rsp
+	movslq	8(%rdi), %rdx
+	movq	(%rdi), %r12
+	movslq	12(%rdi), %rax
+	leaq	(%rdx,%rdx,4), %rcx
+	leaq	(%rdx,%rcx,2), %rcx
+	movq	(%r12), %rdx
+	movq	48(%rdx), %rdx
+	leaq	(%rdx,%rcx,8), %rbx
+	testl	%eax, %eax
+	jle	.Linit_301
+	leaq	(%rax,%rax,4), %rdx
+	leaq	(%rax,%rdx,2), %rax
+	leaq	(%rbx,%rax,8), %r13
+	jmp	.Linit_303
+	.p2align 4,,10
+	.p2align 3
+.Linit_306:
+	addq	$88, %rbx
+	cmpq	%r13, %rbx
+	je	.Linit_301
+.Linit_303:
+	movl	8(%rbx), %eax
+	movq	%rbx, %rsi
+	movq	%r12, %rdi
+	movl	%eax, 20(%rbp)
+	call	run_step
+	testq	%rax, %rax
+	jns	.Linit_306
+.Linit_302:
+	xorl	%edx, %edx
+	movq	%rax, 24(%rbp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$60, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
 .Linit_301:
 	xorl	%eax, %eax
 	jmp	.Linit_302
-	.size	run_payload, .-run_payload
+	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	jail_main, @function
 jail_main:
@@ -2215,28 +2207,28 @@ jail_main:
 	pushq	%r12
 	pushq	%rbp
 	pushq	%rbx
-	subq	$9016, %rsp
+	subq	$33416, %rsp
 	movq	16(%rdi), %r12
-	leaq	188(%rsp), %r13
-	leaq	252(%rsp), %rbx
-	movq	$-1, 72(%rsp)
+	leaq	8916(%rsp), %r13
+	leaq	8980(%rsp), %rbx
+	movq	$-1, 80(%rsp)
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_309:
+.Linit_308:
 	movl	$-1, (%rax)
 	addq	$4, %rax
 	cmpq	%rbx, %rax
-	jne	.Linit_309
+	jne	.Linit_308
 	movl	$72, %ebp
 	movl	$2, %esi
 	movl	$1, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_310:
+.Linit_309:
 	movsbl	(%r12), %eax
 	testb	%al, %al
-	je	.Linit_314
+	je	.Linit_313
 	movsbl	1(%r12), %edi
 	subl	$65, %eax
 	xorl	%r10d, %r10d
@@ -2264,8 +2256,8 @@ jail_main:
 	addq	$4, %r13
 	addq	$4, %r12
 	cmpq	%rbx, %r13
-	jne	.Linit_310
-.Linit_314:
+	jne	.Linit_309
+.Linit_313:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2278,32 +2270,33 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 176(%rsp)
-	movq	192(%rsp), %rax
-	movl	$-1, 260(%rsp)
-	movq	%rax, 180(%rsp)
+	movl	%eax, 8904(%rsp)
+	movq	8920(%rsp), %rax
+	movl	$-1, 8988(%rsp)
+	movq	%rax, 8908(%rsp)
 	movl	$95, %eax
-	movl	$-1, 252(%rsp)
-	movq	$0, 272(%rsp)
-	movq	$0, 280(%rsp)
+	movl	$-1, 8980(%rsp)
+	movl	$0, 9012(%rsp)
+	movl	$0, 9008(%rsp)
+	movq	$0, 9000(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 264(%rsp)
+	movl	%eax, 8992(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_311
-	leaq	168(%rsp), %rax
+	js	.Linit_310
+	leaq	8896(%rsp), %rax
 	movq	%rax, 32(%rsp)
-.Linit_312:
-	leaq	560(%rsp), %rsi
+.Linit_311:
+	leaq	448(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%edx, %edx
 	movq	%rsi, 56(%rsp)
-	movslq	188(%rsp), %rdi
+	movslq	8916(%rsp), %rdi
 	xorl	%r9d, %r9d
 	movl	$5, %eax
 #APP
@@ -2312,13 +2305,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_406
-.Linit_315:
-	movslq	188(%rsp), %r8
+	js	.Linit_405
+.Linit_314:
+	movslq	8916(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
 	movl	$268435456, %edi
-	movq	608(%rsp), %rsi
+	movq	496(%rsp), %rsi
 	movl	$1048578, %r10d
 	movl	$3, %edx
 #APP
@@ -2327,8 +2320,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_407
-.Linit_316:
+	js	.Linit_406
+.Linit_315:
 	xorl	%r13d, %r13d
 	movl	$3, %r14d
 	xorl	%r10d, %r10d
@@ -2337,7 +2330,7 @@ jail_main:
 	movq	%r14, %rax
 	movq	%r13, %rsi
 	movq	%r13, %rdx
-	movslq	188(%rsp), %rdi
+	movslq	8916(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2346,8 +2339,8 @@ jail_main:
 	movl	$526336, %r10d
 	movl	268435476, %eax
 	movl	268435464, %r15d
-	movq	$268435456, 168(%rsp)
-	leaq	72(%rsp), %rsi
+	movq	$268435456, 8896(%rsp)
+	leaq	80(%rsp), %rsi
 	movq	$-1, %rdi
 	movl	$8, %edx
 	movl	%eax, 24(%rsp)
@@ -2359,8 +2352,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_317
-	movq	168(%rsp), %rax
+	js	.Linit_316
+	movq	8896(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
 	movq	%rbp, %rdi
@@ -2380,42 +2373,42 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_317:
+.Linit_316:
 	movslq	%ebp, %rdx
-	movl	%ebp, 256(%rsp)
+	movl	%ebp, 8984(%rsp)
 	testq	%rdx, %rdx
-	js	.Linit_408
-.Linit_318:
-	movq	168(%rsp), %rax
+	js	.Linit_407
+.Linit_317:
+	movq	8896(%rsp), %rax
 	movl	12(%rax), %edx
-	movq	32(%rax), %rbp
+	movq	32(%rax), %r12
 	testl	%edx, %edx
-	jle	.Linit_320
+	jle	.Linit_319
 	leal	-1(%rdx), %eax
 	movq	32(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
-	leaq	88(%rbp,%rax,8), %r12
-	jmp	.Linit_322
+	leaq	88(%r12,%rax,8), %rbp
+	jmp	.Linit_321
 	.p2align 4,,10
 	.p2align 3
-.Linit_409:
-	addq	$88, %rbp
-	cmpq	%rbp, %r12
-	je	.Linit_320
-.Linit_322:
-	movl	8(%rbp), %eax
-	movq	%rbp, %rsi
+.Linit_408:
+	addq	$88, %r12
+	cmpq	%r12, %rbp
+	je	.Linit_319
+.Linit_321:
+	movl	8(%r12), %eax
+	movq	%r12, %rsi
 	movq	%r13, %rdi
-	movl	%eax, 280(%rsp)
+	movl	%eax, 9008(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_409
-	movl	280(%rsp), %esi
+	jns	.Linit_408
+	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
-.Linit_320:
+.Linit_319:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2429,16 +2422,16 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_410
-.Linit_324:
+	js	.Linit_409
+.Linit_323:
+	movq	32(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	leaq	run_payload(%rip), %r12
-	xorl	%edx, %edx
-	leaq	168(%rsp), %r13
 	movl	$56, %eax
+	leaq	run_payload(%rip), %r12
 	movl	$16657, %edi
-	leaq	9008(%rsp), %rsi
+	xorl	%edx, %edx
+	movq	%rsi, %r13
 #APP
 # 25 "src/sys.h" 1
 	syscall
@@ -2453,36 +2446,37 @@ jail_main:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
+	js	.Linit_410
+.Linit_324:
+	movq	9000(%rsp), %rdx
+	testq	%rdx, %rdx
 	js	.Linit_411
 .Linit_325:
-	movq	272(%rsp), %rdx
-	testq	%rdx, %rdx
-	js	.Linit_412
-.Linit_326:
-	movq	168(%rsp), %rdx
-	movl	280(%rsp), %esi
+	movq	8896(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
 	leaq	(%rax,%rcx,2), %rcx
 	movq	40(%rdx), %rax
 	leaq	-88(%rax,%rcx,8), %r13
-	cmpl	8(%r13), %esi
-	je	.Linit_327
+	movl	9008(%rsp), %eax
+	cmpl	8(%r13), %eax
+	je	.Linit_326
+	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	$-125, %rdx
 	call	fail
-.Linit_327:
-	leaq	416(%rsp), %rax
-	cmpl	$34, 0(%r13)
-	leaq	456(%rsp), %rbp
+.Linit_326:
+	leaq	304(%rsp), %rax
+	cmpl	$39, 0(%r13)
+	leaq	344(%rsp), %rbp
 	movq	%rax, 16(%rsp)
-	je	.Linit_413
-.Linit_328:
+	je	.Linit_412
+.Linit_327:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$11, %eax
-	movq	608(%rsp), %rsi
+	movq	496(%rsp), %rsi
 	movl	$268435456, %edi
 	xorl	%edx, %edx
 #APP
@@ -2491,13 +2485,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movl	$3, %r14d
-	leaq	208(%rsp), %r13
+	leaq	8936(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_332:
+.Linit_331:
 	movslq	0(%r13), %rdi
 	testl	%edi, %edi
-	js	.Linit_331
+	js	.Linit_330
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2509,13 +2503,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_331:
+.Linit_330:
 	addq	$4, %r13
 	cmpq	%r13, %rbx
-	jne	.Linit_332
-	movl	260(%rsp), %eax
+	jne	.Linit_331
+	movl	8988(%rsp), %eax
 	testl	%eax, %eax
-	js	.Linit_333
+	js	.Linit_332
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
@@ -2528,9 +2522,9 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_333:
+.Linit_332:
 	movq	%r15, %rax
-	leaq	288(%rsp), %rdi
+	leaq	176(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%edx, %edx
 	salq	$4, %rax
@@ -2538,13 +2532,13 @@ jail_main:
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	andl	$32, %eax
-	movq	$537396514, 288(%rsp)
+	movq	$537396514, 176(%rsp)
 	movq	16(%rsp), %rsi
-	movl	%eax, 420(%rsp)
-	movl	%eax, 416(%rsp)
+	movl	%eax, 308(%rsp)
+	movl	%eax, 304(%rsp)
 	movl	$126, %eax
-	movq	$0, 424(%rsp)
-	movq	$0, 432(%rsp)
+	movq	$0, 312(%rsp)
+	movq	$0, 320(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2552,90 +2546,90 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_334
+	js	.Linit_333
 	movl	24(%rsp), %eax
 	testl	%eax, %eax
-	jne	.Linit_414
-.Linit_336:
+	jne	.Linit_413
+.Linit_335:
 	movl	%r12d, 52(%rsp)
 	movq	16(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_338:
+.Linit_337:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_338
+	jne	.Linit_337
 	movq	16(%rsp), %rsi
 	movl	$44, %ebx
 	movl	$40, %edx
-	movq	$4, 416(%rsp)
-	movl	$0, 424(%rsp)
-	movl	%r12d, 428(%rsp)
+	movq	$4, 304(%rsp)
+	movl	$0, 312(%rsp)
+	movl	%r12d, 316(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_339:
+.Linit_338:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rbx, %rax
-	movslq	180(%rsp), %rdi
+	movslq	8908(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_339
-	leaq	104(%rsp), %rax
-	movl	$0, 68(%rsp)
-	leaq	128(%rsp), %rbx
+	je	.Linit_338
+	leaq	112(%rsp), %rax
+	movl	$0, 76(%rsp)
+	leaq	136(%rsp), %rbx
 	movq	%rax, 24(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_340:
+.Linit_339:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbx, %rax
-	jne	.Linit_340
-	movl	256(%rsp), %eax
+	jne	.Linit_339
+	movl	8984(%rsp), %eax
 	andl	$1, %r15d
 	movq	%rbx, %rbp
 	movl	$1, %r9d
 	movl	%r15d, 48(%rsp)
-	movslq	52(%rsp), %r15
-	leaq	64(%rsp), %r14
 	movl	$1, %r10d
-	movl	%eax, 104(%rsp)
-	movl	184(%rsp), %eax
+	movslq	52(%rsp), %r15
 	movl	$1, %r11d
-	movw	%r9w, 124(%rsp)
 	movl	%eax, 112(%rsp)
-	movl	180(%rsp), %eax
-	movw	%r10w, 116(%rsp)
-	movw	%r11w, 108(%rsp)
+	movl	8912(%rsp), %eax
+	leaq	72(%rsp), %r14
+	movw	%r9w, 132(%rsp)
 	movl	%eax, 120(%rsp)
+	movl	8908(%rsp), %eax
+	movw	%r10w, 124(%rsp)
+	movw	%r11w, 116(%rsp)
+	movl	%eax, 128(%rsp)
 	movq	%r15, %rax
 	movq	%r14, %r15
 	movq	%rax, %r14
-.Linit_341:
+.Linit_340:
 	movq	%rbp, 40(%rsp)
-.Linit_355:
+.Linit_354:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_345:
+.Linit_344:
 	xorl	%r13d, %r13d
 	movq	%r15, %rsi
-	jmp	.Linit_342
+	jmp	.Linit_341
 	.p2align 4,,10
 	.p2align 3
-.Linit_343:
-	cmpq	%rax, %r14
-	je	.Linit_415
 .Linit_342:
+	cmpq	%rax, %r14
+	je	.Linit_414
+.Linit_341:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2648,10 +2642,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_343
+	jg	.Linit_342
 	movq	%rsi, %r15
 	testl	%r13d, %r13d
-	jne	.Linit_344
+	jne	.Linit_343
 	movq	24(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
@@ -2662,13 +2656,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_345
-	cmpw	$0, 118(%rsp)
-	je	.Linit_346
+	js	.Linit_344
+	cmpw	$0, 126(%rsp)
+	je	.Linit_345
 	movl	48(%rsp), %r8d
 	testl	%r8d, %r8d
-	je	.Linit_416
-.Linit_347:
+	je	.Linit_415
+.Linit_346:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2681,18 +2675,18 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_346:
+.Linit_345:
 	movl	$128, %r12d
 	movl	$62, %r13d
-	leaq	544(%rsp), %rbx
+	leaq	432(%rsp), %rbx
 	.p2align 4,,10
 	.p2align 3
-.Linit_349:
-	cmpw	$0, 110(%rsp)
-	je	.Linit_357
-.Linit_353:
+.Linit_348:
+	cmpw	$0, 118(%rsp)
+	je	.Linit_356
+.Linit_352:
 	xorl	%ebp, %ebp
-	movslq	256(%rsp), %rdi
+	movslq	8984(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movq	8(%rsp), %rsi
@@ -2705,84 +2699,84 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_357
-	movl	288(%rsp), %ecx
+	jne	.Linit_356
+	movl	176(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_349
+	je	.Linit_348
 	xorl	%eax, %eax
-	movq	336(%rsp), %rdi
-	movl	%ecx, 84(%rsp)
+	movq	224(%rsp), %rdi
+	movl	%ecx, 92(%rsp)
 	movl	%ecx, %esi
-	cmpl	$-1, 296(%rsp)
-	movl	$2, 80(%rsp)
+	cmpl	$-1, 184(%rsp)
+	movl	$2, 88(%rsp)
 	sete	%al
-	movl	$0, 88(%rsp)
-	movl	%eax, 92(%rsp)
-	movq	%rdi, 96(%rsp)
-	jne	.Linit_350
+	movl	$0, 96(%rsp)
+	movl	%eax, 100(%rsp)
+	movq	%rdi, 104(%rsp)
+	jne	.Linit_349
 	movq	16(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_351:
+.Linit_350:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbx, %rax
-	jne	.Linit_351
-	movl	%ecx, 416(%rsp)
+	jne	.Linit_350
+	movl	%ecx, 304(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%rdi, 440(%rsp)
+	movq	%rdi, 328(%rsp)
 	movq	16(%rsp), %rdx
 	movl	$129, %eax
 	movq	%r14, %rdi
-	movl	$-1, 424(%rsp)
+	movl	$-1, 312(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	cmpw	$0, 110(%rsp)
-	jne	.Linit_353
+	cmpw	$0, 118(%rsp)
+	jne	.Linit_352
 	.p2align 4,,10
 	.p2align 3
-.Linit_357:
-	cmpw	$0, 126(%rsp)
-	je	.Linit_355
+.Linit_356:
+	cmpw	$0, 134(%rsp)
+	je	.Linit_354
 	movq	40(%rsp), %rbp
-	leaq	80(%rsp), %rsi
+	leaq	88(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_358:
+.Linit_357:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rbx, %rax
-	movslq	180(%rsp), %rdi
+	movslq	8908(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_358
+	je	.Linit_357
 	cmpq	$24, %rax
-	je	.Linit_359
+	je	.Linit_358
 	testq	%rax, %rax
-	jns	.Linit_360
+	jns	.Linit_359
 	cmpq	$-104, %rax
-	je	.Linit_360
+	je	.Linit_359
 	cmpq	$-32, %rax
-	jne	.Linit_341
-.Linit_360:
-	movl	$-1, 120(%rsp)
-	jmp	.Linit_341
+	jne	.Linit_340
+.Linit_359:
+	movl	$-1, 128(%rsp)
+	jmp	.Linit_340
 	.p2align 4,,10
 	.p2align 3
-.Linit_350:
+.Linit_349:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2794,35 +2788,35 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_349
+	jmp	.Linit_348
 	.p2align 4,,10
 	.p2align 3
-.Linit_415:
-	movl	64(%rsp), %eax
+.Linit_414:
+	movl	72(%rsp), %eax
 	movl	$1, %r13d
-	movl	%eax, 68(%rsp)
-	jmp	.Linit_342
-.Linit_416:
+	movl	%eax, 76(%rsp)
+	jmp	.Linit_341
+.Linit_415:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
 	call	kill_tree
-	jmp	.Linit_347
-.Linit_344:
+	jmp	.Linit_346
+.Linit_343:
 	movl	48(%rsp), %eax
 	movq	40(%rsp), %rbx
 	testl	%eax, %eax
-	je	.Linit_369
-.Linit_371:
+	je	.Linit_368
+.Linit_370:
 	movq	16(%rsp), %rax
 	movq	56(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_372:
+.Linit_371:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_372
+	jne	.Linit_371
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2835,46 +2829,46 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	68(%rsp), %ecx
-	movq	32(%rsp), %rsi
+	movl	76(%rsp), %ecx
+	movq	8(%rsp), %rsi
 	movq	%rbx, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_373:
+.Linit_372:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsi, %rax
-	jne	.Linit_373
-	movl	%ecx, 140(%rsp)
+	jne	.Linit_372
+	movl	%ecx, 148(%rsp)
 	movl	$44, %ebp
 	movl	$40, %edx
 	movq	%rbx, %rsi
-	imulq	$1000000, 416(%rsp), %rax
-	addq	424(%rsp), %rax
-	movq	$5, 128(%rsp)
-	movq	%rax, 144(%rsp)
-	imulq	$1000000, 432(%rsp), %rax
-	addq	440(%rsp), %rax
-	movl	$0, 136(%rsp)
+	imulq	$1000000, 304(%rsp), %rax
+	addq	312(%rsp), %rax
+	movq	$5, 136(%rsp)
 	movq	%rax, 152(%rsp)
-	movq	448(%rsp), %rax
+	imulq	$1000000, 320(%rsp), %rax
+	addq	328(%rsp), %rax
+	movl	$0, 144(%rsp)
 	movq	%rax, 160(%rsp)
+	movq	336(%rsp), %rax
+	movq	%rax, 168(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_374:
+.Linit_373:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rbp, %rax
-	movslq	180(%rsp), %rdi
+	movslq	8908(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_374
+	je	.Linit_373
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -2885,7 +2879,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	addq	$9016, %rsp
+	addq	$33416, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -2893,15 +2887,15 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_359:
-	movl	80(%rsp), %eax
+.Linit_358:
+	movl	88(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_417
+	je	.Linit_416
 	cmpl	$3, %eax
-	jne	.Linit_341
+	jne	.Linit_340
 	movl	48(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_368
+	je	.Linit_367
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2914,8 +2908,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_341
-.Linit_414:
+	jmp	.Linit_340
+.Linit_413:
 	leal	-1(%rax), %esi
 	movq	%rdx, %rdi
 	movl	$436, %eax
@@ -2926,8 +2920,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_336
-.Linit_334:
+	jns	.Linit_335
+.Linit_333:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2940,92 +2934,92 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	280(%rsp), %esi
+	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	%rbx, %rdx
 	call	fail
-	jmp	.Linit_336
-.Linit_368:
+	jmp	.Linit_335
+.Linit_367:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
-	leaq	68(%rsp), %rdx
+	leaq	76(%rsp), %rdx
 	movq	%rbp, %rbx
 	call	kill_tree
-.Linit_369:
+.Linit_368:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_371
+	jmp	.Linit_370
+.Linit_409:
+	movl	9008(%rsp), %esi
+	movq	32(%rsp), %rdi
+	movq	%rax, %rdx
+	call	fail
+	jmp	.Linit_323
+.Linit_411:
+	movl	9008(%rsp), %esi
+	movq	32(%rsp), %rdi
+	call	fail
+	jmp	.Linit_325
 .Linit_410:
-	movl	280(%rsp), %esi
+	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
 	jmp	.Linit_324
-.Linit_412:
-	movl	280(%rsp), %esi
-	movq	32(%rsp), %rdi
-	call	fail
-	jmp	.Linit_326
-.Linit_411:
-	movl	280(%rsp), %esi
-	movq	32(%rsp), %rdi
-	movq	%rax, %rdx
-	call	fail
-	jmp	.Linit_325
-.Linit_408:
-	movq	32(%rsp), %rdi
-	movl	$-1, %esi
-	call	fail
-	jmp	.Linit_318
 .Linit_407:
 	movq	32(%rsp), %rdi
-	movq	%rax, %rdx
 	movl	$-1, %esi
 	call	fail
-	jmp	.Linit_316
+	jmp	.Linit_317
 .Linit_406:
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	movl	$-1, %esi
 	call	fail
 	jmp	.Linit_315
-.Linit_311:
-	leaq	168(%rsp), %rcx
+.Linit_405:
+	movq	32(%rsp), %rdi
+	movq	%rax, %rdx
+	movl	$-1, %esi
+	call	fail
+	jmp	.Linit_314
+.Linit_310:
+	leaq	8896(%rsp), %rcx
 	movq	%rax, %rdx
 	movl	$-1, %esi
 	movq	%rcx, %rdi
 	movq	%rcx, 32(%rsp)
 	call	fail
-	jmp	.Linit_312
-.Linit_413:
-	movl	280(%rsp), %ecx
-.Linit_329:
+	jmp	.Linit_311
+.Linit_412:
+	movl	9008(%rsp), %ecx
+.Linit_328:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_329
+	jne	.Linit_328
 	movq	16(%rsp), %rsi
 	movl	$44, %r13d
 	movl	$40, %edx
-	movl	$3, 416(%rsp)
-	movl	%ecx, 420(%rsp)
-	movq	$0, 424(%rsp)
-.Linit_330:
+	movl	$3, 304(%rsp)
+	movl	%ecx, 308(%rsp)
+	movq	$0, 312(%rsp)
+.Linit_329:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%r13, %rax
-	movslq	180(%rsp), %rdi
+	movslq	8908(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_330
+	je	.Linit_329
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -3036,46 +3030,46 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_328
-.Linit_417:
-	movl	84(%rsp), %esi
-	movl	92(%rsp), %edi
+	jmp	.Linit_327
+.Linit_416:
+	movl	92(%rsp), %esi
+	movl	100(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_364
+	je	.Linit_363
 	movq	16(%rsp), %rax
-	leaq	544(%rsp), %rcx
-.Linit_365:
+	leaq	432(%rsp), %rcx
+.Linit_364:
 	movq	%rax, %rdi
 	addq	$1, %rax
 	movb	$0, (%rdi)
 	cmpq	%rcx, %rax
-	jne	.Linit_365
-	movq	96(%rsp), %rax
+	jne	.Linit_364
+	movq	104(%rsp), %rax
 	movslq	52(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movl	%edx, 416(%rsp)
+	movl	%edx, 304(%rsp)
 	xorl	%r9d, %r9d
 	movq	16(%rsp), %rdx
-	movq	%rax, 440(%rsp)
+	movq	%rax, 328(%rsp)
 	movl	$129, %eax
-	movl	$-1, 424(%rsp)
+	movl	$-1, 312(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_341
-.Linit_364:
+	jmp	.Linit_340
+.Linit_363:
 	movslq	52(%rsp), %rdi
-	movl	88(%rsp), %ecx
+	movl	96(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_367
+	je	.Linit_366
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_367:
+.Linit_366:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3086,7 +3080,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_341
+	jmp	.Linit_340
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

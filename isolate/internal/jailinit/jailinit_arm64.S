@@ -20,75 +20,11 @@ jail_init_entry:
 #NO_APP
 	.align	2
 	.p2align 4,,11
-	.type	write_file, %function
-write_file:
-	mov	x2, 1
-	mov	x7, x1
-	movk	x2, 0x8, lsl 16
-	mov	x1, x0
-	mov	x8, 56
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_5
-	ldrb	w0, [x7]
-	mov	x6, 0
-	cbz	w0, .Linit_3
-	.p2align 3,,7
-.Linit_4:
-	add	x6, x6, 1
-	ldrb	w2, [x6, x7]
-	cbnz	w2, .Linit_4
-.Linit_3:
-	mov	x1, x7
-	mov	x0, x9
-	mov	x2, x6
-	mov	x8, 64
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x7, x0
-	mov	x1, 0
-	mov	x0, x9
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	tbnz	x7, #63, .Linit_1
-	cmp	x7, x6
-	mov	x7, -5
-	csel	x7, xzr, x7, eq
-.Linit_1:
-	mov	x0, x7
-	ret
-	.p2align 2,,3
-.Linit_5:
-	mov	x7, x0
-	mov	x0, x7
-	ret
-	.size	write_file, .-write_file
-	.align	2
-	.p2align 4,,11
 	.type	same_file, %function
 same_file:
 	sub	sp, sp, #272
 	strb	wzr, [sp, 15]
-	cbz	x2, .Linit_13
+	cbz	x2, .Linit_4
 	mov	x7, x1
 	mov	x6, x2
 	sxtw	x0, w0
@@ -103,7 +39,7 @@ same_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_10
+	tbnz	x0, #63, .Linit_1
 	ldp	w0, w1, [sp, 152]
 	and	x3, x1, 255
 	lsl	x2, x0, 32
@@ -115,86 +51,27 @@ same_file:
 	orr	x0, x0, x1
 	orr	x0, x0, x2
 	cmp	x0, x7
-	bne	.Linit_14
+	bne	.Linit_5
 	ldr	x0, [sp, 48]
 	cmp	x0, x6
-	bne	.Linit_14
-.Linit_13:
+	bne	.Linit_5
+.Linit_4:
 	mov	x0, 0
-.Linit_10:
+.Linit_1:
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_14:
+.Linit_5:
 	mov	x0, -116
-	b	.Linit_10
+	b	.Linit_1
 	.size	same_file, .-same_file
-	.align	2
-	.p2align 4,,11
-	.type	id_map, %function
-id_map:
-	mov	x12, 4112
-	sub	sp, sp, x12
-	mov	x7, x1
-	mov	x11, x0
-	mov	x5, -11
-	mov	x10, sp
-	mov	x8, 220
-	mov	x0, 17681
-	mov	x1, 4112
-	mov	x2, 0
-	add	x1, sp, x1
-	mov	x3, 0
-	mov	x4, 0
-	adr	x9, make_id_map
-	stp	x7, x5, [sp]
-#APP
-// 52 "src/sys.h" 1
-	svc 0
-	cbnz x0, 1f
-	mov x29, xzr
-	mov x30, xzr
-	mov x0, x10
-	blr x9
-	brk 1
-1:
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_16
-	.p2align 3,,7
-.Linit_18:
-	mov	x0, x6
-	mov	x8, 260
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	cmn	x0, #4
-	beq	.Linit_18
-	ldr	x6, [sp, 8]
-	tbnz	x6, #63, .Linit_16
-	ldr	x0, [x7, 16]
-	add	x0, x11, x0, lsl 2
-	str	w6, [x0, 20]
-.Linit_16:
-	mov	x0, x6
-	add	sp, sp, x12
-	ret
-	.size	id_map, .-id_map
 	.align	2
 	.p2align 4,,11
 	.type	keep_fd, %function
 keep_fd:
 	mov	x6, x1
 	mov	x7, x1
-	tbnz	x1, #63, .Linit_24
+	tbnz	x1, #63, .Linit_8
 	ldr	x2, [x0]
 	mov	x8, 25
 	mov	x1, 1030
@@ -218,7 +95,7 @@ keep_fd:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_24:
+.Linit_8:
 	mov	x0, x7
 	ret
 	.size	keep_fd, .-keep_fd
@@ -231,16 +108,16 @@ set_signals:
 	mov	x10, sp
 	mov	x1, x10
 	.p2align 3,,7
-.Linit_28:
+.Linit_12:
 	mov	x0, x1
 	add	x1, x1, 1
 	strb	wzr, [x0]
 	add	x0, sp, 32
 	cmp	x1, x0
-	bne	.Linit_28
+	bne	.Linit_12
 	mov	x7, 1
 	.p2align 3,,7
-.Linit_32:
+.Linit_16:
 	sub	w2, w7, #1
 	cmp	w7, 9
 	mov	x0, x7
@@ -253,7 +130,7 @@ set_signals:
 	mov	x3, 8
 	mov	x4, 0
 	mov	x5, 0
-	beq	.Linit_37
+	beq	.Linit_21
 	str	x6, [sp]
 #APP
 // 42 "src/sys.h" 1
@@ -261,17 +138,17 @@ set_signals:
 // 0 "" 2
 #NO_APP
 	add	x7, x7, 1
-	tbnz	x0, #63, .Linit_27
+	tbnz	x0, #63, .Linit_11
 	cmp	x7, 65
-	bne	.Linit_32
+	bne	.Linit_16
 	mov	x0, 0
-.Linit_27:
+.Linit_11:
 	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_37:
+.Linit_21:
 	add	x7, x7, 1
-	b	.Linit_32
+	b	.Linit_16
 	.size	set_signals, .-set_signals
 	.align	2
 	.p2align 4,,11
@@ -288,10 +165,10 @@ kill_tree:
 	add	x7, sp, 12
 	add	x14, sp, 16
 	.p2align 3,,7
-.Linit_52:
+.Linit_36:
 	mov	x11, 0
-	tbz	w0, #31, .Linit_63
-.Linit_39:
+	tbz	w0, #31, .Linit_47
+.Linit_23:
 	mov	x8, 129
 	mov	x0, x15
 	mov	x1, 9
@@ -304,25 +181,25 @@ kill_tree:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_40:
+.Linit_24:
 	add	x6, sp, 16
 	mov	w0, 0
 	add	x9, x11, x6
 	cmp	x11, 0
-	bgt	.Linit_46
-	b	.Linit_47
+	bgt	.Linit_30
+	b	.Linit_31
 	.p2align 2,,3
-.Linit_44:
+.Linit_28:
 	add	w1, w3, w1, lsl 1
 	add	x6, x6, 1
 	sub	w0, w1, #48
 	cmp	x9, x6
-	beq	.Linit_47
-.Linit_46:
+	beq	.Linit_31
+.Linit_30:
 	ldrb	w3, [x6]
 	add	w1, w0, w0, lsl 2
 	cmp	w3, 32
-	bne	.Linit_44
+	bne	.Linit_28
 	sxtw	x0, w0
 	mov	x8, 129
 	mov	x1, 9
@@ -338,8 +215,8 @@ kill_tree:
 	add	x6, x6, 1
 	mov	w0, 0
 	cmp	x9, x6
-	bne	.Linit_46
-.Linit_47:
+	bne	.Linit_30
+.Linit_31:
 	ldr	w2, [x13, 84]
 	mov	x1, x7
 	mov	x8, 260
@@ -357,10 +234,10 @@ kill_tree:
 	mov	x6, x0
 	cset	w9, ne
 	cmp	x0, 0
-	bgt	.Linit_49
-	b	.Linit_43
+	bgt	.Linit_33
+	b	.Linit_27
 	.p2align 2,,3
-.Linit_48:
+.Linit_32:
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -368,8 +245,8 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	ble	.Linit_43
-.Linit_49:
+	ble	.Linit_27
+.Linit_33:
 	cmp	w9, 0
 	mov	x1, x7
 	ccmp	x6, x10, 0, ne
@@ -379,7 +256,7 @@ kill_tree:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	bne	.Linit_48
+	bne	.Linit_32
 	ldr	w6, [sp, 12]
 	str	w6, [x12]
 #APP
@@ -389,14 +266,14 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	bgt	.Linit_49
-.Linit_43:
+	bgt	.Linit_33
+.Linit_27:
 	cmn	x6, #10
-	beq	.Linit_38
+	beq	.Linit_22
 	ldr	w0, [x13, 84]
-	cbnz	x6, .Linit_52
-	tbnz	w0, #31, .Linit_38
-.Linit_63:
+	cbnz	x6, .Linit_36
+	tbnz	w0, #31, .Linit_22
+.Linit_47:
 	sxtw	x0, w0
 	mov	x1, x14
 	mov	x8, 67
@@ -411,139 +288,30 @@ kill_tree:
 #NO_APP
 	ldr	w1, [x13, 84]
 	mov	x11, x0
-	tbz	w1, #31, .Linit_40
-	b	.Linit_39
-.Linit_38:
+	tbz	w1, #31, .Linit_24
+	b	.Linit_23
+.Linit_22:
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
 	.size	kill_tree, .-kill_tree
 	.align	2
 	.p2align 4,,11
-	.type	make_id_map, %function
-make_id_map:
-	ldr	x12, [x0]
-	mov	x10, x0
-	mov	x8, 149
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	ldr	x0, [x12, 32]
-	mov	x1, x0
-	mov	x2, x0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	str	x0, [x10, 8]
-	tbnz	x0, #63, .Linit_76
-	ldr	x0, [x12, 24]
-	mov	x8, 147
-	mov	x1, x0
-	mov	x2, x0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	str	x0, [x10, 8]
-	tbnz	x0, #63, .Linit_76
-	mov	x8, 167
-	mov	x0, 4
-	mov	x1, 1
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	str	x0, [x10, 8]
-	tbnz	x0, #63, .Linit_76
-	mov	x8, 97
-	mov	x0, 268435456
-	mov	x1, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	str	x0, [x10, 8]
-	tbnz	x0, #63, .Linit_76
-	stp	x29, x30, [sp, -16]!
-	mov	x29, sp
-	ldr	x11, [x12, 56]
-	ldr	x0, [x11]
-	cbnz	x0, .Linit_70
-	b	.Linit_69
-	.p2align 2,,3
-.Linit_79:
-	ldr	x0, [x11, 16]!
-	cbz	x0, .Linit_69
-.Linit_70:
-	ldr	x1, [x11, 8]
-	bl	write_file
-	str	x0, [x10, 8]
-	tbz	x0, #63, .Linit_79
-.Linit_67:
-	mov	x8, 93
-	mov	x0, 0
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_76:
-	mov	x8, 93
-	mov	x0, 0
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_69:
-	ldr	x1, [x12, 64]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 524288
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	str	x0, [x10, 8]
-	b	.Linit_67
-	.size	make_id_map, .-make_id_map
-	.align	2
-	.p2align 4,,11
 	.type	send_signal, %function
 send_signal:
 	ldr	w2, [x1, 12]
-	cbz	w2, .Linit_81
+	cbz	w2, .Linit_50
 	sub	sp, sp, #128
 	mov	x2, sp
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_82:
+.Linit_51:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 128
 	cmp	x3, x4
-	bne	.Linit_82
+	bne	.Linit_51
 	ldr	w6, [x1, 4]
 	mov	w9, -1
 	ldr	x7, [x1, 16]
@@ -564,7 +332,7 @@ send_signal:
 	add	sp, sp, 128
 	ret
 	.p2align 2,,3
-.Linit_81:
+.Linit_50:
 	ldp	w1, w3, [x1, 4]
 	neg	w2, w0
 	sxtw	x0, w0
@@ -603,32 +371,32 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x11, x0
-	tbnz	x0, #63, .Linit_107
+	tbnz	x0, #63, .Linit_76
 	ldr	x0, [x13, 40]
 	mov	x12, 4112
 	sub	sp, sp, x12
-	cbz	x0, .Linit_106
+	cbz	x0, .Linit_75
 	mov	x12, sp
 	add	x10, sp, 16
 	mov	w15, 1
-.Linit_96:
+.Linit_65:
 	add	x0, x14, x0, lsl 2
 	mov	x2, x12
 	ldr	w7, [x0, 20]
 	.p2align 3,,7
-.Linit_99:
+.Linit_68:
 	mov	x3, x2
 	add	x2, x2, 1
 	strb	wzr, [x3]
 	cmp	x2, x10
-	bne	.Linit_99
+	bne	.Linit_68
 	ldr	w0, [x14, 16]
 	str	w7, [sp]
 	strh	w15, [sp, 4]
 	str	w0, [sp, 8]
 	strh	w15, [sp, 12]
 	.p2align 3,,7
-.Linit_100:
+.Linit_69:
 	mov	x0, x12
 	mov	x8, 73
 	mov	x1, 2
@@ -643,13 +411,13 @@ make_file:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #4
-	beq	.Linit_100
-	tbnz	x0, #63, .Linit_95
+	beq	.Linit_69
+	tbnz	x0, #63, .Linit_64
 	ldrsh	w0, [sp, 14]
-	cbnz	w0, .Linit_102
+	cbnz	w0, .Linit_71
 	sxtw	x7, w7
 	.p2align 3,,7
-.Linit_103:
+.Linit_72:
 	mov	x0, x7
 	mov	x1, x10
 	mov	x8, 63
@@ -664,18 +432,18 @@ make_file:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_103
+	beq	.Linit_72
 	cmp	x0, 0
-	cbz	x0, .Linit_106
-	blt	.Linit_108
+	cbz	x0, .Linit_75
+	blt	.Linit_77
 	mov	x7, 0
-	b	.Linit_98
+	b	.Linit_67
 	.p2align 2,,3
-.Linit_121:
+.Linit_90:
 	add	x7, x7, x0
 	cmp	x7, x9
-	bge	.Linit_120
-.Linit_98:
+	bge	.Linit_89
+.Linit_67:
 	mov	x0, x11
 	add	x1, x10, x7
 	sub	x2, x9, x7
@@ -689,8 +457,8 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_121
-.Linit_95:
+	tbz	x0, #63, .Linit_90
+.Linit_64:
 	mov	x0, x11
 	mov	x8, 57
 	mov	x1, 0
@@ -708,11 +476,11 @@ make_file:
 	add	sp, sp, x12
 	ret
 	.p2align 2,,3
-.Linit_106:
+.Linit_75:
 	ldr	x1, [x13, 24]
 	mov	x6, 0
 	cmn	x1, #1
-	beq	.Linit_95
+	beq	.Linit_64
 	ldr	x2, [x13, 32]
 	mov	x0, x11
 	mov	x8, 55
@@ -725,21 +493,21 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_95
+	b	.Linit_64
 	.p2align 2,,3
-.Linit_120:
+.Linit_89:
 	ldr	x0, [x13, 40]
-	b	.Linit_96
+	b	.Linit_65
 	.p2align 2,,3
-.Linit_107:
+.Linit_76:
 	ret
 	.p2align 2,,3
-.Linit_102:
+.Linit_71:
 	mov	x6, -3
-	b	.Linit_95
-.Linit_108:
+	b	.Linit_64
+.Linit_77:
 	mov	x6, x9
-	b	.Linit_95
+	b	.Linit_64
 	.size	make_file, .-make_file
 	.align	2
 	.p2align 4,,11
@@ -754,18 +522,18 @@ fail:
 	ldr	w5, [x6, 116]
 	mov	x3, x1
 	.p2align 3,,7
-.Linit_123:
+.Linit_92:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 48
 	cmp	x3, x4
-	bne	.Linit_123
+	bne	.Linit_92
 	mov	w3, 2
 	stp	w3, w0, [sp, 8]
 	stp	w2, w5, [sp, 16]
 	.p2align 3,,7
-.Linit_124:
+.Linit_93:
 	ldrsw	x0, [x6, 12]
 	mov	x8, 206
 	mov	x2, 40
@@ -778,7 +546,7 @@ fail:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_124
+	beq	.Linit_93
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -800,215 +568,41 @@ run_step:
 	mov	x10, x1
 	mov	x11, x0
 	ldr	w1, [x2, 24]
-	cbz	w1, .Linit_130
+	cbz	w1, .Linit_99
 	ldr	w3, [x10, 8]
 	add	w3, w3, 1
 	cmp	w1, w3
-	beq	.Linit_277
-.Linit_130:
+	beq	.Linit_266
+.Linit_99:
+	ldr	w2, [x10]
+	cmp	w2, 21
+	beq	.Linit_101
 	stp	x29, x30, [sp, -64]!
 	mov	x29, sp
-	ldr	w2, [x10]
-	cmp	w2, 18
-	beq	.Linit_132
-	bhi	.Linit_133
-	cmp	w2, 9
-	beq	.Linit_217
-	bls	.Linit_278
-	cmp	w2, 14
-	beq	.Linit_145
-	bls	.Linit_279
+	bhi	.Linit_102
+	cmp	w2, 11
+	beq	.Linit_103
+	bls	.Linit_267
 	cmp	w2, 16
-	beq	.Linit_151
-	cmp	w2, 17
-	bne	.Linit_280
-	ldr	x0, [x10, 56]
-	mov	x8, 49
-	mov	x1, 0
-	.p2align 3,,7
-.Linit_274:
-	mov	x2, 0
-.Linit_275:
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-.Linit_129:
-	mov	x0, x9
-	ldp	x29, x30, [sp], 64
-	ret
-	.p2align 2,,3
-.Linit_133:
-	cmp	w2, 27
-	beq	.Linit_154
-	bls	.Linit_281
-	cmp	w2, 32
-	beq	.Linit_165
-	bls	.Linit_282
-	cmp	w2, 34
-	beq	.Linit_273
-	cmp	w2, 35
-	bne	.Linit_283
-	ldr	x6, [x10, 16]
-	add	x1, sp, 24
-	mov	x8, 135
-	mov	x0, 2
-	mov	x2, 0
-	mov	x3, 8
-	mov	x4, 0
-	mov	x5, 0
-	str	x6, [sp, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	ldr	x7, [x10, 56]
-	ldr	x0, [x7]
-	cbz	x0, .Linit_223
-	mov	w6, 0
-	mov	x9, -2
-	.p2align 3,,7
-.Linit_216:
-	ldp	x1, x2, [x10, 64]
-	mov	x8, 221
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	cmn	x0, #2
-	cset	w1, ne
-	cmp	w1, 0
-	ccmn	x9, #2, 4, eq
-	bne	.Linit_215
-	str	w6, [x11, 116]
-	cmp	w1, 0
-	ccmn	x0, #20, 4, ne
-	mov	x9, x0
-	beq	.Linit_215
-	cmn	x0, #13
-	bne	.Linit_129
-.Linit_215:
-	ldr	x0, [x7, 8]!
-	add	w6, w6, 1
-	cbnz	x0, .Linit_216
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_278:
-	cmp	w2, 5
-	beq	.Linit_136
-	bls	.Linit_284
-	cmp	w2, 7
-	beq	.Linit_142
-	cmp	w2, 8
-	bne	.Linit_285
-	ldr	x3, [x10, 16]
-	mov	x8, 40
-	ldp	x0, x1, [x10, 56]
-	mov	x5, 0
-	ldp	x2, x4, [x10, 72]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_281:
-	cmp	w2, 23
-	beq	.Linit_156
-	bls	.Linit_286
-	cmp	w2, 25
-	beq	.Linit_162
-	cmp	w2, 26
-	bne	.Linit_287
-	mov	x8, 167
-	mov	x0, 8
-	mov	x1, 1
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
-	ldr	x0, [x10, 16]
-	mov	x8, 147
-	mov	x1, x0
-	mov	x2, x0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_283:
-	cmp	w2, 33
-	bne	.Linit_272
-	ldr	x7, [x10, 16]
-	add	x2, sp, 24
-	ldr	x6, [x10, 56]
-	mov	x8, 277
-	mov	x0, 1
-	mov	x1, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w7, [sp, 24]
-	str	x6, [sp, 32]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_277:
-	ldr	w9, [x2, 28]
-	neg	x9, x9
-	mov	x0, x9
-	ret
-	.p2align 2,,3
-.Linit_279:
-	cmp	w2, 12
-	beq	.Linit_147
-	cmp	w2, 13
-	bne	.Linit_288
-	ldp	x2, x0, [x10, 56]
-	mov	x8, 36
-	mov	x1, -100
-	b	.Linit_275
-	.p2align 2,,3
-.Linit_288:
-	cmp	w2, 10
-	beq	.Linit_289
+	beq	.Linit_117
+	bls	.Linit_268
+	cmp	w2, 19
+	beq	.Linit_123
+	cmp	w2, 20
+	bne	.Linit_269
 	ldp	x29, x30, [sp], 64
 	mov	x1, x10
 	mov	x0, x11
-	b	id_map
+	b	make_file
 	.p2align 2,,3
-.Linit_284:
-	cmp	w2, 3
-	beq	.Linit_138
-	cmp	w2, 4
-	bne	.Linit_290
+.Linit_267:
+	cmp	w2, 6
+	beq	.Linit_105
+	bls	.Linit_270
+	cmp	w2, 9
+	beq	.Linit_113
+	cmp	w2, 10
+	bne	.Linit_271
 	mov	x1, 2
 	mov	x8, 198
 	movk	x1, 0x8, lsl 16
@@ -1024,34 +618,34 @@ run_step:
 #NO_APP
 	mov	x7, x0
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
+	tbnz	x0, #63, .Linit_98
 	add	x6, sp, 24
 	mov	x1, x6
 	.p2align 3,,7
-.Linit_175:
+.Linit_156:
 	mov	x2, x1
 	add	x0, sp, 64
 	add	x1, x1, 1
 	strb	wzr, [x2]
 	cmp	x1, x0
-	bne	.Linit_175
+	bne	.Linit_156
 	ldr	x3, [x10, 56]
 	mov	x1, x3
 	add	x3, x3, 15
 	sub	x4, x6, x1
 	.p2align 3,,7
-.Linit_176:
+.Linit_157:
 	ldrb	w2, [x1]
-	cbz	w2, .Linit_178
+	cbz	w2, .Linit_159
 	strb	w2, [x4, x1]
 	add	x1, x1, 1
 	cmp	x3, x1
-	bne	.Linit_176
-.Linit_178:
+	bne	.Linit_157
+.Linit_159:
 	mov	x2, x6
-	mov	x0, x7
-	mov	w6, 1
 	mov	x8, 29
+	mov	w6, 1
+	mov	x0, x7
 	mov	x1, 35092
 	mov	x3, 0
 	mov	x4, 0
@@ -1072,30 +666,110 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_290:
-	cmp	w2, 1
-	bne	.Linit_291
-	ldp	x0, x1, [x10, 56]
+.Linit_98:
+	mov	x0, x9
 	ldp	x29, x30, [sp], 64
-	b	write_file
+	ret
 	.p2align 2,,3
-.Linit_291:
-	cmp	w2, 2
-	bne	.Linit_272
-	mov	x8, 167
-	mov	x0, 36
-	mov	x1, 1
-	b	.Linit_274
-	.p2align 2,,3
-.Linit_282:
-	cmp	w2, 30
-	beq	.Linit_167
+.Linit_102:
 	cmp	w2, 31
-	bne	.Linit_292
-	mov	x8, 173
-	mov	x0, 0
+	beq	.Linit_127
+	bls	.Linit_272
+	cmp	w2, 36
+	beq	.Linit_139
+	bls	.Linit_273
+	cmp	w2, 39
+	beq	.Linit_261
+	bls	.Linit_274
+	cmp	w2, 40
+	bne	.Linit_260
+	ldr	x6, [x10, 16]
+	add	x1, sp, 24
+	mov	x8, 135
+	mov	x0, 2
+	mov	x2, 0
+	mov	x3, 8
+	mov	x4, 0
+	mov	x5, 0
+	str	x6, [sp, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldr	x7, [x10, 56]
+	ldr	x0, [x7]
+	cbz	x0, .Linit_205
+	mov	w6, 0
+	mov	x9, -2
+	.p2align 3,,7
+.Linit_196:
+	ldp	x1, x2, [x10, 64]
+	mov	x8, 221
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	cmn	x0, #2
+	cset	w1, ne
+	cmp	w1, 0
+	ccmn	x9, #2, 4, eq
+	bne	.Linit_195
+	str	w6, [x11, 116]
+	cmp	w1, 0
+	ccmn	x0, #20, 4, ne
+	mov	x9, x0
+	beq	.Linit_195
+	cmn	x0, #13
+	bne	.Linit_98
+.Linit_195:
+	ldr	x0, [x7, 8]!
+	add	w6, w6, 1
+	cbnz	x0, .Linit_196
+	b	.Linit_98
+	.p2align 2,,3
+.Linit_272:
+	cmp	w2, 26
+	beq	.Linit_129
+	bls	.Linit_275
+	cmp	w2, 29
+	beq	.Linit_135
+	cmp	w2, 30
+	bne	.Linit_276
+	ldr	x0, [x10, 16]
+	mov	x8, 149
+	mov	x3, 0
+	mov	x4, 0
+	mov	x1, x0
+	mov	x2, x0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_98
+	.p2align 2,,3
+.Linit_270:
+	cmp	w2, 3
+	beq	.Linit_107
+	bls	.Linit_277
+	cmp	w2, 4
+	beq	.Linit_278
+	ldr	x1, [x10, 16]
+	add	x0, x11, 128
+	lsl	x6, x1, 7
+	sub	x6, x6, x1
+	add	x6, x0, x6, lsl 5
+	.p2align 3,,7
+.Linit_153:
+	ldrsw	x0, [x6, 16]
+	mov	x8, 260
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
@@ -1106,128 +780,79 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldrsw	x1, [x11, 8]
-	cmp	x0, x1
-	bne	.Linit_213
-	ldr	w7, [x11, 16]
-	mov	w6, 1
-	add	x0, sp, 16
-	add	x2, sp, 24
-	mov	x8, 73
+	mov	x9, x0
+	cmn	x0, #4
+	beq	.Linit_153
+	tbnz	x0, #63, .Linit_98
+	ldr	x0, [x6, 24]
+	tbnz	x0, #63, .Linit_279
+	ldr	x9, [x6, 24]
+	b	.Linit_98
+	.p2align 2,,3
+.Linit_277:
+	cmp	w2, 1
+	beq	.Linit_109
+	cmp	w2, 2
+	bne	.Linit_260
+	mov	x8, 167
+	mov	x0, 36
 	mov	x1, 1
-	stp	w7, w6, [sp, 16]
-	stp	xzr, xzr, [sp, 24]
+	.p2align 3,,7
+.Linit_262:
+	mov	x2, 0
+.Linit_264:
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
-	ldrsh	w0, [sp, 22]
-	cbnz	w0, .Linit_213
-	.p2align 3,,7
+	mov	x0, x9
+	ldp	x29, x30, [sp], 64
+	ret
+	.p2align 2,,3
+.Linit_266:
+	ldr	w9, [x2, 28]
+	neg	x9, x9
+.Linit_257:
+	mov	x0, x9
+	ret
+	.p2align 2,,3
 .Linit_273:
-	mov	x9, 0
-	b	.Linit_129
+	cmp	w2, 34
+	beq	.Linit_141
+	cmp	w2, 35
+	bne	.Linit_280
+	mov	x8, 167
+	mov	x0, 1
+	mov	x1, 9
+	b	.Linit_262
 	.p2align 2,,3
-.Linit_292:
-	cmp	w2, 28
-	beq	.Linit_293
-	ldrsw	x0, [x11, 92]
-	mov	x8, 446
-	mov	x1, 0
-	b	.Linit_274
+.Linit_280:
+	cmp	w2, 32
+	beq	.Linit_281
+	mov	x8, 167
+	mov	x0, 38
+	mov	x1, 1
+	b	.Linit_262
 	.p2align 2,,3
-.Linit_286:
-	cmp	w2, 21
-	beq	.Linit_158
-	cmp	w2, 22
-	bne	.Linit_294
-	ldp	x1, x7, [x10, 16]
-	add	x2, sp, 24
-	ldr	x6, [x10, 32]
-	mov	x8, 261
-	mov	x0, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x7, x6, [sp, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_294:
-	cmp	w2, 19
-	beq	.Linit_295
-	add	x6, sp, 24
-	ldr	w2, [x10, 8]
-	mov	x0, x6
-	.p2align 3,,7
-.Linit_199:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	add	x1, sp, 64
-	cmp	x0, x1
-	bne	.Linit_199
-	mov	w0, 1
-	stp	w0, w2, [sp, 24]
-	str	xzr, [sp, 32]
-	.p2align 3,,7
-.Linit_200:
-	ldrsw	x0, [x11, 12]
-	mov	x1, x6
-	mov	x8, 206
-	mov	x2, 40
-	mov	x3, 16384
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	cmn	x0, #4
-	beq	.Linit_200
-	.p2align 3,,7
-.Linit_201:
-	ldrsw	x0, [x11, 12]
-	mov	x1, x6
-	mov	x8, 207
-	mov	x2, 24
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	cmn	x0, #4
-	beq	.Linit_201
-	cmp	x0, x2
-	beq	.Linit_202
-	cmp	x0, 0
-	mov	x0, -32
-	csel	x9, x9, x0, lt
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_217:
+.Linit_268:
+	cmp	w2, 14
+	beq	.Linit_119
+	cmp	w2, 15
+	bne	.Linit_282
 	add	x6, sp, 24
 	add	x2, sp, 56
 	mov	x0, x6
-.Linit_134:
+.Linit_120:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_134
+	bne	.Linit_120
 	ldr	w2, [x10, 4]
 	mov	x3, x6
 	ldp	x7, x6, [x10, 16]
@@ -1245,37 +870,243 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_129
-.Linit_223:
-	mov	x9, -2
-	b	.Linit_129
-.Linit_213:
-	mov	x9, -3
-	b	.Linit_129
+	b	.Linit_98
 	.p2align 2,,3
-.Linit_167:
+.Linit_282:
+	cmp	w2, 12
+	beq	.Linit_283
+	ldr	x0, [x10, 56]
+	mov	x8, 41
+	mov	x2, 0
+	mov	x3, 0
+	mov	x1, x0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_98
+	ldr	x0, [x10, 56]
+	mov	x8, 39
+	mov	x1, 2
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_98
+	ldr	x0, [x10, 64]
+	mov	x8, 49
+	mov	x1, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_98
+	.p2align 2,,3
+.Linit_275:
+	cmp	w2, 24
+	beq	.Linit_131
+	cmp	w2, 25
+	bne	.Linit_284
+	add	x6, sp, 24
+	ldr	w2, [x10, 8]
+	mov	x0, x6
+	.p2align 3,,7
+.Linit_180:
+	mov	x1, x0
+	add	x0, x0, 1
+	strb	wzr, [x1]
+	add	x1, sp, 64
+	cmp	x0, x1
+	bne	.Linit_180
+	mov	w0, 1
+	stp	w0, w2, [sp, 24]
+	str	xzr, [sp, 32]
+	.p2align 3,,7
+.Linit_181:
+	ldrsw	x0, [x11, 12]
+	mov	x1, x6
+	mov	x8, 206
+	mov	x2, 40
+	mov	x3, 16384
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	cmn	x0, #4
+	beq	.Linit_181
+	.p2align 3,,7
+.Linit_182:
+	ldrsw	x0, [x11, 12]
+	mov	x1, x6
+	mov	x8, 207
+	mov	x2, 24
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	cmn	x0, #4
+	beq	.Linit_182
+	cmp	x0, x2
+	beq	.Linit_183
+	cmp	x0, 0
+	mov	x0, -32
+	csel	x9, x9, x0, lt
+	b	.Linit_98
+	.p2align 2,,3
+.Linit_284:
+	cmp	w2, 22
+	beq	.Linit_285
+	ldp	x9, x7, [x10, 16]
+	add	x0, sp, 24
+	ldp	x6, x1, [x10, 32]
+	mov	x8, 444
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	x9, x7, [sp, 24]
+	str	x6, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_98
+	str	w0, [x11, 92]
+	b	.Linit_98
+	.p2align 2,,3
+.Linit_260:
+	mov	x9, -38
+	b	.Linit_98
+	.p2align 2,,3
+.Linit_109:
+	mov	x2, 1
+	mov	x8, 56
+	ldp	x1, x7, [x10, 56]
+	movk	x2, 0x8, lsl 16
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_98
+	ldrb	w0, [x7]
+	mov	x6, 0
+	cbz	w0, .Linit_150
+	.p2align 3,,7
+.Linit_151:
+	add	x6, x6, 1
+	ldrb	w1, [x6, x7]
+	cbnz	w1, .Linit_151
+.Linit_150:
+	mov	x1, x7
+	mov	x0, x10
+	mov	x2, x6
+	mov	x8, 64
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x9, x0
+	mov	x1, 0
+	mov	x0, x10
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	tbnz	x9, #63, .Linit_98
+	cmp	x6, x9
+	bne	.Linit_286
+	.p2align 3,,7
+.Linit_261:
+	mov	x9, 0
+	b	.Linit_98
+	.p2align 2,,3
+.Linit_278:
+	ldp	x0, x7, [x10, 16]
+	add	x3, x11, 128
+	ldr	x6, [x10, 32]
+	mov	x4, -125
+	ldr	w5, [x10, 8]
+	mov	x8, 220
+	adr	x9, run_aside
+	lsl	x2, x0, 7
+	sub	x2, x2, x0
+	mov	x0, 1297
+	lsl	x2, x2, 5
+	add	x10, x3, x2
+	add	x1, x10, 4064
+	str	x11, [x3, x2]
+	mov	x2, 0
+	str	x4, [x10, 24]
+	mov	x3, 0
+	mov	x4, 0
+	stp	w7, w6, [x10, 8]
+	str	w5, [x10, 20]
+#APP
+// 52 "src/sys.h" 1
+	svc 0
+	cbnz x0, 1f
+	mov x29, xzr
+	mov x30, xzr
+	mov x0, x10
+	blr x9
+	brk 1
+1:
+// 0 "" 2
+#NO_APP
+	sxtw	x9, w0
+	str	w0, [x10, 16]
+	b	.Linit_98
+	.p2align 2,,3
+.Linit_113:
 	mov	x8, 167
-	mov	x0, 1
-	mov	x1, 9
-	b	.Linit_274
-.Linit_287:
-	ldr	x0, [x10, 16]
-	mov	x8, 159
-	ldr	x1, [x10, 56]
-	b	.Linit_274
-	.p2align 2,,3
-.Linit_165:
-	ldr	x0, [x10, 16]
-	ldp	x29, x30, [sp], 64
-	b	set_signals
-	.p2align 2,,3
-.Linit_293:
-	mov	x8, 167
-	mov	x0, 38
+	mov	x0, 4
 	mov	x1, 1
-	b	.Linit_274
+	b	.Linit_262
+.Linit_279:
+	ldr	w0, [x6, 20]
+	str	w0, [x11, 112]
+	ldr	x9, [x6, 24]
+	b	.Linit_98
+.Linit_205:
+	mov	x9, -2
+	b	.Linit_98
+.Linit_286:
+	mov	x9, -5
+	b	.Linit_98
 	.p2align 2,,3
-.Linit_295:
+.Linit_131:
 	ldr	x1, [x10, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1289,14 +1120,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
+	tbnz	x0, #63, .Linit_98
 	ldp	x3, x1, [x10, 16]
 	str	x3, [sp, 24]
 	ldr	x2, [x10, 32]
 	str	w0, [sp, 32]
 	bl	same_file
 	mov	x6, x0
-	cbnz	x0, .Linit_198
+	cbnz	x0, .Linit_179
 	mov	x8, 445
 	mov	x1, 1
 	add	x2, sp, 24
@@ -1310,7 +1141,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-.Linit_198:
+.Linit_179:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -1324,49 +1155,35 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x6
-	b	.Linit_129
+	b	.Linit_98
 	.p2align 2,,3
-.Linit_158:
-	mov	x8, 157
-	mov	x0, 0
+.Linit_119:
+	ldr	x3, [x10, 16]
+	mov	x8, 40
+	ldp	x0, x1, [x10, 56]
+	mov	x5, 0
+	ldp	x2, x4, [x10, 72]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_98
+	.p2align 2,,3
+.Linit_141:
+	ldrsw	x0, [x11, 92]
+	mov	x8, 446
 	mov	x1, 0
-	b	.Linit_274
+	b	.Linit_262
 	.p2align 2,,3
-.Linit_147:
-	ldr	x2, [x10, 16]
-	mov	x8, 34
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	cmn	x0, #17
-	beq	.Linit_296
-	tbnz	x0, #63, .Linit_129
-	ldr	x2, [x10, 24]
-	cmn	x2, #1
-	beq	.Linit_129
-	ldr	x3, [x10, 32]
-	mov	x8, 54
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x4, 256
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_129
+.Linit_105:
+	ldr	x0, [x10, 16]
+	mov	x8, 97
+	mov	x1, 0
+	b	.Linit_262
 	.p2align 2,,3
-.Linit_138:
+.Linit_107:
 	ldr	x1, [x10, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1384,12 +1201,12 @@ run_step:
 	bl	keep_fd
 	sxtw	x9, w0
 	str	w0, [x11, 84]
-	b	.Linit_129
+	b	.Linit_98
 	.p2align 2,,3
-.Linit_154:
+.Linit_127:
 	mov	x8, 167
-	mov	x0, 47
-	mov	x1, 4
+	mov	x0, 8
+	mov	x1, 1
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
@@ -1400,107 +1217,69 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
-	ldp	x6, x9, [x10, 16]
-	mov	x11, 1314
-	movk	x11, 0x2008, lsl 16
-	add	x0, sp, 16
-	add	x1, sp, 24
-	mov	x8, 91
-	str	x11, [sp, 16]
-	stp	w6, w6, [sp, 24]
-	lsr	x7, x6, 32
-	lsr	x11, x9, 32
-	stp	w9, w7, [sp, 32]
-	str	w7, [sp, 40]
-	str	w11, [sp, 44]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
-	mov	x6, 0
-	b	.Linit_209
-	.p2align 2,,3
-.Linit_210:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_273
-.Linit_209:
-	ldr	x7, [x10, 24]
-	mov	x2, x6
-	mov	x8, 167
-	mov	x0, 47
-	mov	x1, 2
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_210
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbz	x0, #63, .Linit_210
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_132:
-	ldp	x9, x7, [x10, 16]
-	add	x0, sp, 24
-	ldp	x6, x1, [x10, 32]
-	mov	x8, 444
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x9, x7, [sp, 24]
-	str	x6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
-	str	w0, [x11, 92]
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_145:
-	ldp	x2, x3, [x10, 16]
-	mov	x8, 33
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_129
-	.p2align 2,,3
-.Linit_162:
+	tbnz	x0, #63, .Linit_98
 	ldr	x0, [x10, 16]
-	mov	x8, 149
-	mov	x3, 0
-	mov	x4, 0
+	mov	x8, 147
 	mov	x1, x0
 	mov	x2, x0
-	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_129
+	b	.Linit_98
 	.p2align 2,,3
-.Linit_289:
+.Linit_139:
+	mov	x8, 173
+	mov	x0, 0
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldrsw	x1, [x11, 8]
+	cmp	x0, x1
+	bne	.Linit_193
+	ldr	w7, [x11, 16]
+	mov	w6, 1
+	add	x0, sp, 16
+	add	x2, sp, 24
+	mov	x8, 73
+	mov	x1, 1
+	stp	w7, w6, [sp, 16]
+	stp	xzr, xzr, [sp, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_98
+	ldrsh	w0, [sp, 22]
+	cbz	w0, .Linit_261
+.Linit_193:
+	mov	x9, -3
+	b	.Linit_98
+	.p2align 2,,3
+.Linit_129:
+	mov	x8, 157
+	mov	x0, 0
+	mov	x1, 0
+	b	.Linit_262
+	.p2align 2,,3
+.Linit_135:
+	ldr	x0, [x10, 16]
+	mov	x8, 159
+	ldr	x1, [x10, 56]
+	b	.Linit_262
+	.p2align 2,,3
+.Linit_117:
 	ldr	w2, [x10, 4]
 	mov	w3, 1
 	movk	w3, 0x8, lsl 16
@@ -1520,28 +1299,28 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
+	tbnz	x0, #63, .Linit_98
 	ldp	x1, x2, [x10, 24]
 	bl	same_file
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_198
+	tbnz	x0, #63, .Linit_179
 	ldr	x4, [x10, 16]
 	ldr	x3, [x10, 40]
 	orr	x0, x4, x3
-	cbz	x0, .Linit_187
+	cbz	x0, .Linit_168
 	add	x6, sp, 24
 	add	x2, sp, 56
 	mov	x0, x6
 	.p2align 3,,7
-.Linit_188:
+.Linit_169:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_188
-	cbnz	x3, .Linit_189
+	bne	.Linit_169
+	cbnz	x3, .Linit_170
 	str	x4, [sp, 24]
-.Linit_190:
+.Linit_171:
 	ldr	w2, [x10, 4]
 	mov	x3, x6
 	mov	x0, x9
@@ -1557,21 +1336,21 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_198
-.Linit_187:
+	tbnz	x0, #63, .Linit_179
+.Linit_168:
 	ldr	w0, [x10, 4]
 	ldr	x1, [x10, 64]
-	tbz	x0, 1, .Linit_192
+	tbz	x0, 1, .Linit_173
 	add	x6, sp, 24
 	add	x4, sp, 48
 	mov	x0, x6
 	.p2align 3,,7
-.Linit_193:
+.Linit_174:
 	mov	x2, x0
 	add	x0, x0, 1
 	strb	wzr, [x2]
 	cmp	x0, x4
-	bne	.Linit_193
+	bne	.Linit_174
 	mov	x2, x6
 	mov	x7, 2621440
 	mov	x6, 18
@@ -1589,7 +1368,7 @@ run_step:
 #NO_APP
 	mov	x2, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_198
+	tbnz	x0, #63, .Linit_179
 	add	x1, sp, 16
 	mov	x0, x9
 	mov	x3, x1
@@ -1612,40 +1391,37 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_198
+	b	.Linit_179
 	.p2align 2,,3
-.Linit_156:
-	ldr	x10, [x10, 16]
-	mov	x6, 0
-	b	.Linit_205
+.Linit_103:
+	ldr	x1, [x10, 16]
+	mov	x8, 161
+	ldr	x0, [x10, 56]
+	b	.Linit_262
 	.p2align 2,,3
-.Linit_297:
-	tbnz	x0, #63, .Linit_129
-.Linit_207:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_273
-.Linit_205:
-	mov	x1, x6
-	mov	x8, 167
-	mov	x0, 24
-	mov	x2, 0
+.Linit_101:
+	ldr	x2, [x10, 16]
+	mov	x8, 35
+	ldr	x1, [x10, 56]
+	mov	x0, -100
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	lsr	x7, x10, x6
-	tbnz	x7, 0, .Linit_207
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	cmn	x0, #22
-	bne	.Linit_297
-	mov	x9, 0
-	b	.Linit_129
+	b	.Linit_257
+	.p2align 2,,3
 .Linit_285:
+	ldr	x0, [x10, 56]
+	mov	x8, 49
+	mov	x1, 0
+	b	.Linit_262
+	.p2align 2,,3
+.Linit_283:
 	ldr	x0, [x10, 56]
 	mov	x8, 430
 	mov	x1, 1
@@ -1660,16 +1436,16 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
+	tbnz	x0, #63, .Linit_98
 	ldr	x7, [x10, 72]
 	ldr	x2, [x7]
-	cbnz	x2, .Linit_180
-	b	.Linit_183
+	cbnz	x2, .Linit_161
+	b	.Linit_164
 	.p2align 2,,3
-.Linit_298:
+.Linit_287:
 	ldr	x2, [x7, 16]!
-	cbz	x2, .Linit_183
-.Linit_180:
+	cbz	x2, .Linit_164
+.Linit_161:
 	ldr	x3, [x7, 8]
 	mov	x0, x9
 	mov	x8, 431
@@ -1682,9 +1458,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_298
+	tbz	x0, #63, .Linit_287
 	mov	x7, -1
-.Linit_181:
+.Linit_162:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -1697,23 +1473,23 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x7, #63, .Linit_184
+	tbnz	x7, #63, .Linit_165
 	mov	x0, x7
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_184:
+.Linit_165:
 	mov	x9, x6
-	b	.Linit_129
+	b	.Linit_98
 	.p2align 2,,3
-.Linit_142:
-	ldr	x0, [x10, 56]
-	mov	x8, 41
+.Linit_281:
+	mov	x8, 167
+	mov	x0, 47
+	mov	x1, 4
 	mov	x2, 0
 	mov	x3, 0
-	mov	x1, x0
 	mov	x4, 0
 	mov	x5, 0
 #APP
@@ -1722,52 +1498,74 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
-	ldr	x0, [x10, 56]
-	mov	x8, 39
+	tbnz	x0, #63, .Linit_98
+	ldp	x6, x9, [x10, 16]
+	mov	x12, 1314
+	movk	x12, 0x2008, lsl 16
+	add	x0, sp, 16
+	add	x1, sp, 24
+	mov	x8, 91
+	str	x12, [sp, 16]
+	stp	w6, w6, [sp, 24]
+	lsr	x7, x6, 32
+	lsr	x11, x9, 32
+	stp	w9, w7, [sp, 32]
+	stp	w7, w11, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_98
+	mov	x6, 0
+	b	.Linit_189
+	.p2align 2,,3
+.Linit_190:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_261
+.Linit_189:
+	ldr	x7, [x10, 24]
+	mov	x2, x6
+	mov	x8, 167
+	mov	x0, 47
 	mov	x1, 2
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x7, x6
+	tbz	x7, 0, .Linit_190
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_129
-	ldr	x0, [x10, 64]
-	mov	x8, 49
-	mov	x1, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_129
+	tbz	x0, #63, .Linit_190
+	b	.Linit_98
 	.p2align 2,,3
-.Linit_136:
-	ldr	x1, [x10, 16]
-	mov	x8, 161
-	ldr	x0, [x10, 56]
-	b	.Linit_274
-.Linit_280:
-	ldp	x29, x30, [sp], 64
-	mov	x1, x10
-	mov	x0, x11
-	b	make_file
-	.p2align 2,,3
-.Linit_151:
-	ldr	x2, [x10, 16]
-	mov	x8, 35
+.Linit_123:
+	ldp	x2, x3, [x10, 16]
+	mov	x8, 33
 	ldr	x1, [x10, 56]
 	mov	x0, -100
-	b	.Linit_275
-.Linit_202:
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_98
+.Linit_183:
 	ldr	w0, [sp, 24]
 	mov	x9, -125
 	cmp	w0, 1
 	csel	x9, x9, xzr, ne
-	b	.Linit_129
-.Linit_183:
+	b	.Linit_98
+.Linit_164:
 	mov	x0, x9
 	mov	x8, 431
 	mov	x1, 6
@@ -1782,7 +1580,7 @@ run_step:
 #NO_APP
 	mov	x7, -1
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_181
+	tbnz	x0, #63, .Linit_162
 	ldr	x2, [x10, 16]
 	mov	x0, x9
 	mov	x8, 432
@@ -1794,7 +1592,7 @@ run_step:
 #NO_APP
 	mov	x7, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_181
+	tbnz	x0, #63, .Linit_162
 	ldr	x3, [x10, 64]
 	add	x1, sp, 24
 	mov	x8, 429
@@ -1806,7 +1604,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_181
+	tbnz	x0, #63, .Linit_162
 	mov	x0, x7
 	mov	x8, 50
 	mov	x1, 0
@@ -1819,13 +1617,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_181
-.Linit_296:
-	ldr	w0, [x10, 4]
-	tbz	x0, 2, .Linit_129
-	b	.Linit_273
-.Linit_192:
-.Linit_186:
+	b	.Linit_162
+.Linit_173:
+.Linit_167:
 	mov	x3, x1
 	mov	x0, x9
 	add	x1, sp, 16
@@ -1839,17 +1633,170 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_198
-.Linit_189:
+	b	.Linit_179
+.Linit_170:
 	add	x3, x11, x3, lsl 2
 	orr	x4, x4, 1048576
 	str	x4, [sp, 24]
 	ldrsw	x0, [x3, 20]
 	str	x0, [sp, 48]
-	b	.Linit_190
-.Linit_272:
-	mov	x9, -38
-	b	.Linit_129
+	b	.Linit_171
+.Linit_269:
+	cmp	w2, 17
+	beq	.Linit_288
+	ldp	x2, x0, [x10, 56]
+	mov	x8, 36
+	mov	x1, -100
+	b	.Linit_264
+.Linit_288:
+	ldr	x2, [x10, 16]
+	mov	x8, 34
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	cmn	x0, #17
+	beq	.Linit_289
+	tbnz	x0, #63, .Linit_98
+	ldr	x2, [x10, 24]
+	cmn	x2, #1
+	beq	.Linit_98
+	ldr	x3, [x10, 32]
+	mov	x8, 54
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	mov	x4, 256
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_98
+.Linit_289:
+	ldr	w0, [x10, 4]
+	tbz	x0, 2, .Linit_98
+	b	.Linit_261
+.Linit_276:
+	cmp	w2, 27
+	beq	.Linit_290
+	ldr	x10, [x10, 16]
+	mov	x6, 0
+	b	.Linit_186
+	.p2align 2,,3
+.Linit_291:
+	tbnz	x0, #63, .Linit_98
+.Linit_187:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_261
+.Linit_186:
+	mov	x1, x6
+	mov	x8, 167
+	mov	x0, 24
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x10, x6
+	tbnz	x7, 0, .Linit_187
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	cmn	x0, #22
+	bne	.Linit_291
+	mov	x9, 0
+	b	.Linit_98
+.Linit_290:
+	ldp	x1, x7, [x10, 16]
+	add	x2, sp, 24
+	ldr	x6, [x10, 32]
+	mov	x8, 261
+	mov	x0, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	x7, x6, [sp, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_98
+.Linit_271:
+	cmp	w2, 7
+	beq	.Linit_292
+	ldr	x1, [x10, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 524288
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldr	x1, [x10, 16]
+	sxtw	x9, w0
+	add	x1, x11, x1, lsl 2
+	str	w0, [x1, 20]
+	b	.Linit_98
+.Linit_292:
+	ldr	x0, [x10, 16]
+	mov	x8, 268
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	add	x0, x11, x0, lsl 2
+	mov	x5, 0
+	ldrsw	x0, [x0, 20]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_98
+.Linit_274:
+	cmp	w2, 37
+	beq	.Linit_293
+	ldr	x7, [x10, 16]
+	add	x2, sp, 24
+	ldr	x6, [x10, 56]
+	mov	x8, 277
+	mov	x0, 1
+	mov	x1, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w7, [sp, 24]
+	str	x6, [sp, 32]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_98
+.Linit_293:
+	ldr	x0, [x10, 16]
+	ldp	x29, x30, [sp], 64
+	b	set_signals
 	.size	run_step, .-run_step
 	.align	2
 	.p2align 4,,11
@@ -1884,8 +1831,8 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	str	x0, [x19, 104]
-	cbz	x0, .Linit_306
-.Linit_300:
+	cbz	x0, .Linit_301
+.Linit_295:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -1898,48 +1845,99 @@ run_payload:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_306:
+.Linit_301:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_301
+	ble	.Linit_296
 	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_303
+	b	.Linit_298
 	.p2align 2,,3
-.Linit_307:
+.Linit_302:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_301
-.Linit_303:
+	beq	.Linit_296
+.Linit_298:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
 	str	w0, [x19, 112]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_307
+	tbz	x0, #63, .Linit_302
 	str	x0, [x19, 104]
-	b	.Linit_300
-.Linit_301:
+	b	.Linit_295
+.Linit_296:
 	mov	x0, 0
 	str	x0, [x19, 104]
-	b	.Linit_300
+	b	.Linit_295
 	.size	run_payload, .-run_payload
+	.align	2
+	.p2align 4,,11
+	.type	run_aside, %function
+run_aside:
+	stp	x29, x30, [sp, -48]!
+	mov	w1, 88
+	mov	x29, sp
+	stp	x19, x20, [sp, 16]
+	mov	x19, x0
+	ldp	w18, w20, [x0, 8]
+	str	x21, [sp, 32]
+	ldr	x21, [x0]
+	ldr	x0, [x21]
+	ldr	x0, [x0, 48]
+	smaddl	x18, w18, w1, x0
+	cmp	w20, 0
+	ble	.Linit_304
+	smaddl	x20, w20, w1, x18
+	b	.Linit_306
+	.p2align 2,,3
+.Linit_309:
+	add	x18, x18, 88
+	cmp	x18, x20
+	beq	.Linit_304
+.Linit_306:
+	ldr	w2, [x18, 8]
+	mov	x1, x18
+	str	w2, [x19, 20]
+	mov	x0, x21
+	bl	run_step
+	mov	x6, x0
+	tbz	x0, #63, .Linit_309
+.Linit_305:
+	mov	x8, 93
+	mov	x0, 0
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	str	x6, [x19, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_304:
+	mov	x6, 0
+	b	.Linit_305
+	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
 	.type	jail_main, %function
 jail_main:
-	mov	x12, 9040
+	mov	x12, 33440
 	sub	sp, sp, x12
+	mov	x8, 8928
 	mov	x3, -1
 	stp	x29, x30, [sp]
 	mov	x29, sp
 	ldr	x6, [x0, 16]
 	stp	x23, x24, [sp, 48]
-	add	x23, sp, 200
+	add	x23, sp, x8
 	add	x11, x23, 20
 	add	x2, x23, 84
 	mov	x1, x11
@@ -1949,15 +1947,15 @@ jail_main:
 	stp	x21, x22, [sp, 32]
 	stp	x25, x26, [sp, 64]
 	str	x27, [sp, 80]
-	str	x3, [sp, 104]
-	.p2align 3,,7
-.Linit_309:
-	str	w0, [x1], 4
-	cmp	x1, x2
-	bne	.Linit_309
-	add	x12, x6, 64
+	str	x3, [sp, 112]
 	.p2align 3,,7
 .Linit_311:
+	str	w0, [x1], 4
+	cmp	x1, x2
+	bne	.Linit_311
+	add	x12, x6, 64
+	.p2align 3,,7
+.Linit_313:
 	ldrb	w7, [x6]
 	mov	x8, 25
 	mov	x1, 2
@@ -1967,7 +1965,7 @@ jail_main:
 	mov	x4, 0
 	mov	x5, 0
 	lsl	w9, w0, 12
-	cbz	w7, .Linit_315
+	cbz	w7, .Linit_317
 	ldrb	w0, [x6, 2]
 	ldrb	w7, [x6, 1]
 	ldrb	w10, [x6, 3]
@@ -1986,8 +1984,8 @@ jail_main:
 #NO_APP
 	add	x6, x6, 4
 	cmp	x12, x6
-	bne	.Linit_311
-.Linit_315:
+	bne	.Linit_313
+.Linit_317:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2000,16 +1998,20 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	x6, [sp, 224]
 	mov	x7, x0
+	str	w7, [sp, 8936]
+	mov	x7, 8704
+	add	x7, sp, x7
+	ldr	x6, [sp, 8952]
 	mov	w11, -1
 	mov	x8, 166
 	mov	x0, 0
-	str	w7, [sp, 208]
-	str	x6, [sp, 212]
-	str	w11, [sp, 284]
-	str	w11, [sp, 292]
-	stp	xzr, xzr, [sp, 304]
+	str	x6, [x7, 236]
+	str	w11, [sp, 9012]
+	str	w11, [sp, 9020]
+	str	xzr, [sp, 9032]
+	str	wzr, [sp, 9040]
+	str	wzr, [sp, 9044]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2017,12 +2019,12 @@ jail_main:
 #NO_APP
 	mov	x1, x0
 	mov	x0, 0
-	str	w1, [sp, 296]
+	str	w1, [sp, 9024]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_398
-.Linit_313:
-	ldrsw	x0, [sp, 220]
-	add	x1, sp, 592
+	tbnz	x0, #63, .Linit_400
+.Linit_315:
+	ldrsw	x0, [sp, 8948]
+	add	x1, sp, 480
 	mov	x8, 80
 	mov	x2, 0
 	mov	x3, 0
@@ -2033,11 +2035,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_399
-.Linit_316:
+	tbnz	x0, #63, .Linit_401
+.Linit_318:
 	mov	x3, 2
-	ldrsw	x4, [sp, 220]
-	ldr	x1, [sp, 640]
+	ldrsw	x4, [sp, 8948]
+	ldr	x1, [sp, 528]
 	mov	x8, 222
 	movk	x3, 0x10, lsl 16
 	mov	x0, 268435456
@@ -2048,9 +2050,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_400
-.Linit_317:
-	ldrsw	x0, [sp, 220]
+	tbnz	x0, #63, .Linit_402
+.Linit_319:
+	ldrsw	x0, [sp, 8948]
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
@@ -2064,14 +2066,14 @@ jail_main:
 #NO_APP
 	mov	x6, 268435456
 	mov	x3, 2048
-	add	x1, sp, 104
+	add	x1, sp, 112
 	movk	x3, 0x8, lsl 16
 	ldr	w25, [x6, 8]
 	mov	x8, 74
 	ldr	w21, [x6, 20]
 	mov	x0, -1
 	mov	x2, 8
-	str	x6, [sp, 200]
+	str	x6, [sp, 8928]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2080,37 +2082,37 @@ jail_main:
 	mov	x1, x0
 	mov	x0, x23
 	bl	keep_fd
-	str	w0, [sp, 288]
+	str	w0, [sp, 9016]
 	sxtw	x2, w0
-	tbnz	x0, 31, .Linit_401
-.Linit_318:
-	ldr	x1, [sp, 200]
+	tbnz	x0, 31, .Linit_403
+.Linit_320:
+	ldr	x1, [sp, 8928]
 	ldr	w0, [x1, 12]
 	ldr	x18, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_320
+	ble	.Linit_322
 	sub	w0, w0, #1
 	add	x1, x18, 88
 	mov	w2, 88
 	umaddl	x20, w0, w2, x1
-	b	.Linit_322
+	b	.Linit_324
 	.p2align 2,,3
-.Linit_402:
+.Linit_404:
 	cmp	x20, x18
-	beq	.Linit_320
-.Linit_322:
+	beq	.Linit_322
+.Linit_324:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	mov	x0, x23
 	add	x18, x18, 88
-	str	w2, [sp, 312]
+	str	w2, [sp, 9040]
 	bl	run_step
-	tbz	x0, #63, .Linit_402
-	ldr	w1, [sp, 312]
+	tbz	x0, #63, .Linit_404
+	ldr	w1, [sp, 9040]
 	mov	x2, x0
 	mov	x0, x23
 	bl	fail
-.Linit_320:
+.Linit_322:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -2123,14 +2125,14 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_403
-.Linit_324:
-	add	x10, sp, 200
+	tbnz	x0, #63, .Linit_405
+.Linit_326:
+	mov	x1, 8928
+	add	x1, sp, x1
+	mov	x10, x1
 	mov	x8, 220
 	mov	x0, 16657
-	mov	x1, 9040
 	mov	x2, 0
-	add	x1, sp, x1
 	mov	x3, 0
 	mov	x4, 0
 	adr	x9, run_payload
@@ -2147,31 +2149,32 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x26, x0
-	tbnz	x0, #63, .Linit_404
-.Linit_325:
-	ldr	x2, [sp, 304]
-	tbnz	x2, #63, .Linit_405
-.Linit_326:
-	ldr	x2, [sp, 200]
+	tbnz	x0, #63, .Linit_406
+.Linit_327:
+	ldr	x2, [sp, 9032]
+	tbnz	x2, #63, .Linit_407
+.Linit_328:
+	ldr	x1, [sp, 8928]
 	mov	w3, 88
-	ldr	w1, [sp, 312]
-	ldr	x0, [x2, 40]
-	ldr	w7, [x2, 16]
+	ldr	w2, [sp, 9040]
+	ldr	x0, [x1, 40]
+	ldr	w7, [x1, 16]
 	sub	x0, x0, #88
 	umaddl	x7, w7, w3, x0
 	ldr	w0, [x7, 8]
-	cmp	w1, w0
-	beq	.Linit_327
+	cmp	w2, w0
+	beq	.Linit_329
+	ldr	w1, [sp, 9040]
 	mov	x0, x23
 	mov	x2, -125
 	bl	fail
-.Linit_327:
+.Linit_329:
 	ldr	w0, [x7]
-	add	x24, sp, 448
-	cmp	w0, 34
-	beq	.Linit_406
-.Linit_328:
-	ldr	x1, [sp, 640]
+	add	x24, sp, 336
+	cmp	w0, 39
+	beq	.Linit_408
+.Linit_330:
+	ldr	x1, [sp, 528]
 	mov	x8, 215
 	mov	x0, 268435456
 	mov	x2, 0
@@ -2185,7 +2188,7 @@ jail_main:
 #NO_APP
 	add	x7, x23, 44
 	.p2align 3,,7
-.Linit_332:
+.Linit_334:
 	ldr	w6, [x19, 40]
 	mov	x8, 57
 	mov	x1, 0
@@ -2194,18 +2197,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w6
 	mov	x5, 0
-	tbnz	w6, #31, .Linit_331
+	tbnz	w6, #31, .Linit_333
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_331:
+.Linit_333:
 	add	x19, x19, 4
 	cmp	x7, x19
-	bne	.Linit_332
-	ldr	w0, [sp, 292]
-	tbnz	w0, #31, .Linit_333
+	bne	.Linit_334
+	ldr	w0, [sp, 9020]
+	tbnz	w0, #31, .Linit_335
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -2218,9 +2221,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_333:
+.Linit_335:
 	ubfiz	x6, x25, 4, 32
-	add	x20, sp, 320
+	add	x20, sp, 208
 	mov	x7, 1314
 	and	x6, x6, 32
 	movk	x7, 0x2008, lsl 16
@@ -2231,36 +2234,36 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	str	x7, [sp, 320]
-	str	w6, [sp, 448]
-	str	w6, [sp, 452]
-	stp	xzr, xzr, [sp, 456]
+	str	x7, [sp, 208]
+	str	w6, [sp, 336]
+	str	w6, [sp, 340]
+	stp	xzr, xzr, [sp, 344]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_334
-	cbnz	w21, .Linit_407
-.Linit_336:
+	tbnz	x0, #63, .Linit_336
+	cbnz	w21, .Linit_409
+.Linit_338:
 	mov	w21, w26
 	mov	x0, x24
 	add	x2, x24, 40
 	.p2align 3,,7
-.Linit_338:
+.Linit_340:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_338
+	bne	.Linit_340
 	mov	x0, 4
-	str	x0, [sp, 448]
-	str	wzr, [sp, 456]
-	str	w26, [sp, 460]
+	str	x0, [sp, 336]
+	str	wzr, [sp, 344]
+	str	w26, [sp, 348]
 	.p2align 3,,7
-.Linit_339:
-	ldrsw	x0, [sp, 212]
+.Linit_341:
+	ldrsw	x0, [sp, 8940]
 	mov	x1, x24
 	mov	x8, 206
 	mov	x2, 40
@@ -2273,40 +2276,41 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_339
-	add	x22, sp, 112
-	str	wzr, [sp, 100]
+	beq	.Linit_341
+	add	x22, sp, 120
+	str	wzr, [sp, 108]
 	mov	x0, x22
 	add	x2, x22, 24
 	.p2align 3,,7
-.Linit_340:
+.Linit_342:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_340
-	ldp	w1, w2, [sp, 212]
+	bne	.Linit_342
+	ldr	w1, [sp, 8940]
 	and	w25, w25, 1
-	ldr	w3, [sp, 288]
-	add	x18, sp, 96
+	ldr	w2, [sp, 8944]
+	add	x18, sp, 104
+	ldr	w3, [sp, 9016]
 	sxtw	x27, w21
-	add	x19, sp, 136
+	add	x19, sp, 144
 	mov	w0, 1
-	str	w3, [sp, 112]
-	strh	w0, [sp, 116]
-	str	w2, [sp, 120]
+	str	w3, [sp, 120]
 	strh	w0, [sp, 124]
-	str	w1, [sp, 128]
+	str	w2, [sp, 128]
 	strh	w0, [sp, 132]
+	str	w1, [sp, 136]
+	strh	w0, [sp, 140]
 	.p2align 3,,7
-.Linit_345:
+.Linit_347:
 	mov	w6, 0
-	b	.Linit_342
+	b	.Linit_344
 	.p2align 2,,3
-.Linit_343:
+.Linit_345:
 	cmp	x27, x0
-	beq	.Linit_408
-.Linit_342:
+	beq	.Linit_410
+.Linit_344:
 	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
@@ -2320,8 +2324,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_343
-	cbnz	w6, .Linit_344
+	bgt	.Linit_345
+	cbnz	w6, .Linit_346
 	mov	x0, x22
 	mov	x8, 73
 	mov	x1, 3
@@ -2331,11 +2335,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_345
-	ldrsh	w0, [sp, 126]
-	cbz	w0, .Linit_346
-	cbz	w25, .Linit_409
-.Linit_347:
+	tbnz	x0, #63, .Linit_347
+	ldrsh	w0, [sp, 134]
+	cbz	w0, .Linit_348
+	cbz	w25, .Linit_411
+.Linit_349:
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2348,19 +2352,19 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_346:
+.Linit_348:
 	mov	w10, 2
-.Linit_349:
-	ldrsh	w0, [sp, 118]
+.Linit_351:
+	ldrsh	w0, [sp, 126]
 	mov	x1, x20
 	mov	x8, 63
 	mov	x2, 128
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbz	w0, .Linit_354
-.Linit_350:
-	ldrsw	x0, [sp, 288]
+	cbz	w0, .Linit_356
+.Linit_352:
+	ldrsw	x0, [sp, 9016]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2368,33 +2372,33 @@ jail_main:
 #NO_APP
 	mov	x1, x19
 	cmp	x0, 128
-	bne	.Linit_354
-	ldr	w2, [sp, 320]
+	bne	.Linit_356
+	ldr	w2, [sp, 208]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_349
-	ldr	w4, [sp, 328]
-	ldr	x3, [sp, 368]
+	beq	.Linit_351
+	ldr	w4, [sp, 216]
+	ldr	x3, [sp, 256]
 	cmn	w4, #1
 	cset	w4, eq
-	stp	w10, w2, [sp, 136]
-	stp	wzr, w4, [sp, 144]
-	str	x3, [sp, 152]
+	stp	w10, w2, [sp, 144]
+	stp	wzr, w4, [sp, 152]
+	str	x3, [sp, 160]
 	bl	send_signal
-	ldrsh	w0, [sp, 118]
+	ldrsh	w0, [sp, 126]
 	mov	x1, x20
 	mov	x8, 63
 	mov	x2, 128
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_350
-.Linit_354:
-	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_345
+	cbnz	w0, .Linit_352
+.Linit_356:
+	ldrsh	w0, [sp, 142]
+	cbz	w0, .Linit_347
 	.p2align 3,,7
-.Linit_355:
-	ldrsw	x0, [sp, 212]
+.Linit_357:
+	ldrsw	x0, [sp, 8940]
 	mov	x1, x19
 	mov	x8, 207
 	mov	x2, 24
@@ -2407,41 +2411,41 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_355
+	beq	.Linit_357
 	cmp	x0, x2
-	beq	.Linit_356
-	tbz	x0, #63, .Linit_357
+	beq	.Linit_358
+	tbz	x0, #63, .Linit_359
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_345
-.Linit_357:
+	bne	.Linit_347
+.Linit_359:
 	mov	w0, -1
-	str	w0, [sp, 128]
-	b	.Linit_345
+	str	w0, [sp, 136]
+	b	.Linit_347
 	.p2align 2,,3
-.Linit_408:
-	ldr	w0, [sp, 96]
+.Linit_410:
+	ldr	w0, [sp, 104]
 	mov	w6, w2
-	str	w0, [sp, 100]
-	b	.Linit_342
-.Linit_409:
+	str	w0, [sp, 108]
+	b	.Linit_344
+.Linit_411:
 	mov	w1, w21
 	mov	x0, x23
 	bl	kill_tree
-	b	.Linit_347
-.Linit_344:
-	cbz	w25, .Linit_361
-.Linit_363:
+	b	.Linit_349
+.Linit_346:
+	cbz	w25, .Linit_363
+.Linit_365:
 	mov	x0, x24
 	add	x2, x24, 144
 	.p2align 3,,7
-.Linit_364:
+.Linit_366:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_364
+	bne	.Linit_366
 	mov	x1, x24
 	mov	x8, 165
 	mov	x0, -1
@@ -2454,34 +2458,34 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	add	x1, sp, 160
-	ldr	w5, [sp, 100]
+	add	x1, sp, 168
+	ldr	w5, [sp, 108]
 	mov	x0, x1
 	add	x3, x1, 40
 	.p2align 3,,7
-.Linit_365:
+.Linit_367:
 	mov	x2, x0
 	add	x0, x0, 1
 	strb	wzr, [x2]
 	cmp	x0, x3
-	bne	.Linit_365
-	ldp	x2, x4, [sp, 448]
+	bne	.Linit_367
+	ldp	x2, x4, [sp, 336]
 	mov	x6, 5
-	ldr	x0, [sp, 464]
-	str	x6, [sp, 160]
-	ldr	x6, [sp, 472]
+	ldr	x0, [sp, 352]
+	str	x6, [sp, 168]
+	ldr	x6, [sp, 360]
 	mov	x3, 16960
 	movk	x3, 0xf, lsl 16
-	stp	wzr, w5, [sp, 168]
+	stp	wzr, w5, [sp, 176]
 	madd	x2, x2, x3, x4
-	ldr	x4, [sp, 480]
+	ldr	x4, [sp, 368]
 	madd	x0, x0, x3, x6
-	str	x2, [sp, 176]
-	str	x0, [sp, 184]
-	str	x4, [sp, 192]
+	str	x2, [sp, 184]
+	str	x0, [sp, 192]
+	str	x4, [sp, 200]
 	.p2align 3,,7
-.Linit_366:
-	ldrsw	x0, [sp, 212]
+.Linit_368:
+	ldrsw	x0, [sp, 8940]
 	mov	x8, 206
 	mov	x2, 40
 	mov	x3, 16384
@@ -2493,7 +2497,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_366
+	beq	.Linit_368
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2505,7 +2509,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	ldp	x29, x30, [sp]
-	mov	x12, 9040
+	mov	x12, 33440
 	ldp	x19, x20, [sp, 16]
 	ldp	x21, x22, [sp, 32]
 	ldp	x23, x24, [sp, 48]
@@ -2513,13 +2517,13 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_356:
-	ldr	w0, [sp, 136]
+.Linit_358:
+	ldr	w0, [sp, 144]
 	cmp	w0, 2
-	beq	.Linit_410
+	beq	.Linit_412
 	cmp	w0, 3
-	bne	.Linit_345
-	cbz	w25, .Linit_360
+	bne	.Linit_347
+	cbz	w25, .Linit_362
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -2530,8 +2534,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_345
-.Linit_407:
+	b	.Linit_347
+.Linit_409:
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -2541,8 +2545,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_336
-.Linit_334:
+	tbz	x0, #63, .Linit_338
+.Linit_336:
 	mov	x0, x26
 	mov	x8, 129
 	mov	x1, 9
@@ -2555,78 +2559,78 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	w1, [sp, 312]
+	ldr	w1, [sp, 9040]
 	mov	x2, x6
 	mov	x0, x23
 	bl	fail
-	b	.Linit_336
-.Linit_360:
-	add	x2, sp, 100
+	b	.Linit_338
+.Linit_362:
+	add	x2, sp, 108
 	mov	w1, w26
 	mov	x0, x23
 	bl	kill_tree
-.Linit_361:
+.Linit_363:
 	mov	w1, w26
 	mov	x0, x23
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_363
-.Linit_403:
-	ldr	w1, [sp, 312]
+	b	.Linit_365
+.Linit_405:
+	ldr	w1, [sp, 9040]
 	mov	x2, x0
 	mov	x0, x23
 	bl	fail
-	b	.Linit_324
-.Linit_405:
-	ldr	w1, [sp, 312]
+	b	.Linit_326
+.Linit_407:
+	ldr	w1, [sp, 9040]
 	mov	x0, x23
 	bl	fail
-	b	.Linit_326
-.Linit_404:
-	ldr	w1, [sp, 312]
-	mov	x0, x10
+	b	.Linit_328
+.Linit_406:
+	mov	x0, x1
+	ldr	w1, [sp, 9040]
 	mov	x2, x26
 	bl	fail
-	b	.Linit_325
-.Linit_401:
+	b	.Linit_327
+.Linit_403:
 	mov	x0, x23
 	mov	w1, -1
+	bl	fail
+	b	.Linit_320
+.Linit_402:
+	mov	x2, x0
+	mov	w1, -1
+	mov	x0, x23
+	bl	fail
+	b	.Linit_319
+.Linit_401:
+	mov	x2, x0
+	mov	w1, -1
+	mov	x0, x23
 	bl	fail
 	b	.Linit_318
 .Linit_400:
 	mov	x2, x0
-	mov	w1, -1
-	mov	x0, x23
-	bl	fail
-	b	.Linit_317
-.Linit_399:
-	mov	x2, x0
-	mov	w1, -1
-	mov	x0, x23
-	bl	fail
-	b	.Linit_316
-.Linit_398:
-	mov	x2, x0
 	mov	w1, w11
 	mov	x0, x23
 	bl	fail
-	b	.Linit_313
-.Linit_406:
-	ldr	w3, [sp, 312]
+	b	.Linit_315
+.Linit_408:
+	ldr	w3, [sp, 9040]
 	mov	x0, x24
 	add	x2, x24, 40
-.Linit_329:
+.Linit_331:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_329
+	bne	.Linit_331
 	mov	w0, 3
-	str	w0, [sp, 448]
-	str	w3, [sp, 452]
-	str	xzr, [sp, 456]
-.Linit_330:
-	ldrsw	x0, [sp, 212]
+	str	w0, [sp, 336]
+	str	w3, [sp, 340]
+	str	xzr, [sp, 344]
+.Linit_332:
+	ldrsw	x0, [sp, 8940]
 	mov	x1, x24
 	mov	x8, 206
 	mov	x2, 40
@@ -2639,7 +2643,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_330
+	beq	.Linit_332
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2650,11 +2654,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_328
-.Linit_410:
+	b	.Linit_330
+.Linit_412:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_345
+	b	.Linit_347
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

@@ -14,6 +14,12 @@ const (
 	OpWrite uint32 = iota + 1
 	OpSubreaper
 	OpChildren
+	OpAside
+	OpJoin
+	OpUnshare
+	OpSetns
+	OpOpen
+	OpDumpable
 	OpLoUp
 	OpHostname
 	OpRoot
@@ -21,7 +27,6 @@ const (
 	OpMount
 	OpSetattr
 	OpBind
-	OpIDMap
 	OpMkdir
 	OpSymlink
 	OpMknod
@@ -47,6 +52,9 @@ const (
 	OpTry
 	OpExec
 )
+
+// MaxAside is how many children may do steps aside, MAX_ASIDE.
+const MaxAside = 6
 
 // Flags of a step, enum step_flags.
 const (
@@ -103,7 +111,7 @@ type Step struct {
 type header struct {
 	size                                               uint64
 	flags, ninit, npayload, npass, failStep, failErrno uint32
-	initSteps, payloadSteps                            Addr
+	initSteps, payloadSteps, asideSteps                Addr
 }
 
 // Encoder lays a Plan out as the one block of memory that jail-init maps.
@@ -150,15 +158,16 @@ func (e *Encoder) Strings(list []string) Addr {
 	return e.Bytes(bytesOf(at))
 }
 
-// Finish adds the steps and returns the whole Plan. npass is one more than the payload's highest fd. failStep, where
+// Finish adds the steps of the sides and returns the whole Plan. npass is one more than the payload's highest fd. failStep, where
 // it is not 0, is the step (counted from 1) that fails with failErrno: the test mode.
-func (e *Encoder) Finish(init, payload []Step, flags, npass, failStep, failErrno uint32) []byte {
+func (e *Encoder) Finish(init, payload, aside []Step, flags, npass, failStep, failErrno uint32) []byte {
 	h := header{
 		flags: flags, ninit: uint32(len(init)), npayload: uint32(len(payload)), npass: npass,
 		failStep: failStep, failErrno: failErrno,
 	}
 	h.initSteps = e.Bytes(bytesOf(init))
 	h.payloadSteps = e.Bytes(bytesOf(payload))
+	h.asideSteps = e.Bytes(bytesOf(aside))
 	h.size = uint64(len(e.mem))
 	copy(e.mem, bytesOf([]header{h}))
 	return e.mem

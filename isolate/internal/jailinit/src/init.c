@@ -57,7 +57,15 @@ struct state {
 	int ruleset;	       /* Landlock, or -1 */
 	int umask;
 	long err; /* of the payload's side, which shares this memory until its exec */
-	int at, candidate;
+	volatile int at;
+	int candidate;
+	struct aside {
+		struct state *state;
+		int first, n, pid;
+		volatile int at;
+		volatile long err;
+		char stack[4096 - 64] __attribute__((aligned(16)));
+	} aside[MAX_ASIDE];
 };
 
 INLINE void zero(void *p, size_t n) {
@@ -196,52 +204,6 @@ static long bind_path(struct state *s, const struct step *o) {
 out:
 	S(SYS_close, tree);
 	return r;
-}
-
-struct id_map {
-	const struct step *step;
-	long r;
-};
-
-/* The child of OP_IDMAP. It takes the payload's ids, makes a user namespace and maps its own id to the one
- * that owns the files: the single line that user_namespaces(7) lets a process without capabilities write, so
- * that no process has to wait for another. It shares our memory and our fd table: the namespace's fd stays
- * open there. */
-static void make_id_map(void *arg) {
-	struct id_map *m = arg;
-	const struct step *o = m->step;
-	if ((m->r = S(SYS_setresgid, o->c, o->c, o->c)) < 0 ||
-	    (m->r = S(SYS_setresuid, o->b, o->b, o->b)) < 0)
-		goto out;
-	/* A change of uid makes the memory, which is also jail-init's, non-dumpable, and /proc/self belongs
-	 * to root then. Nothing hostile runs yet; jail-init makes itself non-dumpable before anything does.
-	 */
-	if ((m->r = S(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0)) < 0 ||
-	    (m->r = S(SYS_unshare, CLONE_NEWUSER)) < 0)
-		goto out;
-	for (const at *p = (const at *)o->s1; p[0]; p += 2)
-		if ((m->r = write_file(p[0], p[1])) < 0)
-			goto out;
-	m->r = S(SYS_openat, AT_FDCWD, o->s2, O_RDONLY | O_CLOEXEC);
-out:
-	S(SYS_exit, 0);
-	__builtin_unreachable();
-}
-
-static long id_map(struct state *s, const struct step *o) {
-	struct id_map m;
-	char stack[4096] __attribute__((aligned(16)));
-	m.step = o;
-	m.r = -EAGAIN;
-	long pid = sys_spawn(SYS_clone, CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD,
-			     (long)(stack + sizeof stack), 0, 0, 0, make_id_map, &m);
-	if (pid < 0)
-		return pid;
-	while (S(SYS_wait4, pid, 0, 0, 0) == -EINTR)
-		;
-	if (m.r >= 0)
-		s->slot[o->a] = m.r;
-	return m.r;
 }
 
 /* poll(2) does not exist on arm64 */
@@ -458,6 +420,9 @@ static long exec(struct state *s, const struct step *o) {
 	return r;
 }
 
+static long start_aside(struct state *s, const struct step *o);
+static long join_aside(struct state *s, const struct step *o);
+
 static long run_step(struct state *s, const struct step *o) {
 	if (s->plan->fail_step && o->index + 1 == s->plan->fail_step)
 		return -(long)s->plan->fail_errno;
@@ -468,6 +433,18 @@ static long run_step(struct state *s, const struct step *o) {
 		return S(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	case OP_CHILDREN:
 		return s->children = keep_fd(s, S(SYS_openat, AT_FDCWD, o->s1, O_RDONLY | O_CLOEXEC));
+	case OP_ASIDE:
+		return start_aside(s, o);
+	case OP_JOIN:
+		return join_aside(s, o);
+	case OP_UNSHARE:
+		return S(SYS_unshare, o->a);
+	case OP_SETNS:
+		return S(SYS_setns, s->slot[o->a], 0);
+	case OP_OPEN:
+		return s->slot[o->a] = S(SYS_openat, AT_FDCWD, o->s1, O_RDONLY | O_CLOEXEC);
+	case OP_DUMPABLE:
+		return S(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
 	case OP_LO_UP:
 		return lo_up(o);
 	case OP_HOSTNAME:
@@ -482,8 +459,6 @@ static long run_step(struct state *s, const struct step *o) {
 		return set_attr(o);
 	case OP_BIND:
 		return bind_path(s, o);
-	case OP_IDMAP:
-		return id_map(s, o);
 	case OP_MKDIR:
 		return make_dir(o);
 	case OP_SYMLINK:
@@ -541,15 +516,51 @@ static long run_step(struct state *s, const struct step *o) {
 	}
 }
 
-static long run_steps(struct state *s, at steps, int n) {
-	const struct step *o = (const struct step *)steps;
+/* Does n steps; *at is the one under way. */
+static long run_steps(struct state *s, const struct step *o, int n, volatile int *at) {
 	for (int i = 0; i < n; i++) {
-		s->at = o[i].index;
+		*at = o[i].index;
 		long r = run_step(s, o + i);
 		if (r < 0)
 			return r;
 	}
 	return 0;
+}
+
+/* ---- steps aside: a network namespace or an id map takes as long as all mounts, and needs none of them ----
+ */
+
+static void run_aside(void *arg) {
+	struct aside *a = arg;
+	a->err = run_steps(a->state, (const struct step *)a->state->plan->aside + a->first, a->n, &a->at);
+	S(SYS_exit, 0);
+	__builtin_unreachable();
+}
+
+/* The child shares our memory and fd table, so that what it opens is ours, but neither our credentials nor
+ * our namespaces. */
+static long start_aside(struct state *s, const struct step *o) {
+	struct aside *a = s->aside + o->a;
+	a->state = s;
+	a->first = o->b;
+	a->n = o->c;
+	a->err = -ECANCELED; /* until it has come to its end */
+	a->at = o->index;
+	a->pid = sys_spawn(SYS_clone, CLONE_VM | CLONE_FILES | SIGCHLD, (long)(a->stack + sizeof a->stack), 0,
+			   0, 0, run_aside, a);
+	return a->pid;
+}
+
+static long join_aside(struct state *s, const struct step *o) {
+	struct aside *a = s->aside + o->a;
+	long r;
+	while ((r = S(SYS_wait4, a->pid, 0, 0, 0)) == -EINTR)
+		;
+	if (r < 0)
+		return r;
+	if (a->err < 0)
+		s->at = a->at;
+	return a->err;
 }
 
 /* Runs in jail-init's memory until its exec, on a stack and an fd table of its own. */
@@ -561,7 +572,7 @@ static void run_payload(void *arg) {
 	/* Ours are all above the payload's: none survives its exec. */
 	s->err = S(SYS_close_range, s->plan->npass, ~0U, CLOSE_RANGE_CLOEXEC);
 	if (s->err == 0)
-		s->err = run_steps(s, s->plan->payload, s->plan->npayload);
+		s->err = run_steps(s, (const struct step *)s->plan->payload, s->plan->npayload, &s->at);
 	S(SYS_exit_group, 125);
 	__builtin_unreachable();
 }
@@ -721,7 +732,7 @@ __attribute__((used)) static void jail_main(const str *stack) {
 	/* all signals have been blocked since before the clone */
 	if ((r = s.signals = keep_fd(&s, S(SYS_signalfd4, -1, &all, 8, SFD_CLOEXEC | SFD_NONBLOCK))) < 0)
 		fail(&s, NO_STEP, r);
-	if ((r = run_steps(&s, s.plan->init, s.plan->ninit)) < 0)
+	if ((r = run_steps(&s, (const struct step *)s.plan->init, s.plan->ninit, &s.at)) < 0)
 		fail(&s, s.at, r);
 	/* Before anything hostile exists; not earlier: /proc/self would be root's and an ordinary user could
 	 * not write its id maps. */

@@ -14,14 +14,19 @@ enum op {
 	OP_WRITE = 1, /* write s2 (a bytes) to the existing file s1 */
 	OP_SUBREAPER, /* orphans of the payload become ours */
 	OP_CHILDREN,  /* keep an fd of our own list of children */
-	OP_LO_UP,     /* bring the loopback device up */
+	OP_ASIDE,     /* a child that shares our memory and fds does the b steps of group a meanwhile */
+	OP_JOIN,      /* wait for the child of group a */
+	OP_UNSHARE,   /* new namespaces a */
+	OP_SETNS,     /* enter the namespace in slot a */
+	OP_OPEN,      /* open s1 in slot a */
+	OP_DUMPABLE,  /* /proc/self is ours again after a change of uid */
+	OP_LO_UP,     /* bring the network device s1 up */
 	OP_HOSTNAME,  /* s1, a bytes */
 	OP_ROOT,      /* tmpfs over /, and the working folder in it; s1 lists key, value, … */
 	OP_PIVOT,     /* the working folder becomes /, the old root goes */
 	OP_MOUNT,     /* mount s1 on s2, type s3, flags a, data s4 */
 	OP_SETATTR,   /* mount_setattr s1: set a, propagation b */
 	OP_BIND,      /* bind s1 on s2; attributes a, expected device b and inode c, id map in slot d */
-	OP_IDMAP,     /* slot a: a user namespace that shows uid b as c and gid d as e */
 	OP_MKDIR,     /* s1, mode a, owner b:c */
 	OP_SYMLINK,   /* s2 → s1 */
 	OP_MKNOD,     /* s1, mode a, device b */
@@ -75,6 +80,7 @@ struct plan {
 	uint32_t npass;			/* fds below this are the payload's */
 	uint32_t fail_step, fail_errno; /* test mode: this step fails; counted from 1 */
 	at init, payload;
+	at aside; /* steps of all groups */
 };
 
 /* a failure between the steps */
@@ -104,6 +110,7 @@ enum { MAX_FDS = 256, MAX_KEPT = 16 };
 /* slots: the Plan, the socket, the launcher, two claims that last as long as the jail; then what steps need
  */
 enum { FIRST_FREE_SLOT = 5 };
+enum { MAX_ASIDE = 6 };
 struct launch {
 	uint64_t flags;	   /* CLONE_NEW… */
 	int32_t image;	   /* the sealed jail-init */
