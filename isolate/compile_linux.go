@@ -46,7 +46,7 @@ type compiler struct {
 // The order of the steps is the argument of the whole program; each part says why it stands where it stands.
 func Compile(s *Spec, h *Host) (*Plan, error) {
 	c := &compiler{
-		spec: s, host: h, plan: &Plan{noClone3: h.NoClone3, noMemfd: h.NoMemfd},
+		spec: s, host: h, plan: &Plan{noClone3: h.NoClone3, noMemfd: h.NoMemfd, Steps: make([]Step, 0, 96)},
 		made: map[string]bool{}, links: map[string]string{},
 	}
 	if err := c.check(); err != nil {

@@ -93,8 +93,11 @@ func look(path string) (f FileInfo) {
 	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
 		f.Link, _ = os.Readlink(path)
 	}
-	if f.Real, f.Err = filepath.EvalSymlinks(path); f.Err != nil {
-		return f
+	f.Real = path
+	if f.Link != "" || filepath.Dir(path) != "/" { // a plain entry of / needs no walk
+		if f.Real, f.Err = filepath.EvalSymlinks(path); f.Err != nil {
+			return f
+		}
 	}
 	if f.Real != path {
 		if f.Err = unix.Lstat(f.Real, &st); f.Err != nil {

@@ -10,7 +10,7 @@ import (
 // its exec.
 func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
 	e := jailinit.NewEncoder()
-	var init, payload, aside []jailinit.Step
+	init, payload, aside := make([]jailinit.Step, 0, len(p.Steps)), make([]jailinit.Step, 0, 24), make([]jailinit.Step, 0, 16)
 	waiting := false
 	for i, s := range p.Steps {
 		w := jailinit.Step{Op: s.wire.op, Flags: s.wire.flags, Index: uint32(i), A: s.wire.a, B: s.wire.b, C: s.wire.c, D: s.wire.d, E: s.wire.e}

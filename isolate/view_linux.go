@@ -74,7 +74,7 @@ func (c *compiler) expand() ([]Rule, error) {
 		}
 		return 1
 	})
-	var rules []Rule
+	rules := make([]Rule, 0, len(given)+4)
 	var workdir *Rule
 	for _, r := range given {
 		switch r.Kind {
@@ -151,7 +151,7 @@ func winners(rules []Rule) []Rule {
 			last[r.Path] = i
 		}
 	}
-	var kept []Rule
+	kept := make([]Rule, 0, len(rules)+1)
 	for i, r := range rules {
 		if j, ok := last[r.Path]; r.Path == "" || ok && i == j {
 			kept = append(kept, r)
