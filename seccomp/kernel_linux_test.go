@@ -1,0 +1,172 @@
+package seccomp
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A filter can't be taken off again, so the test binary loads it in a copy of
+// itself. The value names the int80 program, if there is one.
+const childEnv = "JAIL_SECCOMP_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if int80, ok := os.LookupEnv(childEnv); ok {
+		if err := child(int80); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func TestBaselineOnThisKernel(t *testing.T) {
+	if _, ok := arches[runtime.GOARCH]; !ok {
+		t.Skipf("no filter for %s", runtime.GOARCH)
+	}
+	int80 := buildInt80(t)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+int80)
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// buildInt80 returns a program that makes i386 calls, or "" where none can.
+func buildInt80(t *testing.T) string {
+	t.Helper()
+	if runtime.GOARCH != "amd64" {
+		return ""
+	}
+	int80 := filepath.Join(t.TempDir(), "int80")
+	if out, err := exec.Command("cc", "-static", "-o", int80, "testdata/int80.c").CombinedOutput(); err != nil {
+		t.Logf("i386 is not tested: cc: %v\n%s", err, out)
+		return ""
+	}
+	// Without the filter the call is refused by the kernel, for another reason.
+	if errno, err := callI386(int80, abis["i386"].refuse["keyctl"], 0xffff, 0); err != nil || errno != unix.EOPNOTSUPP {
+		t.Logf("i386 is not tested: without a filter keyctl says %v, %v", errno, err)
+		return ""
+	}
+	return int80
+}
+
+func callI386(int80 string, nr uint32, arg1, arg2 uint64) (unix.Errno, error) {
+	out, err := exec.Command(int80, fmt.Sprint(nr), fmt.Sprint(arg1), fmt.Sprint(arg2)).Output()
+	if err != nil {
+		return 0, err
+	}
+	ret, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	return unix.Errno(max(0, -ret)), err
+}
+
+// child loads the baseline and reports what then is not as it should be. No
+// call that gets through the filter has an effect: its arguments are nonsense.
+func child(int80 string) error {
+	filter, err := Compile(Baseline(), runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	a := abis[runtime.GOARCH]
+	for name, nr := range a.refuse {
+		if nonsense(nr) == unix.EPERM {
+			fmt.Printf("proves nothing here: without a filter %s is refused too\n", name)
+		}
+	}
+	// Twice, because a jail works inside a jail.
+	for range 2 {
+		if err := loadFilter(filter); err != nil {
+			return err
+		}
+	}
+
+	var wrong []error
+	check := func(what string, got, want unix.Errno) {
+		if got != want {
+			wrong = append(wrong, fmt.Errorf("%s: got %v, want %v", what, got, want))
+		}
+	}
+	for name, nr := range a.refuse {
+		check(name, nonsense(nr), unix.EPERM)
+	}
+	for nr := uint32(newest + 1); nr <= 1023; nr++ {
+		check(fmt.Sprint("unknown call ", nr), nonsense(nr), unix.ENOSYS)
+	}
+	check("TIOCSTI", badIoctl(unix.TIOCSTI), unix.EPERM)
+	check("TIOCSTI and a high bit", badIoctl(unix.TIOCSTI|1<<32), unix.EPERM)
+	check("TIOCLINUX", badIoctl(unix.TIOCLINUX), unix.EPERM)
+	check("TCGETS", badIoctl(unix.TCGETS), unix.EBADF)
+	check("clone3", nonsense(unix.SYS_CLONE3), unix.E2BIG)
+	check("unshare", nonsense(unix.SYS_UNSHARE), unix.EINVAL)
+	check("mount", nonsense(unix.SYS_MOUNT), unix.EFAULT)
+	check("seccomp", nonsense(unix.SYS_SECCOMP), unix.EINVAL)
+	if err := exec.Command("/bin/true").Run(); err != nil {
+		wrong = append(wrong, err)
+	}
+	if int80 != "" {
+		wrong = append(wrong, childI386(int80)...)
+	}
+	return errors.Join(wrong...)
+}
+
+func childI386(int80 string) (wrong []error) {
+	i386 := abis["i386"]
+	for _, tt := range []struct {
+		nr   uint32
+		arg2 uint64
+		want unix.Errno
+	}{
+		{i386.refuse["keyctl"], 0, unix.EPERM},
+		{i386.refuse["bpf"], 0, unix.EPERM},
+		{i386.ioctl, unix.TIOCSTI, unix.EPERM},
+		{i386.ioctl, unix.TCGETS, unix.EBADF},
+		{newest + 1, 0, unix.ENOSYS},
+		{20 /* getpid */, 0, 0},
+	} {
+		got, err := callI386(int80, tt.nr, 0xffffffff, tt.arg2)
+		if err != nil || got != tt.want {
+			wrong = append(wrong, fmt.Errorf("i386 call %d: got %v, %v, want %v", tt.nr, got, err, tt.want))
+		}
+	}
+	return wrong
+}
+
+// nonsense makes a call with bad pointers, bad file descriptors, unknown flags.
+func nonsense(nr uint32) unix.Errno {
+	const bad = ^uintptr(0)
+	_, _, errno := unix.Syscall6(uintptr(nr), bad, bad, bad, bad, bad, bad)
+	return errno
+}
+
+func badIoctl(request uintptr) unix.Errno {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, ^uintptr(0), request, 0)
+	return errno
+}
+
+// loadFilter puts the filter on all threads.
+func loadFilter(filter []unix.SockFilter) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+		unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	if errno != 0 {
+		return fmt.Errorf("load the filter: %w", errno)
+	}
+	return nil
+}
