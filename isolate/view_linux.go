@@ -275,7 +275,7 @@ func (c *compiler) mountView(rules []Rule) error {
 	for _, m := range c.maps {
 		c.join("id map", m.group)
 	}
-	c.mount(Step{Op: "new root", Type: "tmpfs", Path: "/", List: []string{"mode", "0755", "size", strconv.Itoa(tmpfsSize), "nr_inodes", "4096"},
+	c.mount(Step{Op: "new root", Type: "tmpfs", Path: "/", List: []string{"source", "tmpfs", "mode", "0755", "size", strconv.Itoa(tmpfsSize), "nr_inodes", "4096"},
 		Flags: []string{"nosuid", "nodev"}, wire: wire{op: jailinit.OpRoot, a: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}})
 	c.places = []place{{path: "/", kind: Tmpfs}}
 	if slices.ContainsFunc(rules, func(r Rule) bool { return r.Kind == Deny }) {

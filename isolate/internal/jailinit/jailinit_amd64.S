@@ -553,7 +553,7 @@ run_step:
 	movl	8(%rsi), %ecx
 	addl	$1, %ecx
 	cmpl	%ecx, %eax
-	je	.Linit_263
+	je	.Linit_266
 .Linit_91:
 	movl	0(%rbp), %eax
 	cmpl	$21, %eax
@@ -561,14 +561,14 @@ run_step:
 	ja	.Linit_94
 	cmpl	$11, %eax
 	je	.Linit_95
-	jbe	.Linit_264
+	jbe	.Linit_267
 	cmpl	$16, %eax
 	je	.Linit_109
-	jbe	.Linit_265
+	jbe	.Linit_268
 	cmpl	$19, %eax
 	je	.Linit_115
 	cmpl	$20, %eax
-	jne	.Linit_266
+	jne	.Linit_269
 	addq	$72, %rsp
 	movq	%rbp, %rsi
 	movq	%r12, %rdi
@@ -581,14 +581,14 @@ run_step:
 	jmp	make_file
 	.p2align 4,,10
 	.p2align 3
-.Linit_264:
+.Linit_267:
 	cmpl	$6, %eax
 	je	.Linit_97
-	jbe	.Linit_267
+	jbe	.Linit_270
 	cmpl	$9, %eax
 	je	.Linit_105
 	cmpl	$10, %eax
-	jne	.Linit_268
+	jne	.Linit_271
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -610,27 +610,27 @@ run_step:
 	movq	%r13, %rdx
 	.p2align 4,,10
 	.p2align 3
-.Linit_149:
+.Linit_148:
 	movq	%rdx, %rax
 	addq	$1, %rdx
 	movb	$0, (%rax)
 	cmpq	%rcx, %rdx
-	jne	.Linit_149
+	jne	.Linit_148
 	movq	56(%rbp), %rax
 	leaq	31(%rsp), %rsi
 	movq	%r13, %rdx
 	subq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_150:
+.Linit_149:
 	movzbl	(%rax,%rdx), %ecx
 	testb	%cl, %cl
-	je	.Linit_152
+	je	.Linit_151
 	movb	%cl, (%rdx)
 	addq	$1, %rdx
 	cmpq	%rdx, %rsi
-	jne	.Linit_150
-.Linit_152:
+	jne	.Linit_149
+.Linit_151:
 	movl	$1, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -668,15 +668,15 @@ run_step:
 .Linit_94:
 	cmpl	$31, %eax
 	je	.Linit_119
-	jbe	.Linit_269
+	jbe	.Linit_272
 	cmpl	$36, %eax
 	je	.Linit_131
-	jbe	.Linit_270
+	jbe	.Linit_273
 	cmpl	$39, %eax
-	je	.Linit_261
-	jbe	.Linit_271
+	je	.Linit_264
+	jbe	.Linit_274
 	cmpl	$40, %eax
-	jne	.Linit_260
+	jne	.Linit_263
 	movq	16(%rbp), %rax
 	leaq	16(%rsp), %rsi
 	xorl	%r8d, %r8d
@@ -694,20 +694,20 @@ run_step:
 	movq	56(%rbp), %r13
 	movq	0(%r13), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_201
+	je	.Linit_206
 	xorl	%r14d, %r14d
 	movq	$-2, %rbx
 	movl	$59, %r15d
-	jmp	.Linit_193
+	jmp	.Linit_196
 	.p2align 4,,10
 	.p2align 3
-.Linit_191:
+.Linit_194:
 	movq	8(%r13), %rdi
 	addq	$8, %r13
 	addl	$1, %r14d
 	testq	%rdi, %rdi
 	je	.Linit_90
-.Linit_193:
+.Linit_196:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -722,29 +722,29 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%dl
 	cmpq	$-2, %rbx
-	je	.Linit_204
+	je	.Linit_209
 	testb	%dl, %dl
-	je	.Linit_191
-.Linit_204:
+	je	.Linit_194
+.Linit_209:
 	movl	%r14d, 116(%r12)
 	cmpq	$-20, %rax
-	je	.Linit_202
+	je	.Linit_207
 	testb	%dl, %dl
-	je	.Linit_202
+	je	.Linit_207
 	cmpq	$-13, %rax
-	jne	.Linit_203
+	jne	.Linit_208
 	movq	$-13, %rbx
-	jmp	.Linit_191
+	jmp	.Linit_194
 	.p2align 4,,10
 	.p2align 3
-.Linit_269:
+.Linit_272:
 	cmpl	$26, %eax
 	je	.Linit_121
-	jbe	.Linit_272
+	jbe	.Linit_275
 	cmpl	$29, %eax
 	je	.Linit_127
 	cmpl	$30, %eax
-	jne	.Linit_273
+	jne	.Linit_276
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -761,12 +761,12 @@ run_step:
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_267:
+.Linit_270:
 	cmpl	$3, %eax
 	je	.Linit_99
-	jbe	.Linit_274
+	jbe	.Linit_277
 	cmpl	$4, %eax
-	je	.Linit_275
+	je	.Linit_278
 	movq	16(%rbp), %rdx
 	movl	$61, %r13d
 	movq	%rdx, %rax
@@ -776,7 +776,7 @@ run_step:
 	leaq	128(%r12,%rax), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_146:
+.Linit_145:
 	xorl	%edx, %edx
 	movslq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -791,24 +791,24 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	cmpq	$-4, %rax
-	je	.Linit_146
+	je	.Linit_145
 	testq	%rax, %rax
 	js	.Linit_90
 	movq	24(%rbp), %rax
 	testq	%rax, %rax
-	jns	.Linit_147
+	jns	.Linit_146
 	movl	20(%rbp), %eax
 	movl	%eax, 112(%r12)
-.Linit_147:
+.Linit_146:
 	movq	24(%rbp), %rbx
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_274:
+.Linit_277:
 	cmpl	$1, %eax
 	je	.Linit_101
 	cmpl	$2, %eax
-	jne	.Linit_260
+	jne	.Linit_263
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -825,17 +825,17 @@ run_step:
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_263:
+.Linit_266:
 	movl	28(%rdx), %ebx
 	negq	%rbx
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_270:
+.Linit_273:
 	cmpl	$34, %eax
 	je	.Linit_133
 	cmpl	$35, %eax
-	jne	.Linit_276
+	jne	.Linit_279
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -852,9 +852,9 @@ run_step:
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_276:
+.Linit_279:
 	cmpl	$32, %eax
-	je	.Linit_277
+	je	.Linit_280
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -871,23 +871,23 @@ run_step:
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_272:
+.Linit_275:
 	cmpl	$24, %eax
 	je	.Linit_123
 	cmpl	$25, %eax
-	jne	.Linit_278
+	jne	.Linit_281
 	leaq	16(%rsp), %r13
 	movl	8(%rbp), %esi
 	leaq	56(%rsp), %rcx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_176:
+.Linit_178:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_176
+	jne	.Linit_178
 	movl	%esi, 20(%rsp)
 	movl	$44, %ebx
 	movl	$40, %edx
@@ -895,7 +895,7 @@ run_step:
 	movq	$0, 24(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_177:
+.Linit_179:
 	movslq	12(%r12), %rdi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -908,12 +908,12 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_177
+	je	.Linit_179
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_178:
+.Linit_180:
 	movslq	12(%r12), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -926,18 +926,18 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_178
+	je	.Linit_180
 	cmpq	$24, %rax
-	je	.Linit_279
+	je	.Linit_282
 	testq	%rax, %rax
 	movq	$-32, %rbx
 	cmovs	%rax, %rbx
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_278:
+.Linit_281:
 	cmpl	$22, %eax
-	je	.Linit_280
+	je	.Linit_283
 	movq	16(%rbp), %rax
 	movq	40(%rbp), %rsi
 	leaq	16(%rsp), %rdi
@@ -963,11 +963,11 @@ run_step:
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_265:
+.Linit_268:
 	cmpl	$14, %eax
 	je	.Linit_111
 	cmpl	$15, %eax
-	jne	.Linit_281
+	jne	.Linit_284
 	leaq	16(%rsp), %r13
 	leaq	48(%rsp), %rcx
 	movq	%r13, %rax
@@ -999,9 +999,10 @@ run_step:
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_281:
+.Linit_284:
 	cmpl	$12, %eax
-	je	.Linit_282
+	je	.Linit_285
+.Linit_156:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1040,7 +1041,7 @@ run_step:
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_260:
+.Linit_263:
 	movq	$-38, %rbx
 	jmp	.Linit_90
 	.p2align 4,,10
@@ -1096,15 +1097,15 @@ run_step:
 	testq	%rbx, %rbx
 	js	.Linit_90
 	cmpq	%rbp, %rbx
-	jne	.Linit_283
+	jne	.Linit_286
 	.p2align 4,,10
 	.p2align 3
-.Linit_261:
+.Linit_264:
 	xorl	%ebx, %ebx
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_275:
+.Linit_278:
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1158,17 +1159,17 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_90
-.Linit_201:
+.Linit_206:
 	movq	$-2, %rbx
 	jmp	.Linit_90
-.Linit_283:
+.Linit_286:
 	movq	$-5, %rbx
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_202:
+.Linit_207:
 	movq	%rax, %rbx
-	jmp	.Linit_191
+	jmp	.Linit_194
 	.p2align 4,,10
 	.p2align 3
 .Linit_131:
@@ -1186,7 +1187,7 @@ run_step:
 #NO_APP
 	movslq	8(%r12), %rdx
 	cmpq	%rdx, %rax
-	jne	.Linit_189
+	jne	.Linit_192
 	movl	16(%r12), %eax
 	leaq	16(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -1208,8 +1209,8 @@ run_step:
 	testq	%rax, %rax
 	js	.Linit_90
 	cmpw	$0, 14(%rsp)
-	je	.Linit_261
-.Linit_189:
+	je	.Linit_264
+.Linit_192:
 	movq	$-3, %rbx
 	jmp	.Linit_90
 	.p2align 4,,10
@@ -1270,26 +1271,26 @@ run_step:
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_163
+	js	.Linit_167
 	movq	40(%rbp), %rdi
 	movq	16(%rbp), %rsi
 	movq	%rdi, %rax
 	orq	%rsi, %rax
-	je	.Linit_164
+	je	.Linit_168
 	leaq	16(%rsp), %rax
 	leaq	48(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_165:
+.Linit_169:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_165
+	jne	.Linit_169
 	testq	%rdi, %rdi
-	jne	.Linit_166
+	jne	.Linit_170
 	movq	%rsi, 16(%rsp)
-.Linit_167:
+.Linit_171:
 	movl	4(%rbp), %edx
 	leaq	8(%rsp), %rsi
 	leaq	16(%rsp), %r10
@@ -1307,65 +1308,25 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_163
-.Linit_164:
+	js	.Linit_167
+.Linit_168:
 	movq	64(%rbp), %rbx
 	testb	$2, 4(%rbp)
-	je	.Linit_169
-	leaq	16(%rsp), %r13
-	leaq	40(%rsp), %rcx
-	movq	%r13, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_170:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_170
-	movl	$24, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbx, %rsi
-	movl	$437, %eax
-	movq	$-100, %rdi
-	movq	%r13, %rdx
-	movq	$2621440, 16(%rsp)
-	movq	$18, 32(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbp
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_163
+	jne	.Linit_287
 	leaq	8(%rsp), %rsi
+	movq	%rbx, %r10
 	xorl	%r9d, %r9d
 	movl	$429, %eax
+	movl	$4, %r8d
+	movq	$-100, %rdx
 	movq	%r14, %rdi
-	movq	%rsi, %r10
-	movl	$68, %r8d
-	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	xorl	%edx, %edx
 	movq	%rax, %rbx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movl	$3, %eax
-	movq	%rbp, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_163:
+.Linit_167:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1407,7 +1368,7 @@ run_step:
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_175
+	jne	.Linit_177
 	leaq	16(%rsp), %rdx
 	movslq	92(%r12), %rdi
 	xorl	%r10d, %r10d
@@ -1421,7 +1382,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-.Linit_175:
+.Linit_177:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1455,11 +1416,74 @@ run_step:
 	.p2align 4,,10
 	.p2align 3
 .Linit_111:
-	movq	72(%rbp), %rdx
-	movq	64(%rbp), %rsi
+	testb	$2, 4(%rbp)
+	je	.Linit_288
+	leaq	8(%rsp), %r14
+	movb	$46, 8(%rsp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movb	$0, 9(%rsp)
 	xorl	%r9d, %r9d
-	movl	$165, %eax
+	movl	$257, %eax
+	movq	%r14, %rsi
+	movq	$-100, %rdi
+	movl	$2621440, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r12
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	leaq	16(%rsp), %r13
+	movq	64(%rbp), %rsi
+	leaq	40(%rsp), %rcx
+	movq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_163:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_163
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r13, %rdx
+	movq	$2621440, 16(%rsp)
+	movl	$437, %eax
+	movq	$-100, %rdi
+	movq	$18, 32(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r13
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_164
+	movl	$81, %r15d
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	movq	%r13, %rdi
+	movq	%r15, %rax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_165
+	movq	72(%rbp), %rdx
 	movq	56(%rbp), %rdi
+	movl	$165, %eax
+	movq	%r14, %rsi
 	movq	16(%rbp), %r10
 	movq	80(%rbp), %r8
 #APP
@@ -1467,7 +1491,47 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
+	xorl	%r10d, %r10d
+	movq	%rax, %rbp
+	xorl	%r8d, %r8d
+	movq	%r15, %rax
+	movq	%r12, %rdi
+	movq	%rbx, %rsi
+	movq	%rbx, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rbp, %rbp
+	cmovne	%rbp, %rax
 	movq	%rax, %rbx
+.Linit_165:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r13, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_164:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r12, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
@@ -1503,7 +1567,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_145
+	js	.Linit_144
 	movq	(%r12), %rax
 	movl	$1030, %esi
 	movq	%rbx, %rdi
@@ -1523,7 +1587,7 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_145:
+.Linit_144:
 	movl	%ebx, 84(%r12)
 	movslq	%ebx, %rbx
 	jmp	.Linit_90
@@ -1597,7 +1661,7 @@ run_step:
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_282:
+.Linit_285:
 	movb	$0, 16(%rsp)
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1619,10 +1683,10 @@ run_step:
 	movl	$431, %r14d
 	movq	(%r12), %rdx
 	testq	%rdx, %rdx
-	je	.Linit_158
+	je	.Linit_157
 	.p2align 4,,10
 	.p2align 3
-.Linit_154:
+.Linit_153:
 	movq	8(%r12), %r10
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1635,12 +1699,12 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_175
+	js	.Linit_177
 	movq	16(%r12), %rdx
 	addq	$16, %r12
 	testq	%rdx, %rdx
-	jne	.Linit_154
-.Linit_158:
+	jne	.Linit_153
+.Linit_157:
 	xorl	%r14d, %r14d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1656,7 +1720,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_284
+	js	.Linit_289
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1670,7 +1734,7 @@ run_step:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_159
+	js	.Linit_158
 	movq	64(%rbp), %r10
 	leaq	16(%rsp), %rsi
 	movq	%r12, %rdi
@@ -1686,7 +1750,7 @@ run_step:
 	movq	%rax, %rbx
 	xorl	%r8d, %r8d
 	testq	%rax, %rax
-	js	.Linit_160
+	js	.Linit_159
 	movl	$81, %eax
 	movq	%r14, %rsi
 	movq	%r14, %rdx
@@ -1702,25 +1766,11 @@ run_step:
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
-.Linit_157:
 #NO_APP
-.Linit_161:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r12, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_90
+	jmp	.Linit_164
 	.p2align 4,,10
 	.p2align 3
-.Linit_280:
+.Linit_283:
 	xorl	%edx, %edx
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1737,14 +1787,25 @@ run_step:
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_277:
+.Linit_280:
+	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$157, %eax
+	movl	$4, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	movl	$157, %eax
 	movl	$47, %edi
 	movl	$4, %esi
-	xorl	%edx, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1754,20 +1815,19 @@ run_step:
 	testq	%rax, %rax
 	js	.Linit_90
 	movq	16(%rbp), %rax
-	movq	24(%rbp), %rdx
+	movq	24(%rbp), %rcx
 	leaq	16(%rsp), %rsi
 	movq	$537396514, 8(%rsp)
 	leaq	8(%rsp), %rdi
 	movl	%eax, 20(%rsp)
 	movl	%eax, 16(%rsp)
 	shrq	$32, %rax
-	movl	%edx, 24(%rsp)
-	shrq	$32, %rdx
+	movl	%ecx, 24(%rsp)
+	shrq	$32, %rcx
 	movl	%eax, 32(%rsp)
 	movl	%eax, 28(%rsp)
 	movl	$126, %eax
-	movl	%edx, 36(%rsp)
-	xorl	%edx, %edx
+	movl	%ecx, 36(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1779,17 +1839,17 @@ run_step:
 	movl	$157, %r12d
 	movl	$47, %edi
 	movl	$2, %esi
-	jmp	.Linit_185
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_186:
+.Linit_189:
 	addq	$1, %rdx
 	cmpq	$64, %rdx
-	je	.Linit_261
-.Linit_185:
+	je	.Linit_264
+.Linit_188:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
-	jnc	.Linit_186
+	jnc	.Linit_189
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1801,7 +1861,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_186
+	jns	.Linit_189
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
@@ -1820,37 +1880,91 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_90
-.Linit_279:
-	cmpl	$1, 16(%rsp)
-	movq	$-125, %rbx
-	movl	$0, %eax
-	cmove	%rax, %rbx
-	jmp	.Linit_90
-.Linit_203:
-	movq	%rax, %rbx
-	jmp	.Linit_90
-.Linit_169:
-	leaq	8(%rsp), %rsi
-	movq	%rbx, %r10
+.Linit_288:
+	movq	72(%rbp), %rdx
+	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
-	movl	$429, %eax
-	movl	$4, %r8d
-	movq	$-100, %rdx
-	movq	%r14, %rdi
+	movl	$165, %eax
+	movq	56(%rbp), %rdi
+	movq	16(%rbp), %r10
+	movq	80(%rbp), %r8
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_163
-.Linit_166:
+	jmp	.Linit_90
+.Linit_282:
+	cmpl	$1, 16(%rsp)
+	movq	$-125, %rbx
+	movl	$0, %eax
+	cmove	%rax, %rbx
+	jmp	.Linit_90
+.Linit_208:
+	movq	%rax, %rbx
+	jmp	.Linit_90
+.Linit_170:
 	movslq	20(%r12,%rdi,4), %rax
 	orq	$1048576, %rsi
 	movq	%rsi, 16(%rsp)
 	movq	%rax, 40(%rsp)
+	jmp	.Linit_171
+.Linit_287:
+	leaq	16(%rsp), %r13
+	leaq	40(%rsp), %rcx
+	movq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_174:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_174
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbx, %rsi
+	movl	$437, %eax
+	movq	$-100, %rdi
+	movq	%r13, %rdx
+	movq	$2621440, 16(%rsp)
+	movq	$18, 32(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbp
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	leaq	8(%rsp), %rsi
+	movl	$429, %eax
+	movq	%r14, %rdi
+	movq	%rbp, %rdx
+	movq	%rsi, %r10
+	movl	$68, %r8d
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$3, %eax
+	movq	%rbp, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
 	jmp	.Linit_167
-.Linit_284:
+.Linit_289:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1862,7 +1976,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_90
-.Linit_159:
+.Linit_158:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1876,7 +1990,7 @@ run_step:
 #NO_APP
 	movq	%r12, %rbx
 	jmp	.Linit_90
-.Linit_160:
+.Linit_159:
 	xorl	%r9d, %r9d
 	movl	$3, %eax
 	movq	%r13, %rdi
@@ -1887,30 +2001,77 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_161
-.Linit_273:
+	jmp	.Linit_164
+.Linit_269:
+	cmpl	$17, %eax
+	je	.Linit_290
+	movq	56(%rbp), %rdx
+	movq	64(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$266, %eax
+	movq	$-100, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+.Linit_290:
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$258, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	movq	24(%rbp), %rdx
+	cmpq	$-1, %rdx
+	je	.Linit_90
+	movq	56(%rbp), %rsi
+	movq	32(%rbp), %r10
+	movl	$256, %r8d
+	movl	$260, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+.Linit_276:
 	cmpl	$27, %eax
-	je	.Linit_285
+	je	.Linit_291
 	movq	16(%rbp), %rbp
 	xorl	%esi, %esi
 	movl	$157, %r12d
 	movl	$24, %edi
-	jmp	.Linit_182
+	jmp	.Linit_184
 	.p2align 4,,10
 	.p2align 3
-.Linit_286:
+.Linit_292:
 	testq	%rax, %rax
 	js	.Linit_90
-.Linit_183:
+.Linit_186:
 	addq	$1, %rsi
 	cmpq	$64, %rsi
-	je	.Linit_261
-.Linit_182:
+	je	.Linit_264
+.Linit_184:
 	movq	%rbp, %rdx
 	movl	%esi, %ecx
 	shrq	%cl, %rdx
 	andl	$1, %edx
-	jne	.Linit_183
+	jne	.Linit_186
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1922,10 +2083,10 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	cmpq	$-22, %rax
-	jne	.Linit_286
+	jne	.Linit_292
 	xorl	%ebx, %ebx
 	jmp	.Linit_90
-.Linit_285:
+.Linit_291:
 	movq	24(%rbp), %rax
 	movq	16(%rbp), %rsi
 	leaq	16(%rsp), %rdx
@@ -1944,64 +2105,9 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_90
-.Linit_266:
-	cmpl	$17, %eax
-	je	.Linit_287
-	movq	56(%rbp), %rdx
-	movq	64(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$266, %eax
-	movq	$-100, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-.Linit_287:
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$258, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	cmpq	$-17, %rax
-	je	.Linit_288
-	testq	%rax, %rax
-	js	.Linit_90
-	movq	24(%rbp), %rdx
-	cmpq	$-1, %rdx
-	je	.Linit_90
-	movq	56(%rbp), %rsi
-	movq	32(%rbp), %r10
-	xorl	%r9d, %r9d
-	movl	$260, %eax
-	movl	$256, %r8d
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-.Linit_288:
-	testb	$4, 4(%rbp)
-	je	.Linit_90
-	jmp	.Linit_261
-.Linit_268:
+.Linit_271:
 	cmpl	$7, %eax
-	je	.Linit_289
+	je	.Linit_293
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2018,7 +2124,7 @@ run_step:
 	movslq	%eax, %rbx
 	movl	%eax, 20(%r12,%rdx,4)
 	jmp	.Linit_90
-.Linit_289:
+.Linit_293:
 	movq	16(%rbp), %rax
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -2034,9 +2140,9 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_90
-.Linit_271:
+.Linit_274:
 	cmpl	$37, %eax
-	je	.Linit_290
+	je	.Linit_294
 	movq	16(%rbp), %rax
 	leaq	16(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -2055,7 +2161,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_90
-.Linit_290:
+.Linit_294:
 	movq	16(%rbp), %rdi
 	addq	$72, %rsp
 	popq	%rbx
@@ -2098,8 +2204,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 104(%rbp)
 	testq	%rax, %rax
-	je	.Linit_298
-.Linit_292:
+	je	.Linit_302
+.Linit_296:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2112,36 +2218,36 @@ run_payload:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_298:
+.Linit_302:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_293
+	jle	.Linit_297
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_295
+	jmp	.Linit_299
 	.p2align 4,,10
 	.p2align 3
-.Linit_299:
+.Linit_303:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_293
-.Linit_295:
+	je	.Linit_297
+.Linit_299:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 112(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_299
-.Linit_294:
+	jns	.Linit_303
+.Linit_298:
 	movq	%rax, 104(%rbp)
-	jmp	.Linit_292
-.Linit_293:
+	jmp	.Linit_296
+.Linit_297:
 	xorl	%eax, %eax
-	jmp	.Linit_294
+	jmp	.Linit_298
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	run_aside, @function
@@ -2161,26 +2267,26 @@ run_aside:
 	movq	48(%rdx), %rdx
 	leaq	(%rdx,%rcx,8), %rbx
 	testl	%eax, %eax
-	jle	.Linit_301
+	jle	.Linit_305
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_303
+	jmp	.Linit_307
 	.p2align 4,,10
 	.p2align 3
-.Linit_306:
+.Linit_310:
 	addq	$88, %rbx
 	cmpq	%r13, %rbx
-	je	.Linit_301
-.Linit_303:
+	je	.Linit_305
+.Linit_307:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%r12, %rdi
 	movl	%eax, 20(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_306
-.Linit_302:
+	jns	.Linit_310
+.Linit_306:
 	xorl	%edx, %edx
 	movq	%rax, 24(%rbp)
 	xorl	%r10d, %r10d
@@ -2194,9 +2300,9 @@ run_aside:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_301:
+.Linit_305:
 	xorl	%eax, %eax
-	jmp	.Linit_302
+	jmp	.Linit_306
 	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	jail_main, @function
@@ -2215,20 +2321,20 @@ jail_main:
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_308:
+.Linit_312:
 	movl	$-1, (%rax)
 	addq	$4, %rax
 	cmpq	%rbx, %rax
-	jne	.Linit_308
+	jne	.Linit_312
 	movl	$72, %ebp
 	movl	$2, %esi
 	movl	$1, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_309:
+.Linit_313:
 	movsbl	(%r12), %eax
 	testb	%al, %al
-	je	.Linit_313
+	je	.Linit_317
 	movsbl	1(%r12), %edi
 	subl	$65, %eax
 	xorl	%r10d, %r10d
@@ -2256,8 +2362,8 @@ jail_main:
 	addq	$4, %r13
 	addq	$4, %r12
 	cmpq	%rbx, %r13
-	jne	.Linit_309
-.Linit_313:
+	jne	.Linit_313
+.Linit_317:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2287,10 +2393,10 @@ jail_main:
 	movl	%eax, 8992(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_310
+	js	.Linit_314
 	leaq	8896(%rsp), %rax
 	movq	%rax, 32(%rsp)
-.Linit_311:
+.Linit_315:
 	leaq	448(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2305,8 +2411,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_405
-.Linit_314:
+	js	.Linit_409
+.Linit_318:
 	movslq	8916(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
@@ -2320,8 +2426,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_406
-.Linit_315:
+	js	.Linit_410
+.Linit_319:
 	xorl	%r13d, %r13d
 	movl	$3, %r14d
 	xorl	%r10d, %r10d
@@ -2352,7 +2458,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_316
+	js	.Linit_320
 	movq	8896(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
@@ -2373,42 +2479,42 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_316:
+.Linit_320:
 	movslq	%ebp, %rdx
 	movl	%ebp, 8984(%rsp)
 	testq	%rdx, %rdx
-	js	.Linit_407
-.Linit_317:
+	js	.Linit_411
+.Linit_321:
 	movq	8896(%rsp), %rax
 	movl	12(%rax), %edx
 	movq	32(%rax), %r12
 	testl	%edx, %edx
-	jle	.Linit_319
+	jle	.Linit_323
 	leal	-1(%rdx), %eax
 	movq	32(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	88(%r12,%rax,8), %rbp
-	jmp	.Linit_321
+	jmp	.Linit_325
 	.p2align 4,,10
 	.p2align 3
-.Linit_408:
+.Linit_412:
 	addq	$88, %r12
 	cmpq	%r12, %rbp
-	je	.Linit_319
-.Linit_321:
+	je	.Linit_323
+.Linit_325:
 	movl	8(%r12), %eax
 	movq	%r12, %rsi
 	movq	%r13, %rdi
 	movl	%eax, 9008(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_408
+	jns	.Linit_412
 	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
-.Linit_319:
+.Linit_323:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2422,8 +2528,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_409
-.Linit_323:
+	js	.Linit_413
+.Linit_327:
 	movq	32(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2446,12 +2552,12 @@ jail_main:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_410
-.Linit_324:
+	js	.Linit_414
+.Linit_328:
 	movq	9000(%rsp), %rdx
 	testq	%rdx, %rdx
-	js	.Linit_411
-.Linit_325:
+	js	.Linit_415
+.Linit_329:
 	movq	8896(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
@@ -2460,18 +2566,18 @@ jail_main:
 	leaq	-88(%rax,%rcx,8), %r13
 	movl	9008(%rsp), %eax
 	cmpl	8(%r13), %eax
-	je	.Linit_326
+	je	.Linit_330
 	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	$-125, %rdx
 	call	fail
-.Linit_326:
+.Linit_330:
 	leaq	304(%rsp), %rax
 	cmpl	$39, 0(%r13)
 	leaq	344(%rsp), %rbp
 	movq	%rax, 16(%rsp)
-	je	.Linit_412
-.Linit_327:
+	je	.Linit_416
+.Linit_331:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2488,10 +2594,10 @@ jail_main:
 	leaq	8936(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_331:
+.Linit_335:
 	movslq	0(%r13), %rdi
 	testl	%edi, %edi
-	js	.Linit_330
+	js	.Linit_334
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2503,13 +2609,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_330:
+.Linit_334:
 	addq	$4, %r13
 	cmpq	%r13, %rbx
-	jne	.Linit_331
+	jne	.Linit_335
 	movl	8988(%rsp), %eax
 	testl	%eax, %eax
-	js	.Linit_332
+	js	.Linit_336
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
@@ -2522,7 +2628,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_332:
+.Linit_336:
 	movq	%r15, %rax
 	leaq	176(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -2546,21 +2652,21 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_333
+	js	.Linit_337
 	movl	24(%rsp), %eax
 	testl	%eax, %eax
-	jne	.Linit_413
-.Linit_335:
+	jne	.Linit_417
+.Linit_339:
 	movl	%r12d, 52(%rsp)
 	movq	16(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_337:
+.Linit_341:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_337
+	jne	.Linit_341
 	movq	16(%rsp), %rsi
 	movl	$44, %ebx
 	movl	$40, %edx
@@ -2569,7 +2675,7 @@ jail_main:
 	movl	%r12d, 316(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_338:
+.Linit_342:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2581,19 +2687,19 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_338
+	je	.Linit_342
 	leaq	112(%rsp), %rax
 	movl	$0, 76(%rsp)
 	leaq	136(%rsp), %rbx
 	movq	%rax, 24(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_339:
+.Linit_343:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbx, %rax
-	jne	.Linit_339
+	jne	.Linit_343
 	movl	8984(%rsp), %eax
 	andl	$1, %r15d
 	movq	%rbx, %rbp
@@ -2614,22 +2720,22 @@ jail_main:
 	movq	%r15, %rax
 	movq	%r14, %r15
 	movq	%rax, %r14
-.Linit_340:
+.Linit_344:
 	movq	%rbp, 40(%rsp)
-.Linit_354:
+.Linit_358:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_344:
+.Linit_348:
 	xorl	%r13d, %r13d
 	movq	%r15, %rsi
-	jmp	.Linit_341
+	jmp	.Linit_345
 	.p2align 4,,10
 	.p2align 3
-.Linit_342:
+.Linit_346:
 	cmpq	%rax, %r14
-	je	.Linit_414
-.Linit_341:
+	je	.Linit_418
+.Linit_345:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2642,10 +2748,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_342
+	jg	.Linit_346
 	movq	%rsi, %r15
 	testl	%r13d, %r13d
-	jne	.Linit_343
+	jne	.Linit_347
 	movq	24(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
@@ -2656,13 +2762,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_344
+	js	.Linit_348
 	cmpw	$0, 126(%rsp)
-	je	.Linit_345
+	je	.Linit_349
 	movl	48(%rsp), %r8d
 	testl	%r8d, %r8d
-	je	.Linit_415
-.Linit_346:
+	je	.Linit_419
+.Linit_350:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2675,16 +2781,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_345:
+.Linit_349:
 	movl	$128, %r12d
 	movl	$62, %r13d
 	leaq	432(%rsp), %rbx
 	.p2align 4,,10
 	.p2align 3
-.Linit_348:
-	cmpw	$0, 118(%rsp)
-	je	.Linit_356
 .Linit_352:
+	cmpw	$0, 118(%rsp)
+	je	.Linit_360
+.Linit_356:
 	xorl	%ebp, %ebp
 	movslq	8984(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -2699,10 +2805,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_356
+	jne	.Linit_360
 	movl	176(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_348
+	je	.Linit_352
 	xorl	%eax, %eax
 	movq	224(%rsp), %rdi
 	movl	%ecx, 92(%rsp)
@@ -2713,16 +2819,16 @@ jail_main:
 	movl	$0, 96(%rsp)
 	movl	%eax, 100(%rsp)
 	movq	%rdi, 104(%rsp)
-	jne	.Linit_349
+	jne	.Linit_353
 	movq	16(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_350:
+.Linit_354:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbx, %rax
-	jne	.Linit_350
+	jne	.Linit_354
 	movl	%ecx, 304(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2738,19 +2844,19 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpw	$0, 118(%rsp)
-	jne	.Linit_352
+	jne	.Linit_356
 	.p2align 4,,10
 	.p2align 3
-.Linit_356:
+.Linit_360:
 	cmpw	$0, 134(%rsp)
-	je	.Linit_354
+	je	.Linit_358
 	movq	40(%rsp), %rbp
 	leaq	88(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_357:
+.Linit_361:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2762,21 +2868,21 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_357
+	je	.Linit_361
 	cmpq	$24, %rax
-	je	.Linit_358
+	je	.Linit_362
 	testq	%rax, %rax
-	jns	.Linit_359
+	jns	.Linit_363
 	cmpq	$-104, %rax
-	je	.Linit_359
+	je	.Linit_363
 	cmpq	$-32, %rax
-	jne	.Linit_340
-.Linit_359:
+	jne	.Linit_344
+.Linit_363:
 	movl	$-1, 128(%rsp)
-	jmp	.Linit_340
+	jmp	.Linit_344
 	.p2align 4,,10
 	.p2align 3
-.Linit_349:
+.Linit_353:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2788,35 +2894,35 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_348
+	jmp	.Linit_352
 	.p2align 4,,10
 	.p2align 3
-.Linit_414:
+.Linit_418:
 	movl	72(%rsp), %eax
 	movl	$1, %r13d
 	movl	%eax, 76(%rsp)
-	jmp	.Linit_341
-.Linit_415:
+	jmp	.Linit_345
+.Linit_419:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
 	call	kill_tree
-	jmp	.Linit_346
-.Linit_343:
+	jmp	.Linit_350
+.Linit_347:
 	movl	48(%rsp), %eax
 	movq	40(%rsp), %rbx
 	testl	%eax, %eax
-	je	.Linit_368
-.Linit_370:
+	je	.Linit_372
+.Linit_374:
 	movq	16(%rsp), %rax
 	movq	56(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_371:
+.Linit_375:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_371
+	jne	.Linit_375
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2834,12 +2940,12 @@ jail_main:
 	movq	%rbx, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_372:
+.Linit_376:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsi, %rax
-	jne	.Linit_372
+	jne	.Linit_376
 	movl	%ecx, 148(%rsp)
 	movl	$44, %ebp
 	movl	$40, %edx
@@ -2856,7 +2962,7 @@ jail_main:
 	movq	%rax, 168(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_373:
+.Linit_377:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2868,7 +2974,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_373
+	je	.Linit_377
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -2887,15 +2993,15 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_358:
+.Linit_362:
 	movl	88(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_416
+	je	.Linit_420
 	cmpl	$3, %eax
-	jne	.Linit_340
+	jne	.Linit_344
 	movl	48(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_367
+	je	.Linit_371
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2908,8 +3014,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_340
-.Linit_413:
+	jmp	.Linit_344
+.Linit_417:
 	leal	-1(%rax), %esi
 	movq	%rdx, %rdi
 	movl	$436, %eax
@@ -2920,8 +3026,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_335
-.Linit_333:
+	jns	.Linit_339
+.Linit_337:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2938,76 +3044,76 @@ jail_main:
 	movq	32(%rsp), %rdi
 	movq	%rbx, %rdx
 	call	fail
-	jmp	.Linit_335
-.Linit_367:
+	jmp	.Linit_339
+.Linit_371:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
 	leaq	76(%rsp), %rdx
 	movq	%rbp, %rbx
 	call	kill_tree
-.Linit_368:
+.Linit_372:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_370
-.Linit_409:
+	jmp	.Linit_374
+.Linit_413:
 	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
-	jmp	.Linit_323
+	jmp	.Linit_327
+.Linit_415:
+	movl	9008(%rsp), %esi
+	movq	32(%rsp), %rdi
+	call	fail
+	jmp	.Linit_329
+.Linit_414:
+	movl	9008(%rsp), %esi
+	movq	32(%rsp), %rdi
+	movq	%rax, %rdx
+	call	fail
+	jmp	.Linit_328
 .Linit_411:
-	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
+	movl	$-1, %esi
 	call	fail
-	jmp	.Linit_325
+	jmp	.Linit_321
 .Linit_410:
-	movl	9008(%rsp), %esi
-	movq	32(%rsp), %rdi
-	movq	%rax, %rdx
-	call	fail
-	jmp	.Linit_324
-.Linit_407:
-	movq	32(%rsp), %rdi
-	movl	$-1, %esi
-	call	fail
-	jmp	.Linit_317
-.Linit_406:
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	movl	$-1, %esi
 	call	fail
-	jmp	.Linit_315
-.Linit_405:
+	jmp	.Linit_319
+.Linit_409:
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	movl	$-1, %esi
 	call	fail
-	jmp	.Linit_314
-.Linit_310:
+	jmp	.Linit_318
+.Linit_314:
 	leaq	8896(%rsp), %rcx
 	movq	%rax, %rdx
 	movl	$-1, %esi
 	movq	%rcx, %rdi
 	movq	%rcx, 32(%rsp)
 	call	fail
-	jmp	.Linit_311
-.Linit_412:
+	jmp	.Linit_315
+.Linit_416:
 	movl	9008(%rsp), %ecx
-.Linit_328:
+.Linit_332:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_328
+	jne	.Linit_332
 	movq	16(%rsp), %rsi
 	movl	$44, %r13d
 	movl	$40, %edx
 	movl	$3, 304(%rsp)
 	movl	%ecx, 308(%rsp)
 	movq	$0, 312(%rsp)
-.Linit_329:
+.Linit_333:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3019,7 +3125,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_329
+	je	.Linit_333
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -3030,21 +3136,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_327
-.Linit_416:
+	jmp	.Linit_331
+.Linit_420:
 	movl	92(%rsp), %esi
 	movl	100(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_363
+	je	.Linit_367
 	movq	16(%rsp), %rax
 	leaq	432(%rsp), %rcx
-.Linit_364:
+.Linit_368:
 	movq	%rax, %rdi
 	addq	$1, %rax
 	movb	$0, (%rdi)
 	cmpq	%rcx, %rax
-	jne	.Linit_364
+	jne	.Linit_368
 	movq	104(%rsp), %rax
 	movslq	52(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -3060,16 +3166,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_340
-.Linit_363:
+	jmp	.Linit_344
+.Linit_367:
 	movslq	52(%rsp), %rdi
 	movl	96(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_366
+	je	.Linit_370
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_366:
+.Linit_370:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3080,7 +3186,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_340
+	jmp	.Linit_344
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

@@ -572,7 +572,7 @@ run_step:
 	ldr	w3, [x10, 8]
 	add	w3, w3, 1
 	cmp	w1, w3
-	beq	.Linit_266
+	beq	.Linit_270
 .Linit_99:
 	ldr	w2, [x10]
 	cmp	w2, 21
@@ -582,27 +582,27 @@ run_step:
 	bhi	.Linit_102
 	cmp	w2, 11
 	beq	.Linit_103
-	bls	.Linit_267
+	bls	.Linit_271
 	cmp	w2, 16
 	beq	.Linit_117
-	bls	.Linit_268
+	bls	.Linit_272
 	cmp	w2, 19
 	beq	.Linit_123
 	cmp	w2, 20
-	bne	.Linit_269
+	bne	.Linit_273
 	ldp	x29, x30, [sp], 64
 	mov	x1, x10
 	mov	x0, x11
 	b	make_file
 	.p2align 2,,3
-.Linit_267:
+.Linit_271:
 	cmp	w2, 6
 	beq	.Linit_105
-	bls	.Linit_270
+	bls	.Linit_274
 	cmp	w2, 9
 	beq	.Linit_113
 	cmp	w2, 10
-	bne	.Linit_271
+	bne	.Linit_275
 	mov	x1, 2
 	mov	x8, 198
 	movk	x1, 0x8, lsl 16
@@ -622,26 +622,26 @@ run_step:
 	add	x6, sp, 24
 	mov	x1, x6
 	.p2align 3,,7
-.Linit_156:
+.Linit_155:
 	mov	x2, x1
 	add	x0, sp, 64
 	add	x1, x1, 1
 	strb	wzr, [x2]
 	cmp	x1, x0
-	bne	.Linit_156
+	bne	.Linit_155
 	ldr	x3, [x10, 56]
 	mov	x1, x3
 	add	x3, x3, 15
 	sub	x4, x6, x1
 	.p2align 3,,7
-.Linit_157:
+.Linit_156:
 	ldrb	w2, [x1]
-	cbz	w2, .Linit_159
+	cbz	w2, .Linit_158
 	strb	w2, [x4, x1]
 	add	x1, x1, 1
 	cmp	x3, x1
-	bne	.Linit_157
-.Linit_159:
+	bne	.Linit_156
+.Linit_158:
 	mov	x2, x6
 	mov	x8, 29
 	mov	w6, 1
@@ -674,15 +674,15 @@ run_step:
 .Linit_102:
 	cmp	w2, 31
 	beq	.Linit_127
-	bls	.Linit_272
+	bls	.Linit_276
 	cmp	w2, 36
 	beq	.Linit_139
-	bls	.Linit_273
+	bls	.Linit_277
 	cmp	w2, 39
-	beq	.Linit_261
-	bls	.Linit_274
+	beq	.Linit_264
+	bls	.Linit_278
 	cmp	w2, 40
-	bne	.Linit_260
+	bne	.Linit_263
 	ldr	x6, [x10, 16]
 	add	x1, sp, 24
 	mov	x8, 135
@@ -699,11 +699,11 @@ run_step:
 #NO_APP
 	ldr	x7, [x10, 56]
 	ldr	x0, [x7]
-	cbz	x0, .Linit_205
+	cbz	x0, .Linit_210
 	mov	w6, 0
 	mov	x9, -2
 	.p2align 3,,7
-.Linit_196:
+.Linit_199:
 	ldp	x1, x2, [x10, 64]
 	mov	x8, 221
 	mov	x3, 0
@@ -718,28 +718,28 @@ run_step:
 	cset	w1, ne
 	cmp	w1, 0
 	ccmn	x9, #2, 4, eq
-	bne	.Linit_195
+	bne	.Linit_198
 	str	w6, [x11, 116]
 	cmp	w1, 0
 	ccmn	x0, #20, 4, ne
 	mov	x9, x0
-	beq	.Linit_195
+	beq	.Linit_198
 	cmn	x0, #13
-	bne	.Linit_98
-.Linit_195:
+	bne	.Linit_266
+.Linit_198:
 	ldr	x0, [x7, 8]!
 	add	w6, w6, 1
-	cbnz	x0, .Linit_196
+	cbnz	x0, .Linit_199
 	b	.Linit_98
 	.p2align 2,,3
-.Linit_272:
+.Linit_276:
 	cmp	w2, 26
 	beq	.Linit_129
-	bls	.Linit_275
+	bls	.Linit_279
 	cmp	w2, 29
 	beq	.Linit_135
 	cmp	w2, 30
-	bne	.Linit_276
+	bne	.Linit_280
 	ldr	x0, [x10, 16]
 	mov	x8, 149
 	mov	x3, 0
@@ -755,19 +755,19 @@ run_step:
 	mov	x9, x0
 	b	.Linit_98
 	.p2align 2,,3
-.Linit_270:
+.Linit_274:
 	cmp	w2, 3
 	beq	.Linit_107
-	bls	.Linit_277
+	bls	.Linit_281
 	cmp	w2, 4
-	beq	.Linit_278
+	beq	.Linit_282
 	ldr	x1, [x10, 16]
 	add	x0, x11, 128
 	lsl	x6, x1, 7
 	sub	x6, x6, x1
 	add	x6, x0, x6, lsl 5
 	.p2align 3,,7
-.Linit_153:
+.Linit_152:
 	ldrsw	x0, [x6, 16]
 	mov	x8, 260
 	mov	x1, 0
@@ -782,25 +782,25 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_153
+	beq	.Linit_152
 	tbnz	x0, #63, .Linit_98
 	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_279
+	tbnz	x0, #63, .Linit_283
 	ldr	x9, [x6, 24]
 	b	.Linit_98
 	.p2align 2,,3
-.Linit_277:
+.Linit_281:
 	cmp	w2, 1
 	beq	.Linit_109
 	cmp	w2, 2
-	bne	.Linit_260
+	bne	.Linit_263
 	mov	x8, 167
 	mov	x0, 36
 	mov	x1, 1
 	.p2align 3,,7
-.Linit_262:
+.Linit_265:
 	mov	x2, 0
-.Linit_264:
+.Linit_268:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -809,41 +809,42 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
+.Linit_266:
 	mov	x9, x0
 	mov	x0, x9
 	ldp	x29, x30, [sp], 64
 	ret
 	.p2align 2,,3
-.Linit_266:
+.Linit_270:
 	ldr	w9, [x2, 28]
 	neg	x9, x9
-.Linit_257:
+.Linit_260:
 	mov	x0, x9
 	ret
 	.p2align 2,,3
-.Linit_273:
+.Linit_277:
 	cmp	w2, 34
 	beq	.Linit_141
 	cmp	w2, 35
-	bne	.Linit_280
+	bne	.Linit_284
 	mov	x8, 167
 	mov	x0, 1
 	mov	x1, 9
-	b	.Linit_262
+	b	.Linit_265
 	.p2align 2,,3
-.Linit_280:
+.Linit_284:
 	cmp	w2, 32
-	beq	.Linit_281
+	beq	.Linit_285
 	mov	x8, 167
 	mov	x0, 38
 	mov	x1, 1
-	b	.Linit_262
+	b	.Linit_265
 	.p2align 2,,3
-.Linit_268:
+.Linit_272:
 	cmp	w2, 14
 	beq	.Linit_119
 	cmp	w2, 15
-	bne	.Linit_282
+	bne	.Linit_286
 	add	x6, sp, 24
 	add	x2, sp, 56
 	mov	x0, x6
@@ -872,9 +873,9 @@ run_step:
 	mov	x9, x0
 	b	.Linit_98
 	.p2align 2,,3
-.Linit_282:
+.Linit_286:
 	cmp	w2, 12
-	beq	.Linit_283
+	beq	.Linit_287
 	ldr	x0, [x10, 56]
 	mov	x8, 41
 	mov	x2, 0
@@ -910,27 +911,27 @@ run_step:
 	mov	x9, x0
 	b	.Linit_98
 	.p2align 2,,3
-.Linit_275:
+.Linit_279:
 	cmp	w2, 24
 	beq	.Linit_131
 	cmp	w2, 25
-	bne	.Linit_284
+	bne	.Linit_288
 	add	x6, sp, 24
 	ldr	w2, [x10, 8]
 	mov	x0, x6
 	.p2align 3,,7
-.Linit_180:
+.Linit_182:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	add	x1, sp, 64
 	cmp	x0, x1
-	bne	.Linit_180
+	bne	.Linit_182
 	mov	w0, 1
 	stp	w0, w2, [sp, 24]
 	str	xzr, [sp, 32]
 	.p2align 3,,7
-.Linit_181:
+.Linit_183:
 	ldrsw	x0, [x11, 12]
 	mov	x1, x6
 	mov	x8, 206
@@ -944,9 +945,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_181
+	beq	.Linit_183
 	.p2align 3,,7
-.Linit_182:
+.Linit_184:
 	ldrsw	x0, [x11, 12]
 	mov	x1, x6
 	mov	x8, 207
@@ -961,17 +962,17 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_182
+	beq	.Linit_184
 	cmp	x0, x2
-	beq	.Linit_183
+	beq	.Linit_289
 	cmp	x0, 0
 	mov	x0, -32
 	csel	x9, x9, x0, lt
 	b	.Linit_98
 	.p2align 2,,3
-.Linit_284:
+.Linit_288:
 	cmp	w2, 22
-	beq	.Linit_285
+	beq	.Linit_290
 	ldp	x9, x7, [x10, 16]
 	add	x0, sp, 24
 	ldp	x6, x1, [x10, 32]
@@ -992,7 +993,7 @@ run_step:
 	str	w0, [x11, 92]
 	b	.Linit_98
 	.p2align 2,,3
-.Linit_260:
+.Linit_263:
 	mov	x9, -38
 	b	.Linit_98
 	.p2align 2,,3
@@ -1045,14 +1046,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	tbnz	x9, #63, .Linit_98
-	cmp	x6, x9
-	bne	.Linit_286
+	cmp	x9, x6
+	bne	.Linit_291
 	.p2align 3,,7
-.Linit_261:
+.Linit_264:
 	mov	x9, 0
 	b	.Linit_98
 	.p2align 2,,3
-.Linit_278:
+.Linit_282:
 	ldp	x0, x7, [x10, 16]
 	add	x3, x11, 128
 	ldr	x6, [x10, 32]
@@ -1093,16 +1094,16 @@ run_step:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 1
-	b	.Linit_262
-.Linit_279:
+	b	.Linit_265
+.Linit_283:
 	ldr	w0, [x6, 20]
 	str	w0, [x11, 112]
 	ldr	x9, [x6, 24]
 	b	.Linit_98
-.Linit_205:
+.Linit_210:
 	mov	x9, -2
 	b	.Linit_98
-.Linit_286:
+.Linit_291:
 	mov	x9, -5
 	b	.Linit_98
 	.p2align 2,,3
@@ -1127,7 +1128,7 @@ run_step:
 	str	w0, [sp, 32]
 	bl	same_file
 	mov	x6, x0
-	cbnz	x0, .Linit_179
+	cbnz	x0, .Linit_181
 	mov	x8, 445
 	mov	x1, 1
 	add	x2, sp, 24
@@ -1141,7 +1142,8 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-.Linit_179:
+	.p2align 3,,7
+.Linit_181:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -1158,30 +1160,116 @@ run_step:
 	b	.Linit_98
 	.p2align 2,,3
 .Linit_119:
-	ldr	x3, [x10, 16]
-	mov	x8, 40
-	ldp	x0, x1, [x10, 56]
+	ldr	w0, [x10, 4]
+	tbz	x0, 1, .Linit_292
+	add	x11, sp, 16
+	mov	w0, 46
+	strb	w0, [sp, 16]
+	mov	x1, x11
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 2621440
+	mov	x3, 0
+	mov	x4, 0
 	mov	x5, 0
-	ldp	x2, x4, [x10, 72]
+	strb	wzr, [sp, 17]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_98
+	tbnz	x0, #63, .Linit_98
+	ldr	x1, [x10, 64]
+	add	x6, sp, 24
+	mov	x0, x6
+	add	x4, sp, 48
+	.p2align 3,,7
+.Linit_167:
+	mov	x2, x0
+	add	x0, x0, 1
+	strb	wzr, [x2]
+	cmp	x0, x4
+	bne	.Linit_167
+	mov	x2, x6
+	mov	x7, 2621440
+	mov	x6, 18
+	mov	x8, 437
+	mov	x0, -100
+	mov	x3, 24
+	mov	x4, 0
+	mov	x5, 0
+	str	x7, [sp, 24]
+	str	x6, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_181
+	mov	x8, 50
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x0
+	cbnz	x0, .Linit_169
+	ldr	x3, [x10, 16]
+	mov	x1, x11
+	ldr	x0, [x10, 56]
+	mov	x8, 40
+	ldp	x2, x4, [x10, 72]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 50
+	mov	x7, x0
+	mov	x1, 0
+	mov	x0, x9
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	cmp	x7, 0
+	csel	x7, x7, x0, ne
+.Linit_169:
+	mov	x0, x6
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x7
+	b	.Linit_181
 	.p2align 2,,3
 .Linit_141:
 	ldrsw	x0, [x11, 92]
 	mov	x8, 446
 	mov	x1, 0
-	b	.Linit_262
+	b	.Linit_265
 	.p2align 2,,3
 .Linit_105:
 	ldr	x0, [x10, 16]
 	mov	x8, 97
 	mov	x1, 0
-	b	.Linit_262
+	b	.Linit_265
 	.p2align 2,,3
 .Linit_107:
 	ldr	x1, [x10, 56]
@@ -1245,7 +1333,7 @@ run_step:
 #NO_APP
 	ldrsw	x1, [x11, 8]
 	cmp	x0, x1
-	bne	.Linit_193
+	bne	.Linit_196
 	ldr	w7, [x11, 16]
 	mov	w6, 1
 	add	x0, sp, 16
@@ -1262,8 +1350,8 @@ run_step:
 	mov	x9, x0
 	tbnz	x0, #63, .Linit_98
 	ldrsh	w0, [sp, 22]
-	cbz	w0, .Linit_261
-.Linit_193:
+	cbz	w0, .Linit_264
+.Linit_196:
 	mov	x9, -3
 	b	.Linit_98
 	.p2align 2,,3
@@ -1271,13 +1359,13 @@ run_step:
 	mov	x8, 157
 	mov	x0, 0
 	mov	x1, 0
-	b	.Linit_262
+	b	.Linit_265
 	.p2align 2,,3
 .Linit_135:
 	ldr	x0, [x10, 16]
 	mov	x8, 159
 	ldr	x1, [x10, 56]
-	b	.Linit_262
+	b	.Linit_265
 	.p2align 2,,3
 .Linit_117:
 	ldr	w2, [x10, 4]
@@ -1303,24 +1391,24 @@ run_step:
 	ldp	x1, x2, [x10, 24]
 	bl	same_file
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_179
+	tbnz	x0, #63, .Linit_181
 	ldr	x4, [x10, 16]
 	ldr	x3, [x10, 40]
-	orr	x0, x4, x3
-	cbz	x0, .Linit_168
+	orr	x0, x3, x4
+	cbz	x0, .Linit_172
 	add	x6, sp, 24
 	add	x2, sp, 56
 	mov	x0, x6
 	.p2align 3,,7
-.Linit_169:
+.Linit_173:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_169
-	cbnz	x3, .Linit_170
+	bne	.Linit_173
+	cbnz	x3, .Linit_174
 	str	x4, [sp, 24]
-.Linit_171:
+.Linit_175:
 	ldr	w2, [x10, 4]
 	mov	x3, x6
 	mov	x0, x9
@@ -1336,92 +1424,39 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_179
-.Linit_168:
+	tbnz	x0, #63, .Linit_181
+.Linit_172:
 	ldr	w0, [x10, 4]
-	ldr	x1, [x10, 64]
-	tbz	x0, 1, .Linit_173
-	add	x6, sp, 24
-	add	x4, sp, 48
-	mov	x0, x6
-	.p2align 3,,7
-.Linit_174:
-	mov	x2, x0
-	add	x0, x0, 1
-	strb	wzr, [x2]
-	cmp	x0, x4
-	bne	.Linit_174
-	mov	x2, x6
-	mov	x7, 2621440
-	mov	x6, 18
-	mov	x8, 437
-	mov	x0, -100
-	mov	x3, 24
-	mov	x4, 0
-	mov	x5, 0
-	str	x7, [sp, 24]
-	str	x6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x2, x0
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_179
-	add	x1, sp, 16
+	ldr	x3, [x10, 64]
+	tbnz	x0, 1, .Linit_293
+.Linit_171:
 	mov	x0, x9
-	mov	x3, x1
+	add	x1, sp, 16
 	mov	x8, 429
-	mov	x4, 68
+	mov	x2, -100
+	mov	x4, 4
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x8, 57
 	mov	x6, x0
-	mov	x1, 0
-	mov	x0, x2
-	mov	x3, 0
-	mov	x2, 0
-	mov	x4, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_179
+	b	.Linit_181
 	.p2align 2,,3
 .Linit_103:
 	ldr	x1, [x10, 16]
 	mov	x8, 161
 	ldr	x0, [x10, 56]
-	b	.Linit_262
+	b	.Linit_265
 	.p2align 2,,3
-.Linit_101:
-	ldr	x2, [x10, 16]
-	mov	x8, 35
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_257
-	.p2align 2,,3
-.Linit_285:
+.Linit_290:
 	ldr	x0, [x10, 56]
 	mov	x8, 49
 	mov	x1, 0
-	b	.Linit_262
+	b	.Linit_265
 	.p2align 2,,3
-.Linit_283:
+.Linit_287:
 	ldr	x0, [x10, 56]
 	mov	x8, 430
 	mov	x1, 1
@@ -1439,13 +1474,13 @@ run_step:
 	tbnz	x0, #63, .Linit_98
 	ldr	x7, [x10, 72]
 	ldr	x2, [x7]
-	cbnz	x2, .Linit_161
-	b	.Linit_164
+	cbnz	x2, .Linit_160
+	b	.Linit_163
 	.p2align 2,,3
-.Linit_287:
+.Linit_294:
 	ldr	x2, [x7, 16]!
-	cbz	x2, .Linit_164
-.Linit_161:
+	cbz	x2, .Linit_163
+.Linit_160:
 	ldr	x3, [x7, 8]
 	mov	x0, x9
 	mov	x8, 431
@@ -1458,9 +1493,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_287
+	tbz	x0, #63, .Linit_294
 	mov	x7, -1
-.Linit_162:
+.Linit_161:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -1473,21 +1508,21 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x7, #63, .Linit_165
+	tbnz	x7, #63, .Linit_164
 	mov	x0, x7
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_165:
+.Linit_164:
 	mov	x9, x6
 	b	.Linit_98
 	.p2align 2,,3
-.Linit_281:
+.Linit_285:
 	mov	x8, 167
-	mov	x0, 47
-	mov	x1, 4
+	mov	x0, 4
+	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
@@ -1499,18 +1534,28 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	tbnz	x0, #63, .Linit_98
+	mov	x0, 47
+	mov	x1, 4
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_98
 	ldp	x6, x9, [x10, 16]
-	mov	x12, 1314
-	movk	x12, 0x2008, lsl 16
+	mov	x11, 1314
+	movk	x11, 0x2008, lsl 16
 	add	x0, sp, 16
 	add	x1, sp, 24
 	mov	x8, 91
-	str	x12, [sp, 16]
+	str	x11, [sp, 16]
 	stp	w6, w6, [sp, 24]
 	lsr	x7, x6, 32
 	lsr	x11, x9, 32
 	stp	w9, w7, [sp, 32]
-	stp	w7, w11, [sp, 40]
+	str	w7, [sp, 40]
+	str	w11, [sp, 44]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1519,13 +1564,13 @@ run_step:
 	mov	x9, x0
 	tbnz	x0, #63, .Linit_98
 	mov	x6, 0
-	b	.Linit_189
+	b	.Linit_192
 	.p2align 2,,3
-.Linit_190:
+.Linit_193:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_261
-.Linit_189:
+	beq	.Linit_264
+.Linit_192:
 	ldr	x7, [x10, 24]
 	mov	x2, x6
 	mov	x8, 167
@@ -1535,14 +1580,14 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_190
+	tbz	x7, 0, .Linit_193
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbz	x0, #63, .Linit_190
+	tbz	x0, #63, .Linit_193
 	b	.Linit_98
 	.p2align 2,,3
 .Linit_123:
@@ -1559,13 +1604,29 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	b	.Linit_98
-.Linit_183:
+	.p2align 2,,3
+.Linit_101:
+	ldr	x2, [x10, 16]
+	mov	x8, 35
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_260
+.Linit_289:
 	ldr	w0, [sp, 24]
 	mov	x9, -125
 	cmp	w0, 1
 	csel	x9, x9, xzr, ne
 	b	.Linit_98
-.Linit_164:
+.Linit_163:
 	mov	x0, x9
 	mov	x8, 431
 	mov	x1, 6
@@ -1580,7 +1641,7 @@ run_step:
 #NO_APP
 	mov	x7, -1
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_162
+	tbnz	x0, #63, .Linit_161
 	ldr	x2, [x10, 16]
 	mov	x0, x9
 	mov	x8, 432
@@ -1592,7 +1653,7 @@ run_step:
 #NO_APP
 	mov	x7, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_162
+	tbnz	x0, #63, .Linit_161
 	ldr	x3, [x10, 64]
 	add	x1, sp, 24
 	mov	x8, 429
@@ -1604,7 +1665,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_162
+	tbnz	x0, #63, .Linit_161
 	mov	x0, x7
 	mov	x8, 50
 	mov	x1, 0
@@ -1617,63 +1678,13 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_162
-.Linit_173:
-.Linit_167:
-	mov	x3, x1
-	mov	x0, x9
-	add	x1, sp, 16
-	mov	x8, 429
-	mov	x2, -100
-	mov	x4, 4
+	b	.Linit_161
+.Linit_292:
+	ldr	x3, [x10, 16]
+	mov	x8, 40
+	ldp	x0, x1, [x10, 56]
 	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	b	.Linit_179
-.Linit_170:
-	add	x3, x11, x3, lsl 2
-	orr	x4, x4, 1048576
-	str	x4, [sp, 24]
-	ldrsw	x0, [x3, 20]
-	str	x0, [sp, 48]
-	b	.Linit_171
-.Linit_269:
-	cmp	w2, 17
-	beq	.Linit_288
-	ldp	x2, x0, [x10, 56]
-	mov	x8, 36
-	mov	x1, -100
-	b	.Linit_264
-.Linit_288:
-	ldr	x2, [x10, 16]
-	mov	x8, 34
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	cmn	x0, #17
-	beq	.Linit_289
-	tbnz	x0, #63, .Linit_98
-	ldr	x2, [x10, 24]
-	cmn	x2, #1
-	beq	.Linit_98
-	ldr	x3, [x10, 32]
-	mov	x8, 54
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x4, 256
-	mov	x5, 0
+	ldp	x2, x4, [x10, 72]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1681,24 +1692,81 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	b	.Linit_98
-.Linit_289:
-	ldr	w0, [x10, 4]
-	tbz	x0, 2, .Linit_98
-	b	.Linit_261
-.Linit_276:
+.Linit_174:
+	add	x3, x11, x3, lsl 2
+	orr	x4, x4, 1048576
+	str	x4, [sp, 24]
+	ldrsw	x0, [x3, 20]
+	str	x0, [sp, 48]
+	b	.Linit_175
+.Linit_293:
+	add	x6, sp, 24
+	add	x4, sp, 48
+	mov	x0, x6
+	.p2align 3,,7
+.Linit_178:
+	mov	x2, x0
+	add	x0, x0, 1
+	strb	wzr, [x2]
+	cmp	x0, x4
+	bne	.Linit_178
+	mov	x1, x3
+	mov	x2, x6
+	mov	x7, 2621440
+	mov	x6, 18
+	mov	x8, 437
+	mov	x0, -100
+	mov	x3, 24
+	mov	x4, 0
+	mov	x5, 0
+	str	x7, [sp, 24]
+	str	x6, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	mov	x7, x0
+	tbnz	x0, #63, .Linit_181
+	add	x1, sp, 16
+	mov	x2, x0
+	mov	x3, x1
+	mov	x0, x9
+	mov	x8, 429
+	mov	x4, 68
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x6, x0
+	mov	x1, 0
+	mov	x0, x7
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_181
+.Linit_280:
 	cmp	w2, 27
-	beq	.Linit_290
+	beq	.Linit_295
 	ldr	x10, [x10, 16]
 	mov	x6, 0
-	b	.Linit_186
+	b	.Linit_188
 	.p2align 2,,3
-.Linit_291:
+.Linit_296:
 	tbnz	x0, #63, .Linit_98
-.Linit_187:
+.Linit_190:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_261
-.Linit_186:
+	beq	.Linit_264
+.Linit_188:
 	mov	x1, x6
 	mov	x8, 167
 	mov	x0, 24
@@ -1707,7 +1775,7 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x10, x6
-	tbnz	x7, 0, .Linit_187
+	tbnz	x7, 0, .Linit_190
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1715,10 +1783,10 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #22
-	bne	.Linit_291
+	bne	.Linit_296
 	mov	x9, 0
 	b	.Linit_98
-.Linit_290:
+.Linit_295:
 	ldp	x1, x7, [x10, 16]
 	add	x2, sp, 24
 	ldr	x6, [x10, 32]
@@ -1735,9 +1803,46 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	b	.Linit_98
-.Linit_271:
+.Linit_273:
+	cmp	w2, 17
+	beq	.Linit_297
+	ldp	x2, x0, [x10, 56]
+	mov	x8, 36
+	mov	x1, -100
+	b	.Linit_268
+.Linit_297:
+	ldr	x2, [x10, 16]
+	mov	x8, 34
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_98
+	ldr	x2, [x10, 24]
+	cmn	x2, #1
+	beq	.Linit_98
+	ldr	x3, [x10, 32]
+	mov	x8, 54
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	mov	x4, 256
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_98
+.Linit_275:
 	cmp	w2, 7
-	beq	.Linit_292
+	beq	.Linit_298
 	ldr	x1, [x10, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1755,7 +1860,7 @@ run_step:
 	add	x1, x11, x1, lsl 2
 	str	w0, [x1, 20]
 	b	.Linit_98
-.Linit_292:
+.Linit_298:
 	ldr	x0, [x10, 16]
 	mov	x8, 268
 	mov	x1, 0
@@ -1772,9 +1877,9 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	b	.Linit_98
-.Linit_274:
+.Linit_278:
 	cmp	w2, 37
-	beq	.Linit_293
+	beq	.Linit_299
 	ldr	x7, [x10, 16]
 	add	x2, sp, 24
 	ldr	x6, [x10, 56]
@@ -1793,7 +1898,7 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	b	.Linit_98
-.Linit_293:
+.Linit_299:
 	ldr	x0, [x10, 16]
 	ldp	x29, x30, [sp], 64
 	b	set_signals
@@ -1831,8 +1936,8 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	str	x0, [x19, 104]
-	cbz	x0, .Linit_301
-.Linit_295:
+	cbz	x0, .Linit_307
+.Linit_301:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -1845,35 +1950,35 @@ run_payload:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_301:
+.Linit_307:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_296
+	ble	.Linit_302
 	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_298
+	b	.Linit_304
 	.p2align 2,,3
-.Linit_302:
+.Linit_308:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_296
-.Linit_298:
+	beq	.Linit_302
+.Linit_304:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
 	str	w0, [x19, 112]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_302
+	tbz	x0, #63, .Linit_308
 	str	x0, [x19, 104]
-	b	.Linit_295
-.Linit_296:
+	b	.Linit_301
+.Linit_302:
 	mov	x0, 0
 	str	x0, [x19, 104]
-	b	.Linit_295
+	b	.Linit_301
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -1891,23 +1996,23 @@ run_aside:
 	ldr	x0, [x0, 48]
 	smaddl	x18, w18, w1, x0
 	cmp	w20, 0
-	ble	.Linit_304
+	ble	.Linit_310
 	smaddl	x20, w20, w1, x18
-	b	.Linit_306
+	b	.Linit_312
 	.p2align 2,,3
-.Linit_309:
+.Linit_315:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_304
-.Linit_306:
+	beq	.Linit_310
+.Linit_312:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	str	w2, [x19, 20]
 	mov	x0, x21
 	bl	run_step
 	mov	x6, x0
-	tbz	x0, #63, .Linit_309
-.Linit_305:
+	tbz	x0, #63, .Linit_315
+.Linit_311:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -1921,9 +2026,9 @@ run_aside:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_304:
+.Linit_310:
 	mov	x6, 0
-	b	.Linit_305
+	b	.Linit_311
 	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
@@ -1949,13 +2054,13 @@ jail_main:
 	str	x27, [sp, 80]
 	str	x3, [sp, 112]
 	.p2align 3,,7
-.Linit_311:
+.Linit_317:
 	str	w0, [x1], 4
 	cmp	x1, x2
-	bne	.Linit_311
+	bne	.Linit_317
 	add	x12, x6, 64
 	.p2align 3,,7
-.Linit_313:
+.Linit_319:
 	ldrb	w7, [x6]
 	mov	x8, 25
 	mov	x1, 2
@@ -1965,7 +2070,7 @@ jail_main:
 	mov	x4, 0
 	mov	x5, 0
 	lsl	w9, w0, 12
-	cbz	w7, .Linit_317
+	cbz	w7, .Linit_323
 	ldrb	w0, [x6, 2]
 	ldrb	w7, [x6, 1]
 	ldrb	w10, [x6, 3]
@@ -1984,8 +2089,8 @@ jail_main:
 #NO_APP
 	add	x6, x6, 4
 	cmp	x12, x6
-	bne	.Linit_313
-.Linit_317:
+	bne	.Linit_319
+.Linit_323:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2021,8 +2126,8 @@ jail_main:
 	mov	x0, 0
 	str	w1, [sp, 9024]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_400
-.Linit_315:
+	tbnz	x0, #63, .Linit_406
+.Linit_321:
 	ldrsw	x0, [sp, 8948]
 	add	x1, sp, 480
 	mov	x8, 80
@@ -2035,8 +2140,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_401
-.Linit_318:
+	tbnz	x0, #63, .Linit_407
+.Linit_324:
 	mov	x3, 2
 	ldrsw	x4, [sp, 8948]
 	ldr	x1, [sp, 528]
@@ -2050,8 +2155,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_402
-.Linit_319:
+	tbnz	x0, #63, .Linit_408
+.Linit_325:
 	ldrsw	x0, [sp, 8948]
 	mov	x8, 57
 	mov	x1, 0
@@ -2084,35 +2189,35 @@ jail_main:
 	bl	keep_fd
 	str	w0, [sp, 9016]
 	sxtw	x2, w0
-	tbnz	x0, 31, .Linit_403
-.Linit_320:
+	tbnz	x0, 31, .Linit_409
+.Linit_326:
 	ldr	x1, [sp, 8928]
 	ldr	w0, [x1, 12]
 	ldr	x18, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_322
+	ble	.Linit_328
 	sub	w0, w0, #1
 	add	x1, x18, 88
 	mov	w2, 88
 	umaddl	x20, w0, w2, x1
-	b	.Linit_324
+	b	.Linit_330
 	.p2align 2,,3
-.Linit_404:
+.Linit_410:
 	cmp	x20, x18
-	beq	.Linit_322
-.Linit_324:
+	beq	.Linit_328
+.Linit_330:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	mov	x0, x23
 	add	x18, x18, 88
 	str	w2, [sp, 9040]
 	bl	run_step
-	tbz	x0, #63, .Linit_404
+	tbz	x0, #63, .Linit_410
 	ldr	w1, [sp, 9040]
 	mov	x2, x0
 	mov	x0, x23
 	bl	fail
-.Linit_322:
+.Linit_328:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -2125,8 +2230,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_405
-.Linit_326:
+	tbnz	x0, #63, .Linit_411
+.Linit_332:
 	mov	x1, 8928
 	add	x1, sp, x1
 	mov	x10, x1
@@ -2149,11 +2254,11 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x26, x0
-	tbnz	x0, #63, .Linit_406
-.Linit_327:
+	tbnz	x0, #63, .Linit_412
+.Linit_333:
 	ldr	x2, [sp, 9032]
-	tbnz	x2, #63, .Linit_407
-.Linit_328:
+	tbnz	x2, #63, .Linit_413
+.Linit_334:
 	ldr	x1, [sp, 8928]
 	mov	w3, 88
 	ldr	w2, [sp, 9040]
@@ -2163,17 +2268,17 @@ jail_main:
 	umaddl	x7, w7, w3, x0
 	ldr	w0, [x7, 8]
 	cmp	w2, w0
-	beq	.Linit_329
+	beq	.Linit_335
 	ldr	w1, [sp, 9040]
 	mov	x0, x23
 	mov	x2, -125
 	bl	fail
-.Linit_329:
+.Linit_335:
 	ldr	w0, [x7]
 	add	x24, sp, 336
 	cmp	w0, 39
-	beq	.Linit_408
-.Linit_330:
+	beq	.Linit_414
+.Linit_336:
 	ldr	x1, [sp, 528]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -2188,7 +2293,7 @@ jail_main:
 #NO_APP
 	add	x7, x23, 44
 	.p2align 3,,7
-.Linit_334:
+.Linit_340:
 	ldr	w6, [x19, 40]
 	mov	x8, 57
 	mov	x1, 0
@@ -2197,18 +2302,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w6
 	mov	x5, 0
-	tbnz	w6, #31, .Linit_333
+	tbnz	w6, #31, .Linit_339
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_333:
+.Linit_339:
 	add	x19, x19, 4
 	cmp	x7, x19
-	bne	.Linit_334
+	bne	.Linit_340
 	ldr	w0, [sp, 9020]
-	tbnz	w0, #31, .Linit_335
+	tbnz	w0, #31, .Linit_341
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -2221,7 +2326,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_335:
+.Linit_341:
 	ubfiz	x6, x25, 4, 32
 	add	x20, sp, 208
 	mov	x7, 1314
@@ -2244,25 +2349,25 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_336
-	cbnz	w21, .Linit_409
-.Linit_338:
+	tbnz	x0, #63, .Linit_342
+	cbnz	w21, .Linit_415
+.Linit_344:
 	mov	w21, w26
 	mov	x0, x24
 	add	x2, x24, 40
 	.p2align 3,,7
-.Linit_340:
+.Linit_346:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_340
+	bne	.Linit_346
 	mov	x0, 4
 	str	x0, [sp, 336]
 	str	wzr, [sp, 344]
 	str	w26, [sp, 348]
 	.p2align 3,,7
-.Linit_341:
+.Linit_347:
 	ldrsw	x0, [sp, 8940]
 	mov	x1, x24
 	mov	x8, 206
@@ -2276,18 +2381,18 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_341
+	beq	.Linit_347
 	add	x22, sp, 120
 	str	wzr, [sp, 108]
 	mov	x0, x22
 	add	x2, x22, 24
 	.p2align 3,,7
-.Linit_342:
+.Linit_348:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_342
+	bne	.Linit_348
 	ldr	w1, [sp, 8940]
 	and	w25, w25, 1
 	ldr	w2, [sp, 8944]
@@ -2303,14 +2408,14 @@ jail_main:
 	str	w1, [sp, 136]
 	strh	w0, [sp, 140]
 	.p2align 3,,7
-.Linit_347:
+.Linit_353:
 	mov	w6, 0
-	b	.Linit_344
+	b	.Linit_350
 	.p2align 2,,3
-.Linit_345:
+.Linit_351:
 	cmp	x27, x0
-	beq	.Linit_410
-.Linit_344:
+	beq	.Linit_416
+.Linit_350:
 	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
@@ -2324,8 +2429,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_345
-	cbnz	w6, .Linit_346
+	bgt	.Linit_351
+	cbnz	w6, .Linit_352
 	mov	x0, x22
 	mov	x8, 73
 	mov	x1, 3
@@ -2335,11 +2440,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_347
+	tbnz	x0, #63, .Linit_353
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_348
-	cbz	w25, .Linit_411
-.Linit_349:
+	cbz	w0, .Linit_354
+	cbz	w25, .Linit_417
+.Linit_355:
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2352,9 +2457,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_348:
+.Linit_354:
 	mov	w10, 2
-.Linit_351:
+.Linit_357:
 	ldrsh	w0, [sp, 126]
 	mov	x1, x20
 	mov	x8, 63
@@ -2362,8 +2467,8 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbz	w0, .Linit_356
-.Linit_352:
+	cbz	w0, .Linit_362
+.Linit_358:
 	ldrsw	x0, [sp, 9016]
 #APP
 // 42 "src/sys.h" 1
@@ -2372,11 +2477,11 @@ jail_main:
 #NO_APP
 	mov	x1, x19
 	cmp	x0, 128
-	bne	.Linit_356
+	bne	.Linit_362
 	ldr	w2, [sp, 208]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_351
+	beq	.Linit_357
 	ldr	w4, [sp, 216]
 	ldr	x3, [sp, 256]
 	cmn	w4, #1
@@ -2392,12 +2497,12 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_352
-.Linit_356:
+	cbnz	w0, .Linit_358
+.Linit_362:
 	ldrsh	w0, [sp, 142]
-	cbz	w0, .Linit_347
+	cbz	w0, .Linit_353
 	.p2align 3,,7
-.Linit_357:
+.Linit_363:
 	ldrsw	x0, [sp, 8940]
 	mov	x1, x19
 	mov	x8, 207
@@ -2411,41 +2516,41 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_357
+	beq	.Linit_363
 	cmp	x0, x2
-	beq	.Linit_358
-	tbz	x0, #63, .Linit_359
+	beq	.Linit_364
+	tbz	x0, #63, .Linit_365
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_347
-.Linit_359:
+	bne	.Linit_353
+.Linit_365:
 	mov	w0, -1
 	str	w0, [sp, 136]
-	b	.Linit_347
+	b	.Linit_353
 	.p2align 2,,3
-.Linit_410:
+.Linit_416:
 	ldr	w0, [sp, 104]
 	mov	w6, w2
 	str	w0, [sp, 108]
-	b	.Linit_344
-.Linit_411:
+	b	.Linit_350
+.Linit_417:
 	mov	w1, w21
 	mov	x0, x23
 	bl	kill_tree
-	b	.Linit_349
-.Linit_346:
-	cbz	w25, .Linit_363
-.Linit_365:
+	b	.Linit_355
+.Linit_352:
+	cbz	w25, .Linit_369
+.Linit_371:
 	mov	x0, x24
 	add	x2, x24, 144
 	.p2align 3,,7
-.Linit_366:
+.Linit_372:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_366
+	bne	.Linit_372
 	mov	x1, x24
 	mov	x8, 165
 	mov	x0, -1
@@ -2463,12 +2568,12 @@ jail_main:
 	mov	x0, x1
 	add	x3, x1, 40
 	.p2align 3,,7
-.Linit_367:
+.Linit_373:
 	mov	x2, x0
 	add	x0, x0, 1
 	strb	wzr, [x2]
 	cmp	x0, x3
-	bne	.Linit_367
+	bne	.Linit_373
 	ldp	x2, x4, [sp, 336]
 	mov	x6, 5
 	ldr	x0, [sp, 352]
@@ -2484,7 +2589,7 @@ jail_main:
 	str	x0, [sp, 192]
 	str	x4, [sp, 200]
 	.p2align 3,,7
-.Linit_368:
+.Linit_374:
 	ldrsw	x0, [sp, 8940]
 	mov	x8, 206
 	mov	x2, 40
@@ -2497,7 +2602,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_368
+	beq	.Linit_374
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2517,13 +2622,13 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_358:
+.Linit_364:
 	ldr	w0, [sp, 144]
 	cmp	w0, 2
-	beq	.Linit_412
+	beq	.Linit_418
 	cmp	w0, 3
-	bne	.Linit_347
-	cbz	w25, .Linit_362
+	bne	.Linit_353
+	cbz	w25, .Linit_368
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -2534,8 +2639,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_347
-.Linit_409:
+	b	.Linit_353
+.Linit_415:
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -2545,8 +2650,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_338
-.Linit_336:
+	tbz	x0, #63, .Linit_344
+.Linit_342:
 	mov	x0, x26
 	mov	x8, 129
 	mov	x1, 9
@@ -2563,73 +2668,73 @@ jail_main:
 	mov	x2, x6
 	mov	x0, x23
 	bl	fail
-	b	.Linit_338
-.Linit_362:
+	b	.Linit_344
+.Linit_368:
 	add	x2, sp, 108
 	mov	w1, w26
 	mov	x0, x23
 	bl	kill_tree
-.Linit_363:
+.Linit_369:
 	mov	w1, w26
 	mov	x0, x23
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_365
-.Linit_405:
+	b	.Linit_371
+.Linit_411:
 	ldr	w1, [sp, 9040]
 	mov	x2, x0
 	mov	x0, x23
 	bl	fail
-	b	.Linit_326
-.Linit_407:
+	b	.Linit_332
+.Linit_413:
 	ldr	w1, [sp, 9040]
 	mov	x0, x23
 	bl	fail
-	b	.Linit_328
-.Linit_406:
+	b	.Linit_334
+.Linit_412:
 	mov	x0, x1
 	ldr	w1, [sp, 9040]
 	mov	x2, x26
 	bl	fail
-	b	.Linit_327
-.Linit_403:
+	b	.Linit_333
+.Linit_409:
 	mov	x0, x23
 	mov	w1, -1
 	bl	fail
-	b	.Linit_320
-.Linit_402:
+	b	.Linit_326
+.Linit_408:
 	mov	x2, x0
 	mov	w1, -1
 	mov	x0, x23
 	bl	fail
-	b	.Linit_319
-.Linit_401:
+	b	.Linit_325
+.Linit_407:
 	mov	x2, x0
 	mov	w1, -1
 	mov	x0, x23
 	bl	fail
-	b	.Linit_318
-.Linit_400:
+	b	.Linit_324
+.Linit_406:
 	mov	x2, x0
 	mov	w1, w11
 	mov	x0, x23
 	bl	fail
-	b	.Linit_315
-.Linit_408:
+	b	.Linit_321
+.Linit_414:
 	ldr	w3, [sp, 9040]
 	mov	x0, x24
 	add	x2, x24, 40
-.Linit_331:
+.Linit_337:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_331
+	bne	.Linit_337
 	mov	w0, 3
 	str	w0, [sp, 336]
 	str	w3, [sp, 340]
 	str	xzr, [sp, 344]
-.Linit_332:
+.Linit_338:
 	ldrsw	x0, [sp, 8940]
 	mov	x1, x24
 	mov	x8, 206
@@ -2643,7 +2748,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_332
+	beq	.Linit_338
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2654,11 +2759,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_330
-.Linit_412:
+	b	.Linit_336
+.Linit_418:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_347
+	b	.Linit_353
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

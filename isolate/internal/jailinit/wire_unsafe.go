@@ -60,7 +60,6 @@ const MaxAside = 6
 const (
 	StepRecursive uint32 = 1 << iota
 	StepInRoot
-	StepExistOK
 )
 
 // Flags of a Plan, enum plan_flags.

@@ -165,6 +165,37 @@ static long same_file(int fd, uint64_t dev, uint64_t ino) {
 	return d == dev && x.stx_ino == ino ? 0 : -ESTALE;
 }
 
+/* A path in a shown folder, whose links somebody else may have made: / and ".." are those of the new root. */
+static long open_in_root(at path) {
+	struct open_how how;
+	zero(&how, sizeof how);
+	how.flags = O_PATH | O_CLOEXEC;
+	how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+	return S(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+}
+
+static long mount_fs(const struct step *o) {
+	char dot[2];
+	long root, to, r;
+	if (!(o->flags & STEP_IN_ROOT))
+		return S(SYS_mount, o->s1, o->s2, o->s3, o->a, o->s4);
+	/* mount(2) takes a path: that of the working folder says which one without being resolved again */
+	((volatile char *)dot)[0] = '.', ((volatile char *)dot)[1] = 0;
+	if ((root = S(SYS_openat, AT_FDCWD, dot, O_PATH | O_CLOEXEC)) < 0)
+		return root;
+	if ((r = to = open_in_root(o->s2)) >= 0) {
+		if ((r = S(SYS_fchdir, to)) == 0) {
+			r = S(SYS_mount, o->s1, dot, o->s3, o->a, o->s4);
+			long back = S(SYS_fchdir, root);
+			if (r == 0)
+				r = back;
+		}
+		S(SYS_close, to);
+	}
+	S(SYS_close, root);
+	return r;
+}
+
 static long bind_path(struct state *s, const struct step *o) {
 	char none = 0;
 	long r,
@@ -189,11 +220,7 @@ static long bind_path(struct state *s, const struct step *o) {
 			goto out;
 	}
 	if (o->flags & STEP_IN_ROOT) {
-		struct open_how how;
-		zero(&how, sizeof how);
-		how.flags = O_PATH | O_CLOEXEC;
-		how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-		if ((r = to = S(SYS_openat2, AT_FDCWD, o->s2, &how, sizeof how)) < 0)
+		if ((r = to = open_in_root(o->s2)) < 0)
 			goto out;
 		r = S(SYS_move_mount, tree, &none, to, &none,
 		      MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
@@ -266,8 +293,6 @@ out:
 
 static long make_dir(const struct step *o) {
 	long r = S(SYS_mkdirat, AT_FDCWD, o->s1, o->a);
-	if (r == -EEXIST && o->flags & STEP_EXIST_OK)
-		return 0;
 	if (r < 0 || o->b == ~0UL)
 		return r;
 	return S(SYS_fchownat, AT_FDCWD, o->s1, o->b, o->c, AT_SYMLINK_NOFOLLOW);
@@ -360,8 +385,11 @@ static long drop_bounding(uint64_t keep) {
 }
 
 static long take_caps(const struct step *o) {
-	long r = S(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	if (r < 0 || (r = set_caps(o->a, o->b)) < 0)
+	/* The last change of credentials. A change of uid set the dumpable flag of the memory, which is also
+	 * jail-init's, to fs.suid_dumpable. */
+	long r = S(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+	if (r < 0 || (r = S(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)) < 0 ||
+	    (r = set_caps(o->a, o->b)) < 0)
 		return r;
 	for (unsigned c = 0; c < 64; c++)
 		if (o->b >> c & 1)
@@ -454,7 +482,7 @@ static long run_step(struct state *s, const struct step *o) {
 	case OP_PIVOT:
 		return pivot(o);
 	case OP_MOUNT:
-		return S(SYS_mount, o->s1, o->s2, o->s3, o->a, o->s4);
+		return mount_fs(o);
 	case OP_SETATTR:
 		return set_attr(o);
 	case OP_BIND:

@@ -56,8 +56,7 @@ enum op {
 
 enum step_flags {
 	STEP_RECURSIVE = 1, /* OP_BIND, OP_SETATTR: the mounts below as well */
-	STEP_IN_ROOT = 2,   /* OP_BIND: the target lies in a shown folder: resolve it in our root */
-	STEP_EXIST_OK = 4,  /* OP_MKDIR: it may be there */
+	STEP_IN_ROOT = 2,   /* OP_BIND, OP_MOUNT: the target lies in a shown folder: resolve it in our root */
 };
 
 struct step {
