@@ -1,4 +1,4 @@
-//go:build amd64 || arm64
+//go:build cgo && (amd64 || arm64)
 
 package isolate
 
@@ -125,15 +125,48 @@ func removeStale(dir string, uid int) {
 		if err != nil {
 			continue // in use, or not ours
 		}
-		_ = os.RemoveAll(path)
+		removeScratch(path)
 		f.Close()
+	}
+}
+
+// removeScratch removes a private TMPDIR whose payload is dead. For an ordinary user, folders that the payload closed
+// (Go's module cache has such) have to be opened first; no link is followed.
+func removeScratch(path string) {
+	if os.RemoveAll(path) == nil {
+		return
+	}
+	root, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return
+	}
+	defer root.Close()
+	openFolders(root, filepath.Base(path))
+	_ = root.RemoveAll(filepath.Base(path))
+}
+
+// openFolders lets the owner into dir and all folders below it.
+func openFolders(root *os.Root, dir string) {
+	if info, err := root.Lstat(dir); err != nil || !info.IsDir() || root.Chmod(dir, 0o700) != nil {
+		return
+	}
+	f, err := root.Open(dir)
+	if err != nil {
+		return
+	}
+	entries, _ := f.ReadDir(-1)
+	f.Close()
+	for _, e := range entries {
+		if e.IsDir() {
+			openFolders(root, filepath.Join(dir, e.Name()))
+		}
 	}
 }
 
 // undo takes back what an attempt has made.
 func (l *launch) undo() {
 	if l.scratchLock != nil {
-		_ = os.RemoveAll(l.scratch)
+		removeScratch(l.scratch)
 		l.scratchLock.Close()
 	}
 	l.scratch, l.scratchLock = "", nil

@@ -39,6 +39,7 @@ type Cmd struct {
 
 	ctx      context.Context
 	spec     *Spec
+	plan     *Plan
 	result   Result
 	finished bool
 
@@ -69,6 +70,9 @@ func FromSpec(ctx context.Context, spec *Spec) *Cmd { return &Cmd{ctx: ctx, spec
 
 // Spec is what will be run; change it before Start to go further than a level does.
 func (c *Cmd) Spec() *Spec { return c.spec }
+
+// Plan is what was done, or, after a Start that failed, what failed; nil where it did not come to a Plan.
+func (c *Cmd) Plan() *Plan { return c.plan }
 
 // Result is what happened. It is complete after Wait, or after a Start or Run that failed.
 func (c *Cmd) Result() *Result {

@@ -1,4 +1,4 @@
-//go:build amd64 || arm64
+//go:build cgo && (amd64 || arm64)
 
 package isolate
 
@@ -25,15 +25,17 @@ type compiler struct {
 	host *Host
 	plan *Plan
 
-	userNS  bool
-	uid     int // the payload's, as its own namespace counts
-	gid     int
-	maps    []idMap
-	places  []place
-	made    map[string]bool // folders that the Plan makes
-	links   map[string]string
-	root    bool // the view is a root of its own
-	mapsIDs bool // shown folders get an id map
+	userNS bool
+	uid    int // the payload's, as its own namespace counts
+	gid    int
+
+	keep, ambient, bounding uint64 // the payload's capabilities
+	maps                    []idMap
+	places                  []place
+	made                    map[string]bool // folders that the Plan makes
+	links                   map[string]string
+	root                    bool // the view is a root of its own
+	mapsIDs                 bool // shown folders get an id map
 
 	asides    int // children of jail-init that do steps aside
 	netAside  int
@@ -53,6 +55,9 @@ func Compile(s *Spec, h *Host) (*Plan, error) {
 		return nil, err
 	}
 	if err := c.identity(); err != nil {
+		return nil, err
+	}
+	if err := c.capabilities(); err != nil {
 		return nil, err
 	}
 	rules, err := c.expand()
@@ -130,49 +135,6 @@ func (c *compiler) joinNet() {
 
 func (c *compiler) give(g ...Guarantee) { c.plan.Given = append(c.plan.Given, g...) }
 
-// identity decides who the payload is, and whether a user namespace is needed for the other namespaces.
-func (c *compiler) identity() error {
-	s, h := c.spec, c.host
-	c.userNS = len(s.Linux.Namespaces) > 0 && !h.privileged()
-	c.uid, c.gid = h.UID, h.GID
-	confined := !s.KeepCapabilities
-	if c.userNS && h.UID == 0 {
-		// Root's own id mapped into a user namespace still owns /proc/sys: no isolation at all.
-		return &UnsupportedError{Level: s.Level, Missing: "root here lacks one of CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_KILL"}
-	}
-	who := s.identity()
-	switch who {
-	case IdentityOwn:
-		if h.UID == 0 {
-			if h.OwnUID == 0 {
-				return &UnsupportedError{Level: s.Level, Missing: "root here can't take another uid (CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_KILL)"}
-			}
-			c.uid, c.gid = h.OwnUID, h.OwnUID
-		}
-	case IdentityFixed:
-		c.uid, c.gid = int(s.Process.User.UID), int(s.Process.User.GID)
-		user := fmt.Sprintf("%d:%d", c.uid, c.gid)
-		switch {
-		case c.userNS: // any id will do inside; outside it stays the caller's
-		case c.uid == h.UID && c.gid == h.GID && c.uid != 0:
-		case c.uid == 0 && confined:
-			return &SpecError{Field: "user", Value: user, Problem: "is the host's root, who owns /proc/sys and much else; --user caller keeps the uid without its capabilities"}
-		case !h.capable(unix.CAP_SETUID) || !h.capable(unix.CAP_SETGID):
-			return &SpecError{Field: "user", Value: user, Problem: "is not you, and only root may take another uid outside a user namespace (level namespaced makes one)"}
-		}
-	}
-	c.plan.Identity, c.plan.UID, c.plan.GID = who, c.uid, c.gid
-	if c.userNS {
-		c.plan.UID, c.plan.GID = h.UID, h.GID
-	}
-	c.plan.keepKill = !c.userNS && c.uid != h.UID
-	c.mapsIDs = c.plan.keepKill
-	if h.UID != 0 || c.uid != h.UID || who == IdentityCaller && confined {
-		c.give(OtherIdentity) // for an ordinary user, and for who asked for it, its own is what is promised
-	}
-	return nil
-}
-
 // cloneFlags are the namespaces that jail-init is born in. The network's is made aside: the kernel takes as long for it
 // as for all the rest.
 var cloneFlags = []struct {
@@ -227,7 +189,6 @@ func (c *compiler) namespaces() {
 		}
 	}
 	if c.spec.hasNamespace(specs.NetworkNamespace) {
-		p.CloneFlags = append(p.CloneFlags, "CLONE_NEWNET")
 		c.give(PrivateNetwork)
 		c.netAside = c.aside("network namespace",
 			Step{Op: "unshare", List: []string{"CLONE_NEWNET"}, wire: wire{op: jailinit.OpUnshare, a: unix.CLONE_NEWNET}},
@@ -250,9 +211,7 @@ func (c *compiler) payload() error {
 	if err := c.rlimits(); err != nil { // while CAP_SYS_RESOURCE may be there
 		return err
 	}
-	if err := c.capabilities(); err != nil {
-		return err
-	}
+	c.credentialSteps()
 	if s.Process.NoNewPrivileges { // before Landlock and the filter: without capabilities they ask for it
 		step("no_new_privs", wire{op: jailinit.OpNNP})
 		c.give(NoNewPrivileges)
@@ -284,7 +243,7 @@ func (c *compiler) payload() error {
 func (c *compiler) environment() []string {
 	env := c.spec.Process.Env
 	if env == nil {
-		env = DefaultEnv(c.host.Environ, c.spec.HostNetwork)
+		env = DefaultEnv(c.host.Environ, !c.spec.hasNamespace(specs.NetworkNamespace))
 	}
 	tmp := c.plan.scratch
 	if c.root {
@@ -356,70 +315,6 @@ func formatRlimit(l specs.POSIXRlimit) string {
 		return strconv.FormatUint(v, 10)
 	}
 	return word(l.Soft) + ":" + word(l.Hard)
-}
-
-// capabilities is everything about credentials: bounding set, groups, ids, capabilities. The bounding set first, while
-// CAP_SETPCAP is held; then the groups and the gid, while CAP_SETGID is; then the uid.
-func (c *compiler) capabilities() error {
-	s, h := c.spec, c.host
-	drop, err := parseCapabilities("cap-drop", s.CapDrop)
-	if err != nil {
-		return err
-	}
-	extra, err := parseCapabilities("cap-add", s.CapAdd)
-	if err != nil {
-		return err
-	}
-	held, bounding := h.Caps, h.Bounding
-	if c.userNS {
-		held, bounding = allCapabilities, allCapabilities
-	}
-	var keep uint64
-	if s.KeepCapabilities && c.uid == h.UID {
-		keep = h.Caps
-	}
-	all := slices.ContainsFunc(s.CapAdd, func(n string) bool { return strings.EqualFold(strings.TrimPrefix(n, "CAP_"), "all") })
-	if all {
-		extra &= bounding & held
-	}
-	if lack := extra &^ bounding; lack != 0 {
-		return &SpecError{Field: "cap-add", Value: strings.Join(formatCapabilities(lack), " "), Problem: "is outside the bounding set of this host"}
-	}
-	if lack := extra &^ held; lack != 0 {
-		return &SpecError{Field: "cap-add", Value: strings.Join(formatCapabilities(lack), " "), Problem: "is not yours to give"}
-	}
-	keep = (keep | extra) &^ drop
-	extra &^= drop
-	setpcap := c.userNS || h.capable(unix.CAP_SETPCAP)
-	if bound := keep; setpcap && (!s.KeepCapabilities || drop != 0) {
-		if s.KeepCapabilities {
-			bound = allCapabilities &^ drop
-		}
-		c.add(SidePayload, Step{Op: "drop from bounding set", List: []string{"all but", describeCaps(bound)}, wire: wire{op: jailinit.OpBounding, a: bound}})
-	}
-	if !c.userNS && (c.uid != h.UID || c.gid != h.GID) || !s.KeepCapabilities && h.UID == 0 {
-		c.add(SidePayload, Step{Op: "setgroups", List: []string{"none"}, wire: wire{op: jailinit.OpGroups}})
-		c.add(SidePayload, Step{Op: "setresgid", Data: strconv.Itoa(c.gid), wire: wire{op: jailinit.OpGID, a: uint64(c.gid)}})
-		c.add(SidePayload, Step{Op: "setresuid", Data: strconv.Itoa(c.uid), wire: wire{op: jailinit.OpUID, a: uint64(c.uid)}})
-	}
-	// What was asked for is ambient as well: no other set survives the exec of a uid that is not 0.
-	ambient := extra
-	if c.uid == 0 {
-		ambient = 0
-	}
-	c.add(SidePayload, Step{Op: "capset", List: []string{describeCaps(keep)}, wire: wire{op: jailinit.OpCaps, a: keep, b: ambient}})
-	return nil
-}
-
-func describeCaps(set uint64) string {
-	switch names := formatCapabilities(set); {
-	case set == 0:
-		return "none"
-	case len(names) == len(capabilityNames):
-		return "ALL"
-	default:
-		return strings.Join(names, " ")
-	}
 }
 
 // verify is the check that a level's promises are kept by the Plan as it stands.

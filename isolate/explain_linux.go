@@ -1,4 +1,4 @@
-//go:build amd64 || arm64
+//go:build cgo && (amd64 || arm64)
 
 package isolate
 
@@ -9,6 +9,9 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/isolate/internal/jailinit"
 )
 
 // try builds the jail of a Spec and ends it before the payload's exec. The Process that it returns has ended.
@@ -71,13 +74,8 @@ func (e *explainer) permissions() []string {
 		e.say("files: all that uid %d may open", plan.UID)
 	}
 	var read, write, private []string
-	for _, s := range plan.Steps {
-		switch {
-		case s.Op == "landlock allow" && slices.Contains(s.List, "read") && !slices.Contains(s.List, "write"):
-			read = append(read, s.Path)
-		case s.Op == "landlock allow":
-			write = append(write, s.Path)
-		}
+	if plan.scratch != "" {
+		private = append(private, plan.scratch)
 	}
 	for _, m := range plan.mounts {
 		switch {
@@ -129,8 +127,8 @@ func (e *explainer) borders() []string {
 	e.say("level: %s", e.level)
 	identity := map[Identity]string{IdentityOwn: "its own", IdentityCaller: "the caller's", IdentityFixed: "as asked"}[plan.Identity]
 	e.say("identity: uid %d, gid %d on the host (%s)", plan.UID, plan.GID, identity)
-	if len(plan.CloneFlags) > 0 {
-		e.say("namespaces: %s", strings.Join(namespaceNames(plan.CloneFlags), ", "))
+	if names := namespaceNames(plan); len(names) > 0 {
+		e.say("namespaces: %s", strings.Join(names, ", "))
 	}
 	switch {
 	case spec.hasNamespace(specs.MountNamespace):
@@ -198,6 +196,14 @@ func (e *explainer) escapeRoutes() []string {
 	if host.UID != 0 && len(host.Groups) > 0 && !onlyGroup(host) {
 		e.say("supplementary groups %v stay: an ordinary user can't give them up", host.Groups)
 	}
+	if !private && host.UID != 0 {
+		e.say("limits, priority and affinity of every process of uid %d can be changed", e.plan.UID)
+	}
+	for _, s := range e.plan.Steps {
+		if s.wire.op == jailinit.OpCaps && s.wire.a != 0 && e.plan.flags&unix.CLONE_NEWUSER == 0 {
+			e.say("capabilities outside a user namespace: %s count for all that is in reach of the payload", strings.Join(s.List, " "))
+		}
+	}
 	if e.plan.UID == 0 {
 		e.say("uid 0 without capabilities: files that root owns, as far as they are shown")
 	}
@@ -211,17 +217,19 @@ func (e *explainer) escapeRoutes() []string {
 	return e.take()
 }
 
-// namespaceNames are the flags of clone(2) in the words of namespaces(7).
-func namespaceNames(flags []string) []string {
-	var names []string
-	for _, f := range flags {
-		name := strings.ToLower(strings.TrimPrefix(f, "CLONE_NEW"))
-		if name == "ns" {
-			name = "mount"
-		}
-		names = append(names, name)
+// namespaceNames are the flags of clone(2) and unshare(2) in the words of namespaces(7).
+func namespaceNames(p *Plan) []string {
+	flags := slices.Clone(p.CloneFlags)
+	if slices.Contains(p.Given, PrivateNetwork) {
+		flags = append(flags, "CLONE_NEWNET")
 	}
-	return names
+	for i, f := range flags {
+		flags[i] = strings.ToLower(strings.TrimPrefix(f, "CLONE_NEW"))
+		if flags[i] == "ns" {
+			flags[i] = "mount"
+		}
+	}
+	return flags
 }
 
 func onlyGroup(h *Host) bool { return len(h.Groups) == 1 && h.Groups[0] == h.GID }

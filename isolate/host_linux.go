@@ -1,4 +1,4 @@
-//go:build amd64 || arm64
+//go:build cgo && (amd64 || arm64)
 
 package isolate
 
@@ -29,6 +29,7 @@ type Host struct {
 	Bounding uint64
 	Kernel   [2]int // 6, 18
 	Landlock int    // ABI version; 0 is none
+	MountNS  uint64 // inode of the launcher's mount namespace; 0 is not known
 	Children bool   // the kernel lists a task's children (CONFIG_PROC_CHILDREN)
 	Home     string // of the caller's passwd entry
 	Cwd      string
@@ -171,6 +172,9 @@ func probe(s *Spec) (*Host, error) {
 		h.Bounding |= uint64(set) << c
 	}
 	h.Landlock = landlockABI()
+	if s.hasNamespace(specs.MountNamespace) {
+		h.MountNS = mountNamespace()
+	}
 	h.Children = unix.Access("/proc/thread-self/children", unix.R_OK) == nil
 	if s.has(Home) || s.has(Workdir) {
 		if u, err := user.LookupId(strconv.Itoa(h.UID)); err == nil {
@@ -234,6 +238,17 @@ func effectiveCaps() (uint64, error) {
 	}
 	return uint64(data[0].Effective) | uint64(data[1].Effective)<<32, nil
 }
+
+func mountNamespace() uint64 {
+	var st unix.Stat_t
+	if unix.Stat(ownMountNS, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// ownMountNS names the mount namespace of whoever looks.
+const ownMountNS = "/proc/self/ns/mnt"
 
 func landlockABI() int {
 	v, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)

@@ -1,4 +1,4 @@
-//go:build amd64 || arm64
+//go:build cgo && (amd64 || arm64)
 
 package isolate
 
@@ -79,10 +79,12 @@ func (c *compiler) landlockView(rules []Rule) error {
 				access = row.files
 			}
 			c.allow(r.Source, access)
+			c.plan.mounts = append(c.plan.mounts, mounted{path: f.Real, source: f.Real, write: r.Kind == ShowWrite})
 			shown = append(shown, r)
 		case Proc, Sys:
 			if c.host.Look(r.Path).Err == nil {
 				c.allow(r.Path, landlockRead)
+				c.plan.mounts = append(c.plan.mounts, mounted{path: r.Path, source: r.Path})
 			}
 		case Dev:
 			for _, d := range devices {

@@ -34,8 +34,8 @@ type Plan struct {
 	ambient  bool
 	noClone3 bool
 	noMemfd  bool
-	files    []int // the caller's fds of File rules; slots 3… of jail-init
-	mounts   []mounted
+	files    []int     // the caller's fds of File rules; slots 3… of jail-init
+	mounts   []mounted // the view; empty where there is none
 	scratch  string
 }
 
@@ -112,8 +112,8 @@ func (s Step) object() string {
 	return strings.Join(s.List, " ")
 }
 
-// HostPath tells which file of the host a path of the jail names, and whether there can be one at all: a path below
-// an empty folder has none. Symbolic links are not followed.
+// HostPath tells which file of the host a path of the jail names, and whether it is shown at all. Symbolic links are not
+// followed.
 func (p *Plan) HostPath(path string) (host string, shown bool) {
 	if len(p.mounts) == 0 {
 		return path, true

@@ -1,4 +1,4 @@
-//go:build amd64 || arm64
+//go:build cgo && (amd64 || arm64)
 
 package isolate
 
@@ -26,6 +26,7 @@ type Process struct {
 	control int // the socket to jail-init; closed by wait, under mu
 	pidfd   int
 	started time.Time
+	payload int      // its pid, where that is of our pid namespace
 	scratch *os.File // holds the lock of the private TMPDIR
 	tempDir string
 
@@ -70,6 +71,11 @@ func (p *Process) wait() Result {
 		r, told, _ = jailinit.Receive(socket.Read)
 	}
 	p.reap()
+	if !told && !p.plan.pidNS && p.payload > 0 {
+		// Somebody killed jail-init. The kernel has killed the payload with it, but not what it started; those that
+		// stayed in its process group can be named.
+		_ = unix.Kill(-p.payload, unix.SIGKILL)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ended = true
@@ -79,7 +85,7 @@ func (p *Process) wait() Result {
 	socket.Close()
 	unix.Close(p.pidfd)
 	if p.scratch != nil {
-		_ = os.RemoveAll(p.tempDir)
+		removeScratch(p.tempDir)
 		p.scratch.Close()
 	}
 	p.result.WallMS = milliseconds(time.Since(p.started))
@@ -110,6 +116,10 @@ func (p *Process) conclude(r jailinit.Record, told bool) {
 			switch status.Signal() {
 			case unix.SIGXCPU:
 				res.LimitsHit = append(res.LimitsHit, "rlimit-cpu")
+			case unix.SIGKILL: // the hard limit, where it is not above the soft one
+				if hard, ok := p.cpuLimit(); ok && p.cause == "" && r.UserUS+r.SystemUS >= int64(hard)*1_000_000 {
+					res.LimitsHit = append(res.LimitsHit, "rlimit-cpu")
+				}
 			case unix.SIGXFSZ:
 				res.LimitsHit = append(res.LimitsHit, "rlimit-fsize")
 			}
@@ -123,6 +133,16 @@ func (p *Process) conclude(r jailinit.Record, told bool) {
 	if p.cause == TimedOut {
 		res.LimitsHit = append(res.LimitsHit, "timeout")
 	}
+}
+
+// cpuLimit is the hard RLIMIT_CPU that was asked for, in seconds.
+func (p *Process) cpuLimit() (hard uint64, ok bool) {
+	for _, l := range p.spec.Process.Rlimits {
+		if l.Type == "RLIMIT_CPU" {
+			return l.Hard, true
+		}
+	}
+	return 0, false
 }
 
 // reap waits for jail-init. With a pid namespace it ends when the kernel has killed everyone in it. ECHILD is a host
@@ -259,12 +279,4 @@ func errnoText(err error) string {
 		return path.Err.Error()
 	}
 	return err.Error()
-}
-
-// Plan is the Plan that was started; nil before.
-func (c *Cmd) Plan() *Plan {
-	if c.Process == nil {
-		return nil
-	}
-	return c.Process.plan
 }

@@ -1,4 +1,4 @@
-//go:build amd64 || arm64
+//go:build cgo && (amd64 || arm64)
 
 package isolate
 
@@ -91,6 +91,7 @@ func startSpec(spec *Spec, c *Cmd, files []*os.File) (*Process, error) {
 		if l.plan, err = Compile(spec, host); err != nil {
 			return nil, err
 		}
+		c.plan = l.plan
 		compiled := time.Since(begin)
 		p, err := l.run()
 		if err == nil {
@@ -231,6 +232,7 @@ func (l *launch) follow(p *Process) error {
 		case jailinit.RecordTried:
 			return nil
 		case jailinit.RecordStarted:
+			p.payload = int(r.Status)
 			return nil
 		}
 	}

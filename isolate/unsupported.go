@@ -1,4 +1,4 @@
-//go:build !linux || !(amd64 || arm64)
+//go:build !linux || !cgo || !(amd64 || arm64)
 
 package isolate
 
@@ -18,7 +18,7 @@ type Process struct {
 }
 
 func unsupported(level Level) error {
-	return &UnsupportedError{Level: level, Missing: "jails need Linux on amd64 or arm64; this is " + runtime.GOOS + " on " + runtime.GOARCH}
+	return &UnsupportedError{Level: level, Missing: "jails need Linux on amd64 or arm64 and a build with cgo; this is " + runtime.GOOS + " on " + runtime.GOARCH}
 }
 
 func start(c *Cmd, _ []*os.File) (*Process, error) { return nil, unsupported(c.spec.Level) }
@@ -39,9 +39,6 @@ func (p *Process) wait() Result { return Result{} }
 func isBrokenPipe(error) bool { return false }
 
 func baseline() []byte { return nil }
-
-// Plan is nil here.
-func (c *Cmd) Plan() *Plan { return nil }
 
 // Explain is not supported here.
 func Explain(spec *Spec) (*Explanation, error) { return nil, unsupported(spec.Level) }

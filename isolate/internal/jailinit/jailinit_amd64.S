@@ -545,7 +545,7 @@ run_step:
 	pushq	%rbp
 	movq	%rsi, %rbp
 	pushq	%rbx
-	subq	$72, %rsp
+	subq	$296, %rsp
 	movq	(%rdi), %rdx
 	movl	24(%rdx), %eax
 	testl	%eax, %eax
@@ -553,7 +553,7 @@ run_step:
 	movl	8(%rsi), %ecx
 	addl	$1, %ecx
 	cmpl	%ecx, %eax
-	je	.Linit_266
+	je	.Linit_275
 .Linit_91:
 	movl	0(%rbp), %eax
 	cmpl	$21, %eax
@@ -561,100 +561,29 @@ run_step:
 	ja	.Linit_94
 	cmpl	$11, %eax
 	je	.Linit_95
-	jbe	.Linit_267
+	jbe	.Linit_276
 	cmpl	$16, %eax
-	je	.Linit_109
-	jbe	.Linit_268
+	je	.Linit_204
+	jbe	.Linit_277
 	cmpl	$19, %eax
 	je	.Linit_115
 	cmpl	$20, %eax
-	jne	.Linit_269
-	addq	$72, %rsp
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	make_file
-	.p2align 4,,10
-	.p2align 3
-.Linit_267:
-	cmpl	$6, %eax
-	je	.Linit_97
-	jbe	.Linit_270
-	cmpl	$9, %eax
-	je	.Linit_105
-	cmpl	$10, %eax
-	jne	.Linit_271
-	xorl	%r10d, %r10d
+	jne	.Linit_278
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$41, %eax
-	movl	$2, %edi
-	movl	$524290, %esi
-	xorl	%edx, %edx
+	movq	24(%rbp), %r10
+	movl	$259, %eax
+	movq	$-100, %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rdi
 	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_90
-	leaq	16(%rsp), %r13
-	leaq	56(%rsp), %rcx
-	movq	%r13, %rdx
-	.p2align 4,,10
-	.p2align 3
-.Linit_148:
-	movq	%rdx, %rax
-	addq	$1, %rdx
-	movb	$0, (%rax)
-	cmpq	%rcx, %rdx
-	jne	.Linit_148
-	movq	56(%rbp), %rax
-	leaq	31(%rsp), %rsi
-	movq	%r13, %rdx
-	subq	%r13, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_149:
-	movzbl	(%rax,%rdx), %ecx
-	testb	%cl, %cl
-	je	.Linit_151
-	movb	%cl, (%rdx)
-	addq	$1, %rdx
-	cmpq	%rdx, %rsi
-	jne	.Linit_149
-.Linit_151:
-	movl	$1, %eax
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movw	%ax, 32(%rsp)
-	movl	$35092, %esi
-	movl	$16, %eax
-	movq	%r13, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %rbx
-	movl	$3, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
 .Linit_90:
-	addq	$72, %rsp
+	addq	$296, %rsp
 	movq	%rbx, %rax
 	popq	%rbx
 	popq	%rbp
@@ -666,85 +595,121 @@ run_step:
 	.p2align 4,,10
 	.p2align 3
 .Linit_94:
-	cmpl	$31, %eax
+	cmpl	$32, %eax
 	je	.Linit_119
-	jbe	.Linit_272
-	cmpl	$36, %eax
-	je	.Linit_131
-	jbe	.Linit_273
-	cmpl	$39, %eax
-	je	.Linit_264
-	jbe	.Linit_274
+	jbe	.Linit_279
+	cmpl	$37, %eax
+	je	.Linit_133
+	jbe	.Linit_280
 	cmpl	$40, %eax
-	jne	.Linit_263
+	je	.Linit_272
+	jbe	.Linit_281
+	cmpl	$41, %eax
+	jne	.Linit_270
 	movq	16(%rbp), %rax
-	leaq	16(%rsp), %rsi
+	leaq	24(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$8, %r10d
 	movl	$2, %edi
 	xorl	%edx, %edx
-	movq	%rax, 16(%rsp)
+	movq	%rax, 24(%rsp)
 	movl	$14, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	56(%rbp), %r13
-	movq	0(%r13), %rdi
+	movq	56(%rbp), %r15
+	movq	(%r15), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_206
-	xorl	%r14d, %r14d
+	je	.Linit_214
+	leaq	32(%rsp), %rax
+	xorl	%r13d, %r13d
 	movq	$-2, %rbx
-	movl	$59, %r15d
-	jmp	.Linit_196
+	movl	$59, %r14d
+	movq	%rax, 8(%rsp)
+	jmp	.Linit_203
 	.p2align 4,,10
 	.p2align 3
-.Linit_194:
-	movq	8(%r13), %rdi
-	addq	$8, %r13
-	addl	$1, %r14d
+.Linit_198:
+	cmpq	$-2, %rbx
+	je	.Linit_216
+	testb	%al, %al
+	jne	.Linit_216
+.Linit_199:
+	movq	8(%r15), %rdi
+	addq	$8, %r15
+	addl	$1, %r13d
 	testq	%rdi, %rdi
 	je	.Linit_90
-.Linit_196:
+.Linit_203:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r15, %rax
+	movq	%r14, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
+	movq	%rax, %r8
 	cmpq	$-2, %rax
-	setne	%dl
-	cmpq	$-2, %rbx
-	je	.Linit_209
-	testb	%dl, %dl
-	je	.Linit_194
-.Linit_209:
-	movl	%r14d, 116(%r12)
-	cmpq	$-20, %rax
-	je	.Linit_207
-	testb	%dl, %dl
-	je	.Linit_207
-	cmpq	$-13, %rax
-	jne	.Linit_208
+	setne	%al
+	cmpq	$-13, %r8
+	jne	.Linit_198
+	movq	(%r15), %rsi
+	movq	8(%rsp), %r8
+	movl	$2, %r10d
+	xorl	%edx, %edx
+	movl	$332, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	js	.Linit_215
+	movl	%r13d, 116(%r12)
 	movq	$-13, %rbx
-	jmp	.Linit_194
+	jmp	.Linit_199
 	.p2align 4,,10
 	.p2align 3
-.Linit_272:
-	cmpl	$26, %eax
+.Linit_276:
+	cmpl	$6, %eax
+	je	.Linit_97
+	jbe	.Linit_282
+	cmpl	$9, %eax
+	je	.Linit_105
+	cmpl	$10, %eax
+	jne	.Linit_283
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$4, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_279:
+	cmpl	$27, %eax
 	je	.Linit_121
-	jbe	.Linit_275
-	cmpl	$29, %eax
-	je	.Linit_127
+	jbe	.Linit_284
 	cmpl	$30, %eax
-	jne	.Linit_276
+	je	.Linit_129
+	cmpl	$31, %eax
+	jne	.Linit_285
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -761,351 +726,12 @@ run_step:
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_270:
+.Linit_282:
 	cmpl	$3, %eax
 	je	.Linit_99
-	jbe	.Linit_277
+	jbe	.Linit_286
 	cmpl	$4, %eax
-	je	.Linit_278
-	movq	16(%rbp), %rdx
-	movl	$61, %r13d
-	movq	%rdx, %rax
-	salq	$7, %rax
-	subq	%rdx, %rax
-	salq	$5, %rax
-	leaq	128(%r12,%rax), %rbp
-	.p2align 4,,10
-	.p2align 3
-.Linit_145:
-	xorl	%edx, %edx
-	movslq	16(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r13, %rax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	cmpq	$-4, %rax
-	je	.Linit_145
-	testq	%rax, %rax
-	js	.Linit_90
-	movq	24(%rbp), %rax
-	testq	%rax, %rax
-	jns	.Linit_146
-	movl	20(%rbp), %eax
-	movl	%eax, 112(%r12)
-.Linit_146:
-	movq	24(%rbp), %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_277:
-	cmpl	$1, %eax
-	je	.Linit_101
-	cmpl	$2, %eax
-	jne	.Linit_263
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$36, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_266:
-	movl	28(%rdx), %ebx
-	negq	%rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_273:
-	cmpl	$34, %eax
-	je	.Linit_133
-	cmpl	$35, %eax
-	jne	.Linit_279
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$1, %edi
-	movl	$9, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_279:
-	cmpl	$32, %eax
-	je	.Linit_280
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$38, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_275:
-	cmpl	$24, %eax
-	je	.Linit_123
-	cmpl	$25, %eax
-	jne	.Linit_281
-	leaq	16(%rsp), %r13
-	movl	8(%rbp), %esi
-	leaq	56(%rsp), %rcx
-	movq	%r13, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_178:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_178
-	movl	%esi, 20(%rsp)
-	movl	$44, %ebx
-	movl	$40, %edx
-	movl	$1, 16(%rsp)
-	movq	$0, 24(%rsp)
-	.p2align 4,,10
-	.p2align 3
-.Linit_179:
-	movslq	12(%r12), %rdi
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbx, %rax
-	movl	$16384, %r10d
-	movq	%r13, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_179
-	movl	$45, %ebx
-	movl	$24, %edx
-	.p2align 4,,10
-	.p2align 3
-.Linit_180:
-	movslq	12(%r12), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbx, %rax
-	movq	%r13, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_180
-	cmpq	$24, %rax
-	je	.Linit_282
-	testq	%rax, %rax
-	movq	$-32, %rbx
-	cmovs	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_281:
-	cmpl	$22, %eax
-	je	.Linit_283
-	movq	16(%rbp), %rax
-	movq	40(%rbp), %rsi
-	leaq	16(%rsp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movq	%rax, 16(%rsp)
-	movq	24(%rbp), %rax
-	movq	%rax, 24(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 32(%rsp)
-	movl	$444, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_90
-	movl	%eax, 92(%r12)
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_268:
-	cmpl	$14, %eax
-	je	.Linit_111
-	cmpl	$15, %eax
-	jne	.Linit_284
-	leaq	16(%rsp), %r13
-	leaq	48(%rsp), %rcx
-	movq	%r13, %rax
-.Linit_112:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_112
-	movq	16(%rbp), %rax
-	movl	4(%rbp), %edx
-	movq	%r13, %r10
-	movl	$32, %r8d
-	movq	56(%rbp), %rsi
-	xorl	%r9d, %r9d
-	movq	$-100, %rdi
-	movq	%rax, 16(%rsp)
-	movq	24(%rbp), %rax
-	salq	$15, %rdx
-	movzwl	%dx, %edx
-	movq	%rax, 32(%rsp)
-	movl	$442, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_284:
-	cmpl	$12, %eax
-	je	.Linit_285
-.Linit_156:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$155, %eax
-	xorl	%edx, %edx
-	movq	%rsi, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_90
-	movq	56(%rbp), %rdi
-	movl	$166, %eax
-	movl	$2, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_90
-	movq	64(%rbp), %rdi
-	movl	$80, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_263:
-	movq	$-38, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_101:
-	movq	64(%rbp), %r12
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movl	$524289, %edx
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rdi
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_90
-	xorl	%ebp, %ebp
-	cmpb	$0, (%r12)
-	je	.Linit_142
-	.p2align 4,,10
-	.p2align 3
-.Linit_143:
-	addq	$1, %rbp
-	cmpb	$0, 0(%rbp,%r12)
-	jne	.Linit_143
-.Linit_142:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$1, %eax
-	movq	%r12, %rsi
-	movq	%rbp, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %rbx
-	movl	$3, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%rbx, %rbx
-	js	.Linit_90
-	cmpq	%rbp, %rbx
-	jne	.Linit_286
-	.p2align 4,,10
-	.p2align 3
-.Linit_264:
-	xorl	%ebx, %ebx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_278:
+	je	.Linit_287
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1144,62 +770,82 @@ run_step:
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_105:
-	xorl	%r10d, %r10d
+.Linit_284:
+	cmpl	$24, %eax
+	je	.Linit_123
+	jbe	.Linit_288
+	cmpl	$25, %eax
+	je	.Linit_289
+	leaq	32(%rsp), %r13
+	movl	8(%rbp), %esi
+	leaq	72(%rsp), %rcx
+	movq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_181:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_181
+	movl	%esi, 36(%rsp)
+	movl	$44, %ebx
+	movl	$40, %edx
+	movq	%r13, %rsi
+	movl	$1, 32(%rsp)
+	movq	$0, 40(%rsp)
+	.p2align 4,,10
+	.p2align 3
+.Linit_182:
+	movslq	12(%r12), %rdi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$4, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
+	movq	%rbx, %rax
+	movl	$16384, %r10d
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	cmpq	$-4, %rax
+	je	.Linit_182
+	movl	$45, %ebx
+	movl	$24, %edx
+	.p2align 4,,10
+	.p2align 3
+.Linit_183:
+	movslq	12(%r12), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbx, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_183
+	cmpq	$24, %rax
+	je	.Linit_290
+	testq	%rax, %rax
+	movq	$-32, %rbx
+	cmovs	%rax, %rbx
 	jmp	.Linit_90
-.Linit_206:
-	movq	$-2, %rbx
-	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
 .Linit_286:
-	movq	$-5, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_207:
-	movq	%rax, %rbx
-	jmp	.Linit_194
-	.p2align 4,,10
-	.p2align 3
-.Linit_131:
+	cmpl	$1, %eax
+	je	.Linit_101
+	cmpl	$2, %eax
+	jne	.Linit_270
+	movq	56(%rbp), %rsi
+	movl	$256, %r10d
+	xorl	%r9d, %r9d
 	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$110, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movslq	8(%r12), %rdx
-	cmpq	%rdx, %rax
-	jne	.Linit_192
-	movl	16(%r12), %eax
-	leaq	16(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movl	$1, 12(%rsp)
-	leaq	8(%rsp), %rdi
-	xorl	%r9d, %r9d
-	movl	$1, %esi
-	movl	%eax, 8(%rsp)
-	movl	$271, %eax
-	movq	$0, 24(%rsp)
-	movq	$0, 16(%rsp)
+	leaq	32(%rsp), %r8
+	movl	$332, %eax
+	movq	$-100, %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1208,10 +854,816 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_90
-	cmpw	$0, 14(%rsp)
-	je	.Linit_264
+	movq	16(%rbp), %rax
+	movq	$-18, %rbx
+	cmpq	%rax, 64(%rsp)
+	cmovne	%rdx, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_288:
+	cmpl	$22, %eax
+	je	.Linit_291
+	xorl	%edx, %edx
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$80, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_275:
+	movl	28(%rdx), %ebx
+	negq	%rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_280:
+	cmpl	$35, %eax
+	je	.Linit_135
+	cmpl	$36, %eax
+	jne	.Linit_292
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$1, %edi
+	movl	$9, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_292:
+	cmpl	$33, %eax
+	je	.Linit_293
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$38, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_277:
+	cmpl	$14, %eax
+	je	.Linit_111
+	cmpl	$15, %eax
+	jne	.Linit_294
+	testb	$2, 4(%rbp)
+	je	.Linit_295
+	leaq	24(%rsp), %r14
+	movb	$46, 24(%rsp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movb	$0, 25(%rsp)
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	%r14, %rsi
+	movq	$-100, %rdi
+	movl	$2621440, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r12
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	leaq	32(%rsp), %r13
+	movq	64(%rbp), %rsi
+	leaq	56(%rsp), %rcx
+	movq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_166:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_166
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r13, %rdx
+	movq	$2621440, 32(%rsp)
+	movl	$437, %eax
+	movq	$-100, %rdi
+	movq	$18, 48(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r13
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	movl	$81, %r15d
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	movq	%r13, %rdi
+	movq	%r15, %rax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_168
+	movq	72(%rbp), %rdx
+	movq	56(%rbp), %rdi
+	movl	$165, %eax
+	movq	%r14, %rsi
+	movq	16(%rbp), %r10
+	movq	80(%rbp), %r8
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%r10d, %r10d
+	movq	%rax, %rbp
+	xorl	%r8d, %r8d
+	movq	%r15, %rax
+	movq	%r12, %rdi
+	movq	%rbx, %rsi
+	movq	%rbx, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rbp, %rbp
+	cmovne	%rbp, %rax
+	movq	%rax, %rbx
+.Linit_168:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r13, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_167:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r12, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_294:
+	cmpl	$12, %eax
+	je	.Linit_296
+	movb	$0, 32(%rsp)
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$430, %eax
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r13
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	movq	72(%rbp), %r12
+	movl	$431, %r14d
+	movq	%rax, %rdi
+	movq	(%r12), %rdx
+	testq	%rdx, %rdx
+	jne	.Linit_156
+	jmp	.Linit_160
+	.p2align 4,,10
+	.p2align 3
+.Linit_298:
+	movq	16(%r12), %rdx
+	addq	$16, %r12
+	testq	%rdx, %rdx
+	je	.Linit_297
+.Linit_156:
+	movq	8(%r12), %r10
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r14, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	jns	.Linit_298
+.Linit_159:
+	movq	%rdi, %r13
+	jmp	.Linit_271
+	.p2align 4,,10
+	.p2align 3
+.Linit_204:
+	leaq	32(%rsp), %r13
+	leaq	64(%rsp), %rcx
+	movq	%r13, %rax
+.Linit_109:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_109
+	movq	16(%rbp), %rax
+	movl	4(%rbp), %edx
+	movq	%r13, %r10
+	movl	$32, %r8d
+	movq	56(%rbp), %rsi
+	xorl	%r9d, %r9d
+	movq	$-100, %rdi
+	movq	%rax, 32(%rsp)
+	movq	24(%rbp), %rax
+	salq	$15, %rdx
+	movzwl	%dx, %edx
+	movq	%rax, 48(%rsp)
+	movl	$442, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_270:
+	movq	$-38, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_289:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$2621440, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r13
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	movq	16(%rbp), %rax
+	movq	32(%rbp), %rdx
+	movl	%r13d, %edi
+	movl	%r13d, 40(%rsp)
+	movq	24(%rbp), %rsi
+	movq	%rax, 32(%rsp)
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_180
+	leaq	32(%rsp), %rdx
+	movslq	92(%r12), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$445, %eax
+	movl	$1, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_271:
+	movq	%rax, %rbx
+.Linit_180:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r13, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_101:
+	movq	64(%rbp), %r12
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movl	$524289, %edx
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	xorl	%ebp, %ebp
+	cmpb	$0, (%r12)
+	je	.Linit_144
+	.p2align 4,,10
+	.p2align 3
+.Linit_145:
+	addq	$1, %rbp
+	cmpb	$0, 0(%rbp,%r12)
+	jne	.Linit_145
+.Linit_144:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %eax
+	movq	%r12, %rsi
+	movq	%rbp, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rbx, %rbx
+	js	.Linit_90
+	cmpq	%rbp, %rbx
+	jne	.Linit_299
+	.p2align 4,,10
+	.p2align 3
+.Linit_272:
+	xorl	%ebx, %ebx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_287:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$524288, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_147
+	movq	(%r12), %rax
+	movl	$1030, %esi
+	movl	20(%rax), %edx
+	movl	$72, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_147:
+	movl	%ebx, 84(%r12)
+	movslq	%ebx, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_291:
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$263, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_129:
+	movq	56(%rbp), %rsi
+	movq	16(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$116, %eax
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_105:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$524288, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	16(%rbp), %rdx
+	movslq	%eax, %rbx
+	movl	%eax, 20(%r12,%rdx,4)
+	jmp	.Linit_90
+.Linit_295:
+	movq	72(%rbp), %rdx
+	movq	64(%rbp), %rsi
+	xorl	%r9d, %r9d
+	movl	$165, %eax
+	movq	56(%rbp), %rdi
+	movq	16(%rbp), %r10
+	movq	80(%rbp), %r8
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+.Linit_214:
+	movq	$-2, %rbx
+	jmp	.Linit_90
+.Linit_299:
+	movq	$-5, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_216:
+	movl	%r13d, 116(%r12)
+	movq	%r8, %rbx
+	cmpq	$-20, %r8
+	je	.Linit_199
+	testb	%al, %al
+	jne	.Linit_90
+	jmp	.Linit_199
+	.p2align 4,,10
+	.p2align 3
+.Linit_215:
+	xorl	%eax, %eax
+	movq	$-2, %r8
+	jmp	.Linit_198
+	.p2align 4,,10
+	.p2align 3
+.Linit_293:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$4, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	movl	$157, %eax
+	movl	$47, %edi
+	movl	$4, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	movq	16(%rbp), %rax
+	movq	24(%rbp), %rcx
+	leaq	32(%rsp), %rsi
+	movq	$537396514, 24(%rsp)
+	leaq	24(%rsp), %rdi
+	movl	%eax, 36(%rsp)
+	movl	%eax, 32(%rsp)
+	shrq	$32, %rax
+	movl	%ecx, 40(%rsp)
+	shrq	$32, %rcx
+	movl	%eax, 48(%rsp)
+	movl	%eax, 44(%rsp)
+	movl	$126, %eax
+	movl	%ecx, 52(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	movl	$157, %r12d
+	movl	$47, %edi
+	movl	$2, %esi
+	jmp	.Linit_191
+	.p2align 4,,10
+	.p2align 3
 .Linit_192:
-	movq	$-3, %rbx
+	addq	$1, %rdx
+	cmpq	$64, %rdx
+	je	.Linit_272
+.Linit_191:
+	movq	24(%rbp), %rax
+	btq	%rdx, %rax
+	jnc	.Linit_192
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	jns	.Linit_192
+	.p2align 4,,10
+	.p2align 3
+.Linit_273:
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_115:
+	movq	56(%rbp), %rdx
+	movq	64(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$266, %eax
+	movq	$-100, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_135:
+	xorl	%edx, %edx
+	movslq	92(%r12), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$446, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_111:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movl	$155, %eax
+	movq	%rsi, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	movq	56(%rbp), %rdi
+	movl	$166, %eax
+	movl	$2, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	movq	64(%rbp), %rdi
+	movl	$80, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_123:
+	movq	16(%rbp), %rax
+	movq	40(%rbp), %rsi
+	leaq	32(%rsp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%rax, 32(%rsp)
+	movq	24(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 48(%rsp)
+	movl	$444, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	movl	%eax, 92(%r12)
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_99:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$36, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_95:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$41, %eax
+	movl	$2, %edi
+	movl	$524290, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_90
+	leaq	32(%rsp), %r13
+	leaq	72(%rsp), %rcx
+	movq	%r13, %rdx
+	.p2align 4,,10
+	.p2align 3
+.Linit_151:
+	movq	%rdx, %rax
+	addq	$1, %rdx
+	movb	$0, (%rax)
+	cmpq	%rcx, %rdx
+	jne	.Linit_151
+	movq	56(%rbp), %rax
+	leaq	47(%rsp), %rsi
+	movq	%r13, %rdx
+	subq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_152:
+	movzbl	(%rax,%rdx), %ecx
+	testb	%cl, %cl
+	je	.Linit_154
+	movb	%cl, (%rdx)
+	addq	$1, %rdx
+	cmpq	%rdx, %rsi
+	jne	.Linit_152
+.Linit_154:
+	movl	$1, %eax
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movw	%ax, 48(%rsp)
+	movl	$35092, %esi
+	movl	$16, %eax
+	movq	%r13, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_90
+	.p2align 4,,10
+	.p2align 3
+.Linit_296:
+	movq	16(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$170, %eax
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
@@ -1244,386 +1696,54 @@ run_step:
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_109:
-	movl	4(%rbp), %edx
-	movb	$0, 8(%rsp)
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movq	56(%rbp), %rsi
-	xorl	%r9d, %r9d
-	movl	$428, %eax
-	movq	$-100, %rdi
-	sall	$15, %edx
-	movzwl	%dx, %edx
-	orl	$524289, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r14
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_90
-	movq	32(%rbp), %rdx
-	movq	24(%rbp), %rsi
-	movl	%eax, %edi
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	movq	40(%rbp), %rdi
-	movq	16(%rbp), %rsi
-	movq	%rdi, %rax
-	orq	%rsi, %rax
-	je	.Linit_168
-	leaq	16(%rsp), %rax
-	leaq	48(%rsp), %rcx
-	.p2align 4,,10
-	.p2align 3
-.Linit_169:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_169
-	testq	%rdi, %rdi
-	jne	.Linit_170
-	movq	%rsi, 16(%rsp)
-.Linit_171:
-	movl	4(%rbp), %edx
-	leaq	8(%rsp), %rsi
-	leaq	16(%rsp), %r10
-	xorl	%r9d, %r9d
-	movl	$32, %r8d
-	movl	$442, %eax
-	movq	%r14, %rdi
-	sall	$15, %edx
-	movzwl	%dx, %edx
-	orl	$4096, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-.Linit_168:
-	movq	64(%rbp), %rbx
-	testb	$2, 4(%rbp)
-	jne	.Linit_287
-	leaq	8(%rsp), %rsi
-	movq	%rbx, %r10
-	xorl	%r9d, %r9d
-	movl	$429, %eax
-	movl	$4, %r8d
-	movq	$-100, %rdx
-	movq	%r14, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-.Linit_167:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r14, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_123:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$2621440, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_90
-	movq	16(%rbp), %rax
-	movq	32(%rbp), %rdx
-	movl	%r13d, %edi
-	movl	%r13d, 24(%rsp)
-	movq	24(%rbp), %rsi
-	movq	%rax, 16(%rsp)
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_177
-	leaq	16(%rsp), %rdx
-	movslq	92(%r12), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$445, %eax
-	movl	$1, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-.Linit_177:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r13, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_133:
-	xorl	%edx, %edx
-	movslq	92(%r12), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$446, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_111:
-	testb	$2, 4(%rbp)
-	je	.Linit_288
-	leaq	8(%rsp), %r14
-	movb	$46, 8(%rsp)
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movb	$0, 9(%rsp)
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	%r14, %rsi
-	movq	$-100, %rdi
-	movl	$2621440, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r12
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_90
-	leaq	16(%rsp), %r13
-	movq	64(%rbp), %rsi
-	leaq	40(%rsp), %rcx
-	movq	%r13, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_163:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_163
-	movl	$24, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r13, %rdx
-	movq	$2621440, 16(%rsp)
-	movl	$437, %eax
-	movq	$-100, %rdi
-	movq	$18, 32(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_164
-	movl	$81, %r15d
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	movq	%r13, %rdi
-	movq	%r15, %rax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_165
-	movq	72(%rbp), %rdx
-	movq	56(%rbp), %rdi
-	movl	$165, %eax
-	movq	%r14, %rsi
-	movq	16(%rbp), %r10
-	movq	80(%rbp), %r8
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%r10d, %r10d
-	movq	%rax, %rbp
-	xorl	%r8d, %r8d
-	movq	%r15, %rax
+.Linit_93:
+	addq	$296, %rsp
+	movq	%rbp, %rsi
 	movq	%r12, %rdi
-	movq	%rbx, %rsi
-	movq	%rbx, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%rbp, %rbp
-	cmovne	%rbp, %rax
-	movq	%rax, %rbx
-.Linit_165:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r13, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_164:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r12, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_90
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	make_file
 	.p2align 4,,10
 	.p2align 3
 .Linit_97:
-	xorl	%edx, %edx
-	movq	16(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$272, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_99:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$524288, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_144
-	movq	(%r12), %rax
-	movl	$1030, %esi
-	movq	%rbx, %rdi
-	movl	20(%rax), %edx
-	movl	$72, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %rbx
-	movl	$3, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_144:
-	movl	%ebx, 84(%r12)
-	movslq	%ebx, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_95:
-	movq	16(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$170, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_115:
 	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
+	movl	$61, %ebp
+	movq	%rdx, %rax
+	salq	$7, %rax
+	subq	%rdx, %rax
+	salq	$5, %rax
+	leaq	128(%r12,%rax), %r13
+	.p2align 4,,10
+	.p2align 3
+.Linit_148:
+	xorl	%edx, %edx
+	movslq	16(%r13), %rdi
+	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	24(%rbp), %r10
-	movl	$259, %eax
-	movq	$-100, %rdi
+	movq	%rbp, %rax
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
+	cmpq	$-4, %rax
+	je	.Linit_148
+	testq	%rax, %rax
+	js	.Linit_90
+	movq	24(%r13), %rax
+	testq	%rax, %rax
+	jns	.Linit_149
+	movl	20(%r13), %eax
+	movl	%eax, 112(%r12)
+.Linit_149:
+	movq	24(%r13), %rbx
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
@@ -1644,67 +1764,52 @@ run_step:
 	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_127:
-	movq	56(%rbp), %rsi
-	movq	16(%rbp), %rdi
+.Linit_133:
+	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$116, %eax
-	xorl	%edx, %edx
+	movl	$110, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_285:
-	movb	$0, 16(%rsp)
-	movq	56(%rbp), %rdi
+	movslq	8(%r12), %rdx
+	cmpq	%rdx, %rax
+	jne	.Linit_195
+	movl	16(%r12), %eax
+	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
+	movl	$1, 28(%rsp)
+	leaq	24(%rsp), %rdi
 	xorl	%r9d, %r9d
-	movl	$430, %eax
 	movl	$1, %esi
-	xorl	%edx, %edx
+	movl	%eax, 24(%rsp)
+	movl	$271, %eax
+	movq	$0, 40(%rsp)
+	movq	$0, 32(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_90
-	movq	72(%rbp), %r12
-	movl	$431, %r14d
-	movq	(%r12), %rdx
-	testq	%rdx, %rdx
-	je	.Linit_157
+	cmpw	$0, 30(%rsp)
+	je	.Linit_272
+.Linit_195:
+	movq	$-3, %rbx
+	jmp	.Linit_90
 	.p2align 4,,10
 	.p2align 3
-.Linit_153:
-	movq	8(%r12), %r10
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r14, %rax
-	movq	%r13, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_177
-	movq	16(%r12), %rdx
-	addq	$16, %r12
-	testq	%rdx, %rdx
-	jne	.Linit_153
-.Linit_157:
+.Linit_297:
+	movq	%rdi, %r13
+.Linit_160:
 	xorl	%r14d, %r14d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1720,7 +1825,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_289
+	js	.Linit_300
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1734,9 +1839,9 @@ run_step:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_158
+	js	.Linit_161
 	movq	64(%rbp), %r10
-	leaq	16(%rsp), %rsi
+	leaq	32(%rsp), %rsi
 	movq	%r12, %rdi
 	movl	$4, %r8d
 	movl	$429, %eax
@@ -1750,7 +1855,7 @@ run_step:
 	movq	%rax, %rbx
 	xorl	%r8d, %r8d
 	testq	%rax, %rax
-	js	.Linit_159
+	js	.Linit_162
 	movl	$81, %eax
 	movq	%r14, %rsi
 	movq	%r14, %rdx
@@ -1767,204 +1872,14 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_164
-	.p2align 4,,10
-	.p2align 3
-.Linit_283:
-	xorl	%edx, %edx
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$80, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_280:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$4, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_90
-	movl	$157, %eax
-	movl	$47, %edi
-	movl	$4, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_90
-	movq	16(%rbp), %rax
-	movq	24(%rbp), %rcx
-	leaq	16(%rsp), %rsi
-	movq	$537396514, 8(%rsp)
-	leaq	8(%rsp), %rdi
-	movl	%eax, 20(%rsp)
-	movl	%eax, 16(%rsp)
-	shrq	$32, %rax
-	movl	%ecx, 24(%rsp)
-	shrq	$32, %rcx
-	movl	%eax, 32(%rsp)
-	movl	%eax, 28(%rsp)
-	movl	$126, %eax
-	movl	%ecx, 36(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_90
-	movl	$157, %r12d
-	movl	$47, %edi
-	movl	$2, %esi
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_189:
-	addq	$1, %rdx
-	cmpq	$64, %rdx
-	je	.Linit_264
-.Linit_188:
-	movq	24(%rbp), %rax
-	btq	%rdx, %rax
-	jnc	.Linit_189
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jns	.Linit_189
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_93:
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$263, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-.Linit_288:
-	movq	72(%rbp), %rdx
-	movq	64(%rbp), %rsi
-	xorl	%r9d, %r9d
-	movl	$165, %eax
-	movq	56(%rbp), %rdi
-	movq	16(%rbp), %r10
-	movq	80(%rbp), %r8
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-.Linit_282:
-	cmpl	$1, 16(%rsp)
+	jmp	.Linit_167
+.Linit_290:
+	cmpl	$1, 32(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
 	jmp	.Linit_90
-.Linit_208:
-	movq	%rax, %rbx
-	jmp	.Linit_90
-.Linit_170:
-	movslq	20(%r12,%rdi,4), %rax
-	orq	$1048576, %rsi
-	movq	%rsi, 16(%rsp)
-	movq	%rax, 40(%rsp)
-	jmp	.Linit_171
-.Linit_287:
-	leaq	16(%rsp), %r13
-	leaq	40(%rsp), %rcx
-	movq	%r13, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_174:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_174
-	movl	$24, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbx, %rsi
-	movl	$437, %eax
-	movq	$-100, %rdi
-	movq	%r13, %rdx
-	movq	$2621440, 16(%rsp)
-	movq	$18, 32(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbp
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	leaq	8(%rsp), %rsi
-	movl	$429, %eax
-	movq	%r14, %rdi
-	movq	%rbp, %rdx
-	movq	%rsi, %r10
-	movl	$68, %r8d
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %rbx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movl	$3, %eax
-	movq	%rbp, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_167
-.Linit_289:
+.Linit_300:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1976,7 +1891,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_90
-.Linit_158:
+.Linit_161:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1990,7 +1905,7 @@ run_step:
 #NO_APP
 	movq	%r12, %rbx
 	jmp	.Linit_90
-.Linit_159:
+.Linit_162:
 	xorl	%r9d, %r9d
 	movl	$3, %eax
 	movq	%r13, %rdi
@@ -2001,17 +1916,55 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_164
-.Linit_269:
-	cmpl	$17, %eax
-	je	.Linit_290
-	movq	56(%rbp), %rdx
-	movq	64(%rbp), %rdi
+	jmp	.Linit_167
+.Linit_285:
+	cmpl	$28, %eax
+	je	.Linit_301
+	movq	16(%rbp), %rbp
+	xorl	%esi, %esi
+	movl	$157, %r12d
+	movl	$24, %edi
+	jmp	.Linit_187
+	.p2align 4,,10
+	.p2align 3
+.Linit_302:
+	testq	%rax, %rax
+	js	.Linit_273
+.Linit_189:
+	addq	$1, %rsi
+	cmpq	$64, %rsi
+	je	.Linit_272
+.Linit_187:
+	movq	%rbp, %rdx
+	movl	%esi, %ecx
+	shrq	%cl, %rdx
+	andl	$1, %edx
+	jne	.Linit_189
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$266, %eax
-	movq	$-100, %rsi
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-22, %rax
+	jne	.Linit_302
+	xorl	%ebx, %ebx
+	jmp	.Linit_90
+.Linit_301:
+	movq	24(%rbp), %rax
+	movq	16(%rbp), %rsi
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edi, %edi
+	movq	%rax, 32(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movl	$302, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2019,7 +1972,9 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_90
-.Linit_290:
+.Linit_278:
+	cmpl	$17, %eax
+	je	.Linit_303
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -2049,82 +2004,165 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_90
-.Linit_276:
-	cmpl	$27, %eax
-	je	.Linit_291
-	movq	16(%rbp), %rbp
-	xorl	%esi, %esi
-	movl	$157, %r12d
-	movl	$24, %edi
-	jmp	.Linit_184
-	.p2align 4,,10
-	.p2align 3
-.Linit_292:
+.Linit_303:
+	movl	4(%rbp), %edx
+	movb	$0, 24(%rsp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movq	56(%rbp), %rsi
+	xorl	%r9d, %r9d
+	movl	$428, %eax
+	movq	$-100, %rdi
+	sall	$15, %edx
+	movzwl	%dx, %edx
+	orl	$524289, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r14
+	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_90
-.Linit_186:
-	addq	$1, %rsi
-	cmpq	$64, %rsi
-	je	.Linit_264
-.Linit_184:
-	movq	%rbp, %rdx
-	movl	%esi, %ecx
-	shrq	%cl, %rdx
-	andl	$1, %edx
-	jne	.Linit_186
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
+	movq	32(%rbp), %rdx
+	movq	24(%rbp), %rsi
+	movl	%eax, %edi
+	call	same_file
 	movq	%rax, %rbx
-	cmpq	$-22, %rax
-	jne	.Linit_292
-	xorl	%ebx, %ebx
-	jmp	.Linit_90
-.Linit_291:
-	movq	24(%rbp), %rax
+	testq	%rax, %rax
+	js	.Linit_170
+	movq	40(%rbp), %rdi
 	movq	16(%rbp), %rsi
-	leaq	16(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
+	movq	%rdi, %rax
+	orq	%rsi, %rax
+	je	.Linit_171
+	leaq	32(%rsp), %rax
+	leaq	64(%rsp), %rcx
+	.p2align 4,,10
+	.p2align 3
+.Linit_172:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_172
+	testq	%rdi, %rdi
+	jne	.Linit_173
+	movq	%rsi, 32(%rsp)
+.Linit_174:
+	movl	4(%rbp), %edx
+	leaq	24(%rsp), %rsi
+	leaq	32(%rsp), %r10
 	xorl	%r9d, %r9d
-	xorl	%edi, %edi
-	movq	%rax, 16(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 24(%rsp)
-	movl	$302, %eax
+	movl	$32, %r8d
+	movl	$442, %eax
+	movq	%r14, %rdi
+	sall	$15, %edx
+	movzwl	%dx, %edx
+	orl	$4096, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
-.Linit_271:
-	cmpl	$7, %eax
-	je	.Linit_293
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
+	testq	%rax, %rax
+	js	.Linit_170
+.Linit_171:
+	movq	64(%rbp), %rbx
+	testb	$2, 4(%rbp)
+	jne	.Linit_304
+	leaq	24(%rsp), %rsi
+	movq	%rbx, %r10
 	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$524288, %edx
+	movl	$429, %eax
+	movl	$4, %r8d
+	movq	$-100, %rdx
+	movq	%r14, %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	16(%rbp), %rdx
-	movslq	%eax, %rbx
-	movl	%eax, 20(%r12,%rdx,4)
+	movq	%rax, %rbx
+.Linit_170:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r14, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
 	jmp	.Linit_90
-.Linit_293:
+.Linit_173:
+	movslq	20(%r12,%rdi,4), %rax
+	orq	$1048576, %rsi
+	movq	%rsi, 32(%rsp)
+	movq	%rax, 56(%rsp)
+	jmp	.Linit_174
+.Linit_304:
+	leaq	32(%rsp), %r13
+	leaq	56(%rsp), %rcx
+	movq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_177:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_177
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbx, %rsi
+	movl	$437, %eax
+	movq	$-100, %rdi
+	movq	%r13, %rdx
+	movq	$2621440, 32(%rsp)
+	movq	$18, 48(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbp
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_170
+	leaq	24(%rsp), %rsi
+	movl	$429, %eax
+	movq	%r14, %rdi
+	movq	%rbp, %rdx
+	movq	%rsi, %r10
+	movl	$68, %r8d
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$3, %eax
+	movq	%rbp, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_170
+.Linit_283:
+	cmpl	$7, %eax
+	je	.Linit_305
 	movq	16(%rbp), %rax
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -2140,20 +2178,14 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_90
-.Linit_274:
-	cmpl	$37, %eax
-	je	.Linit_294
-	movq	16(%rbp), %rax
-	leaq	16(%rsp), %rdx
+.Linit_305:
+	xorl	%edx, %edx
+	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$1, %edi
-	xorl	%esi, %esi
-	movw	%ax, 16(%rsp)
-	movq	56(%rbp), %rax
-	movq	%rax, 24(%rsp)
-	movl	$317, %eax
+	movl	$272, %eax
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2161,9 +2193,29 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_90
-.Linit_294:
+.Linit_281:
+	cmpl	$38, %eax
+	je	.Linit_306
+	movq	16(%rbp), %rax
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %edi
+	xorl	%esi, %esi
+	movw	%ax, 32(%rsp)
+	movq	56(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movl	$317, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_273
+.Linit_306:
 	movq	16(%rbp), %rdi
-	addq	$72, %rsp
+	addq	$296, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -2204,8 +2256,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 104(%rbp)
 	testq	%rax, %rax
-	je	.Linit_302
-.Linit_296:
+	je	.Linit_314
+.Linit_308:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2218,36 +2270,36 @@ run_payload:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_302:
+.Linit_314:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_297
+	jle	.Linit_309
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_299
+	jmp	.Linit_311
 	.p2align 4,,10
 	.p2align 3
-.Linit_303:
+.Linit_315:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_297
-.Linit_299:
+	je	.Linit_309
+.Linit_311:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 112(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_303
-.Linit_298:
+	jns	.Linit_315
+.Linit_310:
 	movq	%rax, 104(%rbp)
-	jmp	.Linit_296
-.Linit_297:
+	jmp	.Linit_308
+.Linit_309:
 	xorl	%eax, %eax
-	jmp	.Linit_298
+	jmp	.Linit_310
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	run_aside, @function
@@ -2267,26 +2319,26 @@ run_aside:
 	movq	48(%rdx), %rdx
 	leaq	(%rdx,%rcx,8), %rbx
 	testl	%eax, %eax
-	jle	.Linit_305
+	jle	.Linit_317
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_307
+	jmp	.Linit_319
 	.p2align 4,,10
 	.p2align 3
-.Linit_310:
+.Linit_322:
 	addq	$88, %rbx
 	cmpq	%r13, %rbx
-	je	.Linit_305
-.Linit_307:
+	je	.Linit_317
+.Linit_319:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%r12, %rdi
 	movl	%eax, 20(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_310
-.Linit_306:
+	jns	.Linit_322
+.Linit_318:
 	xorl	%edx, %edx
 	movq	%rax, 24(%rbp)
 	xorl	%r10d, %r10d
@@ -2300,9 +2352,9 @@ run_aside:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_305:
+.Linit_317:
 	xorl	%eax, %eax
-	jmp	.Linit_306
+	jmp	.Linit_318
 	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	jail_main, @function
@@ -2314,28 +2366,28 @@ jail_main:
 	pushq	%rbp
 	pushq	%rbx
 	subq	$33416, %rsp
-	movq	16(%rdi), %r12
+	movq	16(%rdi), %rbp
 	leaq	8916(%rsp), %r13
 	leaq	8980(%rsp), %rbx
 	movq	$-1, 80(%rsp)
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_312:
+.Linit_324:
 	movl	$-1, (%rax)
 	addq	$4, %rax
-	cmpq	%rbx, %rax
-	jne	.Linit_312
-	movl	$72, %ebp
+	cmpq	%rax, %rbx
+	jne	.Linit_324
+	movl	$72, %r12d
 	movl	$2, %esi
 	movl	$1, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_313:
-	movsbl	(%r12), %eax
+.Linit_325:
+	movsbl	0(%rbp), %eax
 	testb	%al, %al
-	je	.Linit_317
-	movsbl	1(%r12), %edi
+	je	.Linit_329
+	movsbl	1(%rbp), %edi
 	subl	$65, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2344,14 +2396,14 @@ jail_main:
 	subl	$65, %edi
 	sall	$8, %edi
 	orl	%eax, %edi
-	movsbl	3(%r12), %eax
+	movsbl	3(%rbp), %eax
 	subl	$65, %eax
 	orl	%eax, %edi
-	movsbl	2(%r12), %eax
+	movsbl	2(%rbp), %eax
 	subl	$65, %eax
 	sall	$4, %eax
 	orl	%eax, %edi
-	movq	%rbp, %rax
+	movq	%r12, %rax
 	movl	%edi, 0(%r13)
 	movslq	%edi, %rdi
 #APP
@@ -2360,10 +2412,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	addq	$4, %r13
-	addq	$4, %r12
+	addq	$4, %rbp
 	cmpq	%rbx, %r13
-	jne	.Linit_313
-.Linit_317:
+	jne	.Linit_325
+.Linit_329:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2393,10 +2445,10 @@ jail_main:
 	movl	%eax, 8992(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_314
+	js	.Linit_326
 	leaq	8896(%rsp), %rax
 	movq	%rax, 32(%rsp)
-.Linit_315:
+.Linit_327:
 	leaq	448(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2411,8 +2463,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_409
-.Linit_318:
+	js	.Linit_425
+.Linit_330:
 	movslq	8916(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
@@ -2426,8 +2478,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_410
-.Linit_319:
+	js	.Linit_426
+.Linit_331:
 	xorl	%r13d, %r13d
 	movl	$3, %r14d
 	xorl	%r10d, %r10d
@@ -2443,13 +2495,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movl	$526336, %r10d
-	movl	268435476, %eax
-	movl	268435464, %r15d
+	movl	268435464, %eax
 	movq	$268435456, 8896(%rsp)
 	leaq	80(%rsp), %rsi
+	movl	268435476, %r15d
 	movq	$-1, %rdi
 	movl	$8, %edx
-	movl	%eax, 24(%rsp)
+	movl	%eax, 8(%rsp)
 	movl	$289, %eax
 #APP
 # 13 "src/sys.h" 1
@@ -2458,7 +2510,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_320
+	js	.Linit_332
 	movq	8896(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
@@ -2479,42 +2531,42 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_320:
+.Linit_332:
 	movslq	%ebp, %rdx
 	movl	%ebp, 8984(%rsp)
 	testq	%rdx, %rdx
-	js	.Linit_411
-.Linit_321:
-	movq	8896(%rsp), %rax
-	movl	12(%rax), %edx
-	movq	32(%rax), %r12
-	testl	%edx, %edx
-	jle	.Linit_323
-	leal	-1(%rdx), %eax
+	js	.Linit_427
+.Linit_333:
+	movq	8896(%rsp), %rdx
+	movl	12(%rdx), %eax
+	movq	32(%rdx), %r12
+	testl	%eax, %eax
+	jle	.Linit_335
+	subl	$1, %eax
 	movq	32(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	88(%r12,%rax,8), %rbp
-	jmp	.Linit_325
+	jmp	.Linit_337
 	.p2align 4,,10
 	.p2align 3
-.Linit_412:
+.Linit_428:
 	addq	$88, %r12
 	cmpq	%r12, %rbp
-	je	.Linit_323
-.Linit_325:
+	je	.Linit_335
+.Linit_337:
 	movl	8(%r12), %eax
 	movq	%r12, %rsi
 	movq	%r13, %rdi
 	movl	%eax, 9008(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_412
+	jns	.Linit_428
 	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
-.Linit_323:
+.Linit_335:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2528,8 +2580,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_413
-.Linit_327:
+	js	.Linit_429
+.Linit_339:
 	movq	32(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2552,12 +2604,12 @@ jail_main:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_414
-.Linit_328:
+	js	.Linit_430
+.Linit_340:
 	movq	9000(%rsp), %rdx
 	testq	%rdx, %rdx
-	js	.Linit_415
-.Linit_329:
+	js	.Linit_431
+.Linit_341:
 	movq	8896(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
@@ -2566,18 +2618,18 @@ jail_main:
 	leaq	-88(%rax,%rcx,8), %r13
 	movl	9008(%rsp), %eax
 	cmpl	8(%r13), %eax
-	je	.Linit_330
+	je	.Linit_342
 	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	$-125, %rdx
 	call	fail
-.Linit_330:
+.Linit_342:
 	leaq	304(%rsp), %rax
-	cmpl	$39, 0(%r13)
+	cmpl	$40, 0(%r13)
 	leaq	344(%rsp), %rbp
-	movq	%rax, 16(%rsp)
-	je	.Linit_416
-.Linit_331:
+	movq	%rax, (%rsp)
+	je	.Linit_432
+.Linit_343:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2594,10 +2646,10 @@ jail_main:
 	leaq	8936(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_335:
+.Linit_347:
 	movslq	0(%r13), %rdi
 	testl	%edi, %edi
-	js	.Linit_334
+	js	.Linit_346
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2609,13 +2661,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_334:
+.Linit_346:
 	addq	$4, %r13
 	cmpq	%r13, %rbx
-	jne	.Linit_335
+	jne	.Linit_347
 	movl	8988(%rsp), %eax
 	testl	%eax, %eax
-	js	.Linit_336
+	js	.Linit_348
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
@@ -2628,22 +2680,22 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_336:
-	movq	%r15, %rax
-	leaq	176(%rsp), %rdi
+.Linit_348:
+	movq	8(%rsp), %rax
+	movq	(%rsp), %rsi
 	xorl	%r10d, %r10d
-	xorl	%edx, %edx
-	salq	$4, %rax
-	movq	%rdi, 8(%rsp)
 	xorl	%r8d, %r8d
+	leaq	176(%rsp), %rdi
 	xorl	%r9d, %r9d
-	andl	$32, %eax
+	xorl	%edx, %edx
 	movq	$537396514, 176(%rsp)
-	movq	16(%rsp), %rsi
+	salq	$4, %rax
+	movq	%rdi, 24(%rsp)
+	movq	$0, 312(%rsp)
+	andl	$32, %eax
 	movl	%eax, 308(%rsp)
 	movl	%eax, 304(%rsp)
 	movl	$126, %eax
-	movq	$0, 312(%rsp)
 	movq	$0, 320(%rsp)
 #APP
 # 13 "src/sys.h" 1
@@ -2652,22 +2704,21 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_337
-	movl	24(%rsp), %eax
-	testl	%eax, %eax
-	jne	.Linit_417
-.Linit_339:
+	js	.Linit_349
+	testl	%r15d, %r15d
+	jne	.Linit_433
+.Linit_351:
 	movl	%r12d, 52(%rsp)
-	movq	16(%rsp), %rax
+	movq	(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_341:
+.Linit_353:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_341
-	movq	16(%rsp), %rsi
+	jne	.Linit_353
+	movq	(%rsp), %rsi
 	movl	$44, %ebx
 	movl	$40, %edx
 	movq	$4, 304(%rsp)
@@ -2675,7 +2726,7 @@ jail_main:
 	movl	%r12d, 316(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_342:
+.Linit_354:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2687,55 +2738,55 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_342
+	je	.Linit_354
 	leaq	112(%rsp), %rax
 	movl	$0, 76(%rsp)
 	leaq	136(%rsp), %rbx
-	movq	%rax, 24(%rsp)
+	movq	%rax, 16(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_343:
+.Linit_355:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbx, %rax
-	jne	.Linit_343
+	jne	.Linit_355
+	movslq	52(%rsp), %r14
+	movl	$1, %ebp
+	leaq	72(%rsp), %r15
 	movl	8984(%rsp), %eax
-	andl	$1, %r15d
-	movq	%rbx, %rbp
-	movl	$1, %r9d
-	movl	%r15d, 48(%rsp)
 	movl	$1, %r10d
-	movslq	52(%rsp), %r15
 	movl	$1, %r11d
+	movw	%bp, 116(%rsp)
 	movl	%eax, 112(%rsp)
 	movl	8912(%rsp), %eax
-	leaq	72(%rsp), %r14
-	movw	%r9w, 132(%rsp)
+	movw	%r10w, 132(%rsp)
 	movl	%eax, 120(%rsp)
 	movl	8908(%rsp), %eax
-	movw	%r10w, 124(%rsp)
-	movw	%r11w, 116(%rsp)
+	movw	%r11w, 124(%rsp)
 	movl	%eax, 128(%rsp)
-	movq	%r15, %rax
-	movq	%r14, %r15
-	movq	%rax, %r14
-.Linit_344:
-	movq	%rbp, 40(%rsp)
-.Linit_358:
+	movl	8(%rsp), %eax
+	andl	$1, %eax
+	movl	%eax, 48(%rsp)
+	movq	%r14, %rax
+	movq	%r15, %r14
+	movq	%rax, %r15
+.Linit_356:
+	movq	%rbx, 40(%rsp)
+.Linit_372:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_348:
+.Linit_360:
 	xorl	%r13d, %r13d
-	movq	%r15, %rsi
-	jmp	.Linit_345
+	movq	%r14, %rsi
+	jmp	.Linit_357
 	.p2align 4,,10
 	.p2align 3
-.Linit_346:
-	cmpq	%rax, %r14
-	je	.Linit_418
-.Linit_345:
+.Linit_358:
+	cmpq	%rax, %r15
+	je	.Linit_434
+.Linit_357:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2748,11 +2799,11 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_346
-	movq	%rsi, %r15
+	jg	.Linit_358
+	movq	%rsi, %r14
 	testl	%r13d, %r13d
-	jne	.Linit_347
-	movq	24(%rsp), %rdi
+	jne	.Linit_359
+	movq	16(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
 	movl	$3, %esi
@@ -2761,14 +2812,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_360
 	testq	%rax, %rax
-	js	.Linit_348
+	js	.Linit_435
 	cmpw	$0, 126(%rsp)
-	je	.Linit_349
+	je	.Linit_365
 	movl	48(%rsp), %r8d
 	testl	%r8d, %r8d
-	je	.Linit_419
-.Linit_350:
+	je	.Linit_436
+.Linit_366:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2781,34 +2834,35 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_349:
-	movl	$128, %r12d
-	movl	$62, %r13d
-	leaq	432(%rsp), %rbx
+.Linit_365:
+	movq	%r14, 8(%rsp)
+	movq	24(%rsp), %r14
+	movl	$64, %ebx
+	movl	$128, %r13d
+	leaq	432(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_352:
+.Linit_367:
 	cmpw	$0, 118(%rsp)
-	je	.Linit_360
-.Linit_356:
-	xorl	%ebp, %ebp
-	movslq	8984(%rsp), %rdi
+	je	.Linit_422
+	xorl	%r12d, %r12d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movq	8(%rsp), %rsi
 	xorl	%r9d, %r9d
-	movq	%rbp, %rax
-	movq	%r12, %rdx
+	movslq	8984(%rsp), %rdi
+	movq	%r12, %rax
+	movq	%r14, %rsi
+	movq	%r13, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_360
+	jne	.Linit_422
 	movl	176(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_352
+	je	.Linit_368
 	xorl	%eax, %eax
 	movq	224(%rsp), %rdi
 	movl	%ecx, 92(%rsp)
@@ -2819,48 +2873,50 @@ jail_main:
 	movl	$0, 96(%rsp)
 	movl	%eax, 100(%rsp)
 	movq	%rdi, 104(%rsp)
-	jne	.Linit_353
-	movq	16(%rsp), %rax
+	jne	.Linit_369
+	movq	(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_354:
+.Linit_370:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
-	cmpq	%rbx, %rax
-	jne	.Linit_354
+	cmpq	%rbp, %rax
+	jne	.Linit_370
 	movl	%ecx, 304(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rdi, 328(%rsp)
-	movq	16(%rsp), %rdx
 	movl	$129, %eax
-	movq	%r14, %rdi
+	movq	%r15, %rdi
+	movq	(%rsp), %rdx
 	movl	$-1, 312(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	cmpw	$0, 118(%rsp)
-	jne	.Linit_356
+.Linit_368:
+	subl	$1, %ebx
+	jne	.Linit_367
 	.p2align 4,,10
 	.p2align 3
-.Linit_360:
+.Linit_422:
 	cmpw	$0, 134(%rsp)
-	je	.Linit_358
-	movq	40(%rsp), %rbp
+	movq	8(%rsp), %r14
+	je	.Linit_372
+	movq	40(%rsp), %rbx
 	leaq	88(%rsp), %rsi
-	movl	$45, %ebx
+	movl	$45, %ebp
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_361:
+.Linit_375:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%rbx, %rax
+	movq	%rbp, %rax
 	movslq	8908(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
@@ -2868,84 +2924,107 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_361
+	je	.Linit_375
 	cmpq	$24, %rax
-	je	.Linit_362
+	je	.Linit_376
 	testq	%rax, %rax
-	jns	.Linit_363
+	jns	.Linit_377
 	cmpq	$-104, %rax
-	je	.Linit_363
+	je	.Linit_377
 	cmpq	$-32, %rax
-	jne	.Linit_344
-.Linit_363:
+	jne	.Linit_356
+.Linit_377:
 	movl	$-1, 128(%rsp)
-	jmp	.Linit_344
+	jmp	.Linit_356
 	.p2align 4,,10
 	.p2align 3
-.Linit_353:
+.Linit_369:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r13, %rax
-	movq	%r14, %rdi
-	movq	%rbp, %rdx
+	movl	$62, %eax
+	movq	%r15, %rdi
+	movq	%r12, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_352
+	jmp	.Linit_368
 	.p2align 4,,10
 	.p2align 3
-.Linit_418:
+.Linit_434:
 	movl	72(%rsp), %eax
 	movl	$1, %r13d
 	movl	%eax, 76(%rsp)
-	jmp	.Linit_345
-.Linit_419:
+	jmp	.Linit_357
+.Linit_436:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
+	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_350
-.Linit_347:
+	jmp	.Linit_366
+.Linit_376:
+	movl	88(%rsp), %eax
+	cmpl	$2, %eax
+	je	.Linit_437
+	cmpl	$3, %eax
+	jne	.Linit_356
+	movl	48(%rsp), %edx
+	testl	%edx, %edx
+	je	.Linit_385
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$62, %eax
+	movq	$-1, %rdi
+	movl	$9, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_356
+.Linit_359:
 	movl	48(%rsp), %eax
 	movq	40(%rsp), %rbx
 	testl	%eax, %eax
-	je	.Linit_372
-.Linit_374:
-	movq	16(%rsp), %rax
+	je	.Linit_363
+.Linit_364:
+	movq	(%rsp), %rax
 	movq	56(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_375:
+.Linit_387:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_375
+	jne	.Linit_387
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$98, %eax
 	movq	$-1, %rdi
 	xorl	%edx, %edx
-	movq	16(%rsp), %rsi
+	movq	(%rsp), %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movl	76(%rsp), %ecx
-	movq	8(%rsp), %rsi
+	movq	24(%rsp), %rsi
 	movq	%rbx, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_376:
+.Linit_388:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsi, %rax
-	jne	.Linit_376
+	jne	.Linit_388
 	movl	%ecx, 148(%rsp)
 	movl	$44, %ebp
 	movl	$40, %edx
@@ -2962,7 +3041,7 @@ jail_main:
 	movq	%rax, 168(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_377:
+.Linit_389:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2974,7 +3053,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_377
+	je	.Linit_389
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -2993,32 +3072,10 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_362:
-	movl	88(%rsp), %eax
-	cmpl	$2, %eax
-	je	.Linit_420
-	cmpl	$3, %eax
-	jne	.Linit_344
-	movl	48(%rsp), %edx
-	testl	%edx, %edx
-	je	.Linit_371
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$62, %eax
-	movq	$-1, %rdi
-	movl	$9, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_344
-.Linit_417:
-	leal	-1(%rax), %esi
-	movq	%rdx, %rdi
+.Linit_433:
+	leal	-1(%r15), %esi
 	movl	$436, %eax
+	movq	%rdx, %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -3026,8 +3083,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_339
-.Linit_337:
+	jns	.Linit_351
+.Linit_349:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3044,76 +3101,96 @@ jail_main:
 	movq	32(%rsp), %rdi
 	movq	%rbx, %rdx
 	call	fail
-	jmp	.Linit_339
-.Linit_371:
+	jmp	.Linit_351
+.Linit_435:
+	movl	48(%rsp), %r9d
+	movq	40(%rsp), %rbx
+	testl	%r9d, %r9d
+	je	.Linit_385
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
 	leaq	76(%rsp), %rdx
-	movq	%rbp, %rbx
 	call	kill_tree
-.Linit_372:
+	jmp	.Linit_364
+.Linit_385:
+	movl	52(%rsp), %esi
+	movq	32(%rsp), %rdi
+	leaq	76(%rsp), %rdx
+	call	kill_tree
+.Linit_363:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_374
-.Linit_413:
+	jmp	.Linit_364
+.Linit_429:
 	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
-	jmp	.Linit_327
-.Linit_415:
+	jmp	.Linit_339
+.Linit_431:
 	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	call	fail
-	jmp	.Linit_329
-.Linit_414:
+	jmp	.Linit_341
+.Linit_430:
 	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
-	jmp	.Linit_328
-.Linit_411:
+	jmp	.Linit_340
+.Linit_427:
 	movq	32(%rsp), %rdi
 	movl	$-1, %esi
 	call	fail
-	jmp	.Linit_321
-.Linit_410:
-	movq	32(%rsp), %rdi
-	movq	%rax, %rdx
-	movl	$-1, %esi
-	call	fail
-	jmp	.Linit_319
-.Linit_409:
+	jmp	.Linit_333
+.Linit_426:
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	movl	$-1, %esi
 	call	fail
-	jmp	.Linit_318
-.Linit_314:
+	jmp	.Linit_331
+.Linit_425:
+	movq	32(%rsp), %rdi
+	movq	%rax, %rdx
+	movl	$-1, %esi
+	call	fail
+	jmp	.Linit_330
+.Linit_326:
 	leaq	8896(%rsp), %rcx
 	movq	%rax, %rdx
 	movl	$-1, %esi
 	movq	%rcx, %rdi
 	movq	%rcx, 32(%rsp)
 	call	fail
-	jmp	.Linit_315
-.Linit_416:
+	jmp	.Linit_327
+.Linit_432:
 	movl	9008(%rsp), %ecx
-.Linit_332:
+.Linit_344:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_332
-	movq	16(%rsp), %rsi
+	jne	.Linit_344
+	movl	%ecx, 308(%rsp)
+	movq	(%rsp), %rsi
 	movl	$44, %r13d
 	movl	$40, %edx
 	movl	$3, 304(%rsp)
-	movl	%ecx, 308(%rsp)
 	movq	$0, 312(%rsp)
-.Linit_333:
+.Linit_345:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3125,7 +3202,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_333
+	je	.Linit_345
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -3136,28 +3213,28 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_331
-.Linit_420:
+	jmp	.Linit_343
+.Linit_437:
 	movl	92(%rsp), %esi
 	movl	100(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_367
-	movq	16(%rsp), %rax
+	je	.Linit_381
+	movq	(%rsp), %rax
 	leaq	432(%rsp), %rcx
-.Linit_368:
+.Linit_382:
 	movq	%rax, %rdi
 	addq	$1, %rax
 	movb	$0, (%rdi)
 	cmpq	%rcx, %rax
-	jne	.Linit_368
+	jne	.Linit_382
 	movq	104(%rsp), %rax
 	movslq	52(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movl	%edx, 304(%rsp)
 	xorl	%r9d, %r9d
-	movq	16(%rsp), %rdx
+	movq	(%rsp), %rdx
 	movq	%rax, 328(%rsp)
 	movl	$129, %eax
 	movl	$-1, 312(%rsp)
@@ -3166,16 +3243,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_344
-.Linit_367:
+	jmp	.Linit_356
+.Linit_381:
 	movslq	52(%rsp), %rdi
 	movl	96(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_370
+	je	.Linit_384
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_370:
+.Linit_384:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3186,7 +3263,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_344
+	jmp	.Linit_356
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

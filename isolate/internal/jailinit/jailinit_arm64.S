@@ -20,11 +20,39 @@ jail_init_entry:
 #NO_APP
 	.align	2
 	.p2align 4,,11
+	.type	own_mounts, %function
+own_mounts:
+	mov	x6, x0
+	sub	sp, sp, #256
+	mov	x4, sp
+	mov	x8, 291
+	mov	x0, -100
+	mov	x2, 0
+	ldr	x1, [x6, 56]
+	mov	x3, 256
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	tbnz	x0, #63, .Linit_1
+	ldr	x0, [x6, 16]
+	mov	x1, -18
+	ldr	x2, [sp, 32]
+	cmp	x2, x0
+	csel	x0, xzr, x1, ne
+.Linit_1:
+	add	sp, sp, 256
+	ret
+	.size	own_mounts, .-own_mounts
+	.align	2
+	.p2align 4,,11
 	.type	same_file, %function
 same_file:
 	sub	sp, sp, #272
 	strb	wzr, [sp, 15]
-	cbz	x2, .Linit_4
+	cbz	x2, .Linit_9
 	mov	x7, x1
 	mov	x6, x2
 	sxtw	x0, w0
@@ -39,7 +67,7 @@ same_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_1
+	tbnz	x0, #63, .Linit_6
 	ldp	w0, w1, [sp, 152]
 	and	x3, x1, 255
 	lsl	x2, x0, 32
@@ -51,19 +79,19 @@ same_file:
 	orr	x0, x0, x1
 	orr	x0, x0, x2
 	cmp	x0, x7
-	bne	.Linit_5
+	bne	.Linit_10
 	ldr	x0, [sp, 48]
 	cmp	x0, x6
-	bne	.Linit_5
-.Linit_4:
+	bne	.Linit_10
+.Linit_9:
 	mov	x0, 0
-.Linit_1:
+.Linit_6:
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_5:
+.Linit_10:
 	mov	x0, -116
-	b	.Linit_1
+	b	.Linit_6
 	.size	same_file, .-same_file
 	.align	2
 	.p2align 4,,11
@@ -71,7 +99,7 @@ same_file:
 keep_fd:
 	mov	x6, x1
 	mov	x7, x1
-	tbnz	x1, #63, .Linit_8
+	tbnz	x1, #63, .Linit_12
 	ldr	x2, [x0]
 	mov	x8, 25
 	mov	x1, 1030
@@ -95,7 +123,7 @@ keep_fd:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_8:
+.Linit_12:
 	mov	x0, x7
 	ret
 	.size	keep_fd, .-keep_fd
@@ -108,16 +136,16 @@ set_signals:
 	mov	x10, sp
 	mov	x1, x10
 	.p2align 3,,7
-.Linit_12:
+.Linit_16:
 	mov	x0, x1
 	add	x1, x1, 1
 	strb	wzr, [x0]
 	add	x0, sp, 32
 	cmp	x1, x0
-	bne	.Linit_12
+	bne	.Linit_16
 	mov	x7, 1
 	.p2align 3,,7
-.Linit_16:
+.Linit_20:
 	sub	w2, w7, #1
 	cmp	w7, 9
 	mov	x0, x7
@@ -130,7 +158,7 @@ set_signals:
 	mov	x3, 8
 	mov	x4, 0
 	mov	x5, 0
-	beq	.Linit_21
+	beq	.Linit_25
 	str	x6, [sp]
 #APP
 // 42 "src/sys.h" 1
@@ -138,18 +166,112 @@ set_signals:
 // 0 "" 2
 #NO_APP
 	add	x7, x7, 1
-	tbnz	x0, #63, .Linit_11
+	tbnz	x0, #63, .Linit_15
 	cmp	x7, 65
-	bne	.Linit_16
+	bne	.Linit_20
 	mov	x0, 0
-.Linit_11:
+.Linit_15:
 	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_21:
+.Linit_25:
 	add	x7, x7, 1
-	b	.Linit_16
+	b	.Linit_20
 	.size	set_signals, .-set_signals
+	.align	2
+	.p2align 4,,11
+	.type	exec, %function
+exec:
+	mov	x10, x1
+	sub	sp, sp, #272
+	mov	x12, x0
+	add	x1, sp, 8
+	mov	x8, 135
+	mov	x0, 2
+	ldr	x6, [x10, 16]
+	mov	x2, 0
+	mov	x3, 8
+	mov	x4, 0
+	mov	x5, 0
+	str	x6, [sp, 8]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldr	x9, [x10, 56]
+	ldr	x0, [x9]
+	cbz	x0, .Linit_33
+	add	x13, sp, 16
+	mov	w7, 0
+	mov	x11, -2
+	b	.Linit_32
+	.p2align 2,,3
+.Linit_28:
+	cmn	x0, #2
+	cset	w1, ne
+.Linit_29:
+	cmp	w1, 0
+	ccmn	x11, #2, 4, eq
+	beq	.Linit_41
+.Linit_30:
+	ldr	x0, [x9, 8]!
+	add	w7, w7, 1
+	cbz	x0, .Linit_26
+.Linit_32:
+	ldp	x1, x2, [x10, 64]
+	mov	x8, 221
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	cmn	x0, #13
+	bne	.Linit_28
+	ldr	x1, [x9]
+	mov	x4, x13
+	mov	x8, 291
+	mov	x0, -100
+	mov	x2, 0
+	mov	x3, 2
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	w1, 0
+	tbnz	x0, #63, .Linit_34
+	ldr	x0, [x9, 8]!
+	str	w7, [x12, 116]
+	mov	x11, x6
+	add	w7, w7, 1
+	cbnz	x0, .Linit_32
+.Linit_26:
+	mov	x0, x11
+	add	sp, sp, 272
+	ret
+	.p2align 2,,3
+.Linit_41:
+	str	w7, [x12, 116]
+	cmp	w1, 0
+	mov	x11, x6
+	ccmn	x6, #20, 4, ne
+	beq	.Linit_30
+	mov	x0, x11
+	add	sp, sp, 272
+	ret
+	.p2align 2,,3
+.Linit_34:
+	mov	x6, -2
+	b	.Linit_29
+.Linit_33:
+	mov	x11, -2
+	b	.Linit_26
+	.size	exec, .-exec
 	.align	2
 	.p2align 4,,11
 	.type	kill_tree, %function
@@ -165,10 +287,10 @@ kill_tree:
 	add	x7, sp, 12
 	add	x14, sp, 16
 	.p2align 3,,7
-.Linit_36:
+.Linit_56:
 	mov	x11, 0
-	tbz	w0, #31, .Linit_47
-.Linit_23:
+	tbz	w0, #31, .Linit_67
+.Linit_43:
 	mov	x8, 129
 	mov	x0, x15
 	mov	x1, 9
@@ -181,25 +303,25 @@ kill_tree:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_24:
+.Linit_44:
 	add	x6, sp, 16
 	mov	w0, 0
 	add	x9, x11, x6
 	cmp	x11, 0
-	bgt	.Linit_30
-	b	.Linit_31
+	bgt	.Linit_50
+	b	.Linit_51
 	.p2align 2,,3
-.Linit_28:
+.Linit_48:
 	add	w1, w3, w1, lsl 1
 	add	x6, x6, 1
 	sub	w0, w1, #48
 	cmp	x9, x6
-	beq	.Linit_31
-.Linit_30:
+	beq	.Linit_51
+.Linit_50:
 	ldrb	w3, [x6]
 	add	w1, w0, w0, lsl 2
 	cmp	w3, 32
-	bne	.Linit_28
+	bne	.Linit_48
 	sxtw	x0, w0
 	mov	x8, 129
 	mov	x1, 9
@@ -215,8 +337,8 @@ kill_tree:
 	add	x6, x6, 1
 	mov	w0, 0
 	cmp	x9, x6
-	bne	.Linit_30
-.Linit_31:
+	bne	.Linit_50
+.Linit_51:
 	ldr	w2, [x13, 84]
 	mov	x1, x7
 	mov	x8, 260
@@ -234,10 +356,10 @@ kill_tree:
 	mov	x6, x0
 	cset	w9, ne
 	cmp	x0, 0
-	bgt	.Linit_33
-	b	.Linit_27
+	bgt	.Linit_53
+	b	.Linit_47
 	.p2align 2,,3
-.Linit_32:
+.Linit_52:
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -245,8 +367,8 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	ble	.Linit_27
-.Linit_33:
+	ble	.Linit_47
+.Linit_53:
 	cmp	w9, 0
 	mov	x1, x7
 	ccmp	x6, x10, 0, ne
@@ -256,7 +378,7 @@ kill_tree:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	bne	.Linit_32
+	bne	.Linit_52
 	ldr	w6, [sp, 12]
 	str	w6, [x12]
 #APP
@@ -266,14 +388,14 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	bgt	.Linit_33
-.Linit_27:
-	cmn	x6, #10
-	beq	.Linit_22
-	ldr	w0, [x13, 84]
-	cbnz	x6, .Linit_36
-	tbnz	w0, #31, .Linit_22
+	bgt	.Linit_53
 .Linit_47:
+	cmn	x6, #10
+	beq	.Linit_42
+	ldr	w0, [x13, 84]
+	cbnz	x6, .Linit_56
+	tbnz	w0, #31, .Linit_42
+.Linit_67:
 	sxtw	x0, w0
 	mov	x1, x14
 	mov	x8, 67
@@ -288,9 +410,9 @@ kill_tree:
 #NO_APP
 	ldr	w1, [x13, 84]
 	mov	x11, x0
-	tbz	w1, #31, .Linit_24
-	b	.Linit_23
-.Linit_22:
+	tbz	w1, #31, .Linit_44
+	b	.Linit_43
+.Linit_42:
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
@@ -300,18 +422,18 @@ kill_tree:
 	.type	send_signal, %function
 send_signal:
 	ldr	w2, [x1, 12]
-	cbz	w2, .Linit_50
+	cbz	w2, .Linit_70
 	sub	sp, sp, #128
 	mov	x2, sp
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_51:
+.Linit_71:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 128
 	cmp	x3, x4
-	bne	.Linit_51
+	bne	.Linit_71
 	ldr	w6, [x1, 4]
 	mov	w9, -1
 	ldr	x7, [x1, 16]
@@ -332,7 +454,7 @@ send_signal:
 	add	sp, sp, 128
 	ret
 	.p2align 2,,3
-.Linit_50:
+.Linit_70:
 	ldp	w1, w3, [x1, 4]
 	neg	w2, w0
 	sxtw	x0, w0
@@ -371,32 +493,32 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x11, x0
-	tbnz	x0, #63, .Linit_76
+	tbnz	x0, #63, .Linit_96
 	ldr	x0, [x13, 40]
 	mov	x12, 4112
 	sub	sp, sp, x12
-	cbz	x0, .Linit_75
+	cbz	x0, .Linit_95
 	mov	x12, sp
 	add	x10, sp, 16
 	mov	w15, 1
-.Linit_65:
+.Linit_85:
 	add	x0, x14, x0, lsl 2
 	mov	x2, x12
 	ldr	w7, [x0, 20]
 	.p2align 3,,7
-.Linit_68:
+.Linit_88:
 	mov	x3, x2
 	add	x2, x2, 1
 	strb	wzr, [x3]
 	cmp	x2, x10
-	bne	.Linit_68
+	bne	.Linit_88
 	ldr	w0, [x14, 16]
 	str	w7, [sp]
 	strh	w15, [sp, 4]
 	str	w0, [sp, 8]
 	strh	w15, [sp, 12]
 	.p2align 3,,7
-.Linit_69:
+.Linit_89:
 	mov	x0, x12
 	mov	x8, 73
 	mov	x1, 2
@@ -411,13 +533,13 @@ make_file:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #4
-	beq	.Linit_69
-	tbnz	x0, #63, .Linit_64
+	beq	.Linit_89
+	tbnz	x0, #63, .Linit_84
 	ldrsh	w0, [sp, 14]
-	cbnz	w0, .Linit_71
+	cbnz	w0, .Linit_91
 	sxtw	x7, w7
 	.p2align 3,,7
-.Linit_72:
+.Linit_92:
 	mov	x0, x7
 	mov	x1, x10
 	mov	x8, 63
@@ -432,18 +554,18 @@ make_file:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_72
+	beq	.Linit_92
 	cmp	x0, 0
-	cbz	x0, .Linit_75
-	blt	.Linit_77
+	cbz	x0, .Linit_95
+	blt	.Linit_97
 	mov	x7, 0
-	b	.Linit_67
+	b	.Linit_87
 	.p2align 2,,3
-.Linit_90:
+.Linit_110:
 	add	x7, x7, x0
 	cmp	x7, x9
-	bge	.Linit_89
-.Linit_67:
+	bge	.Linit_109
+.Linit_87:
 	mov	x0, x11
 	add	x1, x10, x7
 	sub	x2, x9, x7
@@ -457,8 +579,8 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_90
-.Linit_64:
+	tbz	x0, #63, .Linit_110
+.Linit_84:
 	mov	x0, x11
 	mov	x8, 57
 	mov	x1, 0
@@ -476,11 +598,11 @@ make_file:
 	add	sp, sp, x12
 	ret
 	.p2align 2,,3
-.Linit_75:
+.Linit_95:
 	ldr	x1, [x13, 24]
 	mov	x6, 0
 	cmn	x1, #1
-	beq	.Linit_64
+	beq	.Linit_84
 	ldr	x2, [x13, 32]
 	mov	x0, x11
 	mov	x8, 55
@@ -493,21 +615,21 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_64
+	b	.Linit_84
 	.p2align 2,,3
-.Linit_89:
+.Linit_109:
 	ldr	x0, [x13, 40]
-	b	.Linit_65
+	b	.Linit_85
 	.p2align 2,,3
-.Linit_76:
+.Linit_96:
 	ret
 	.p2align 2,,3
-.Linit_71:
+.Linit_91:
 	mov	x6, -3
-	b	.Linit_64
-.Linit_77:
+	b	.Linit_84
+.Linit_97:
 	mov	x6, x9
-	b	.Linit_64
+	b	.Linit_84
 	.size	make_file, .-make_file
 	.align	2
 	.p2align 4,,11
@@ -522,18 +644,18 @@ fail:
 	ldr	w5, [x6, 116]
 	mov	x3, x1
 	.p2align 3,,7
-.Linit_92:
+.Linit_112:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 48
 	cmp	x3, x4
-	bne	.Linit_92
+	bne	.Linit_112
 	mov	w3, 2
 	stp	w3, w0, [sp, 8]
 	stp	w2, w5, [sp, 16]
 	.p2align 3,,7
-.Linit_93:
+.Linit_113:
 	ldrsw	x0, [x6, 12]
 	mov	x8, 206
 	mov	x2, 40
@@ -546,7 +668,7 @@ fail:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_93
+	beq	.Linit_113
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -564,51 +686,36 @@ fail:
 	.p2align 4,,11
 	.type	run_step, %function
 run_step:
-	ldr	x2, [x0]
-	mov	x10, x1
+	ldr	x3, [x0]
 	mov	x11, x0
-	ldr	w1, [x2, 24]
-	cbz	w1, .Linit_99
-	ldr	w3, [x10, 8]
-	add	w3, w3, 1
-	cmp	w1, w3
-	beq	.Linit_270
-.Linit_99:
+	mov	x10, x1
+	ldr	w2, [x3, 24]
+	cbz	w2, .Linit_119
+	ldr	w4, [x1, 8]
+	add	w4, w4, 1
+	cmp	w2, w4
+	beq	.Linit_281
+.Linit_119:
 	ldr	w2, [x10]
 	cmp	w2, 21
-	beq	.Linit_101
+	beq	.Linit_121
 	stp	x29, x30, [sp, -64]!
 	mov	x29, sp
-	bhi	.Linit_102
+	bhi	.Linit_122
 	cmp	w2, 11
-	beq	.Linit_103
-	bls	.Linit_271
-	cmp	w2, 16
-	beq	.Linit_117
-	bls	.Linit_272
-	cmp	w2, 19
 	beq	.Linit_123
+	bls	.Linit_282
+	cmp	w2, 16
+	beq	.Linit_219
+	bls	.Linit_283
+	cmp	w2, 19
+	beq	.Linit_143
 	cmp	w2, 20
-	bne	.Linit_273
-	ldp	x29, x30, [sp], 64
-	mov	x1, x10
-	mov	x0, x11
-	b	make_file
-	.p2align 2,,3
-.Linit_271:
-	cmp	w2, 6
-	beq	.Linit_105
-	bls	.Linit_274
-	cmp	w2, 9
-	beq	.Linit_113
-	cmp	w2, 10
-	bne	.Linit_275
-	mov	x1, 2
-	mov	x8, 198
-	movk	x1, 0x8, lsl 16
-	mov	x0, 2
-	mov	x2, 0
-	mov	x3, 0
+	bne	.Linit_284
+	ldp	x2, x3, [x10, 16]
+	mov	x8, 33
+	ldr	x1, [x10, 56]
+	mov	x0, -100
 	mov	x4, 0
 	mov	x5, 0
 #APP
@@ -616,96 +723,44 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x7, x0
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
-	add	x6, sp, 24
-	mov	x1, x6
-	.p2align 3,,7
-.Linit_155:
-	mov	x2, x1
-	add	x0, sp, 64
-	add	x1, x1, 1
-	strb	wzr, [x2]
-	cmp	x1, x0
-	bne	.Linit_155
-	ldr	x3, [x10, 56]
-	mov	x1, x3
-	add	x3, x3, 15
-	sub	x4, x6, x1
-	.p2align 3,,7
-.Linit_156:
-	ldrb	w2, [x1]
-	cbz	w2, .Linit_158
-	strb	w2, [x4, x1]
-	add	x1, x1, 1
-	cmp	x3, x1
-	bne	.Linit_156
-.Linit_158:
-	mov	x2, x6
-	mov	x8, 29
-	mov	w6, 1
-	mov	x0, x7
-	mov	x1, 35092
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x9, x0
-	mov	x1, 0
-	mov	x0, x7
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_98:
+.Linit_118:
 	mov	x0, x9
 	ldp	x29, x30, [sp], 64
 	ret
 	.p2align 2,,3
-.Linit_102:
-	cmp	w2, 31
-	beq	.Linit_127
-	bls	.Linit_276
-	cmp	w2, 36
-	beq	.Linit_139
-	bls	.Linit_277
-	cmp	w2, 39
-	beq	.Linit_264
-	bls	.Linit_278
+.Linit_122:
+	cmp	w2, 32
+	beq	.Linit_147
+	bls	.Linit_285
+	cmp	w2, 37
+	beq	.Linit_161
+	bls	.Linit_286
 	cmp	w2, 40
-	bne	.Linit_263
-	ldr	x6, [x10, 16]
-	add	x1, sp, 24
-	mov	x8, 135
-	mov	x0, 2
-	mov	x2, 0
-	mov	x3, 8
-	mov	x4, 0
-	mov	x5, 0
-	str	x6, [sp, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	ldr	x7, [x10, 56]
-	ldr	x0, [x7]
-	cbz	x0, .Linit_210
-	mov	w6, 0
-	mov	x9, -2
+	beq	.Linit_277
+	bls	.Linit_287
+	cmp	w2, 41
+	bne	.Linit_276
+	ldp	x29, x30, [sp], 64
+	mov	x1, x10
+	mov	x0, x11
+	b	exec
+	.p2align 2,,3
+.Linit_282:
+	cmp	w2, 6
+	beq	.Linit_125
+	bls	.Linit_288
+	cmp	w2, 9
+	beq	.Linit_133
+	cmp	w2, 10
+	bne	.Linit_289
+	mov	x8, 167
+	mov	x0, 4
+	mov	x1, 1
 	.p2align 3,,7
-.Linit_199:
-	ldp	x1, x2, [x10, 64]
-	mov	x8, 221
+.Linit_278:
+	mov	x2, 0
+.Linit_279:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -714,32 +769,19 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	cmn	x0, #2
-	cset	w1, ne
-	cmp	w1, 0
-	ccmn	x9, #2, 4, eq
-	bne	.Linit_198
-	str	w6, [x11, 116]
-	cmp	w1, 0
-	ccmn	x0, #20, 4, ne
 	mov	x9, x0
-	beq	.Linit_198
-	cmn	x0, #13
-	bne	.Linit_266
-.Linit_198:
-	ldr	x0, [x7, 8]!
-	add	w6, w6, 1
-	cbnz	x0, .Linit_199
-	b	.Linit_98
+	mov	x0, x9
+	ldp	x29, x30, [sp], 64
+	ret
 	.p2align 2,,3
-.Linit_276:
-	cmp	w2, 26
-	beq	.Linit_129
-	bls	.Linit_279
-	cmp	w2, 29
-	beq	.Linit_135
+.Linit_285:
+	cmp	w2, 27
+	beq	.Linit_149
+	bls	.Linit_290
 	cmp	w2, 30
-	bne	.Linit_280
+	beq	.Linit_157
+	cmp	w2, 31
+	bne	.Linit_291
 	ldr	x0, [x10, 16]
 	mov	x8, 149
 	mov	x3, 0
@@ -753,307 +795,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_98
-	.p2align 2,,3
-.Linit_274:
-	cmp	w2, 3
-	beq	.Linit_107
-	bls	.Linit_281
-	cmp	w2, 4
-	beq	.Linit_282
-	ldr	x1, [x10, 16]
-	add	x0, x11, 128
-	lsl	x6, x1, 7
-	sub	x6, x6, x1
-	add	x6, x0, x6, lsl 5
-	.p2align 3,,7
-.Linit_152:
-	ldrsw	x0, [x6, 16]
-	mov	x8, 260
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	cmn	x0, #4
-	beq	.Linit_152
-	tbnz	x0, #63, .Linit_98
-	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_283
-	ldr	x9, [x6, 24]
-	b	.Linit_98
-	.p2align 2,,3
-.Linit_281:
-	cmp	w2, 1
-	beq	.Linit_109
-	cmp	w2, 2
-	bne	.Linit_263
-	mov	x8, 167
-	mov	x0, 36
-	mov	x1, 1
-	.p2align 3,,7
-.Linit_265:
-	mov	x2, 0
-.Linit_268:
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_266:
-	mov	x9, x0
-	mov	x0, x9
-	ldp	x29, x30, [sp], 64
-	ret
-	.p2align 2,,3
-.Linit_270:
-	ldr	w9, [x2, 28]
-	neg	x9, x9
-.Linit_260:
-	mov	x0, x9
-	ret
-	.p2align 2,,3
-.Linit_277:
-	cmp	w2, 34
-	beq	.Linit_141
-	cmp	w2, 35
-	bne	.Linit_284
-	mov	x8, 167
-	mov	x0, 1
-	mov	x1, 9
-	b	.Linit_265
-	.p2align 2,,3
-.Linit_284:
-	cmp	w2, 32
-	beq	.Linit_285
-	mov	x8, 167
-	mov	x0, 38
-	mov	x1, 1
-	b	.Linit_265
-	.p2align 2,,3
-.Linit_272:
-	cmp	w2, 14
-	beq	.Linit_119
-	cmp	w2, 15
-	bne	.Linit_286
-	add	x6, sp, 24
-	add	x2, sp, 56
-	mov	x0, x6
-.Linit_120:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	cmp	x0, x2
-	bne	.Linit_120
-	ldr	w2, [x10, 4]
-	mov	x3, x6
-	ldp	x7, x6, [x10, 16]
-	mov	x8, 442
-	ldr	x1, [x10, 56]
-	ubfiz	x2, x2, 15, 1
-	mov	x0, -100
-	mov	x4, 32
-	mov	x5, 0
-	str	x7, [sp, 24]
-	str	x6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_98
-	.p2align 2,,3
-.Linit_286:
-	cmp	w2, 12
-	beq	.Linit_287
-	ldr	x0, [x10, 56]
-	mov	x8, 41
-	mov	x2, 0
-	mov	x3, 0
-	mov	x1, x0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
-	ldr	x0, [x10, 56]
-	mov	x8, 39
-	mov	x1, 2
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
-	ldr	x0, [x10, 64]
-	mov	x8, 49
-	mov	x1, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_98
-	.p2align 2,,3
-.Linit_279:
-	cmp	w2, 24
-	beq	.Linit_131
-	cmp	w2, 25
-	bne	.Linit_288
-	add	x6, sp, 24
-	ldr	w2, [x10, 8]
-	mov	x0, x6
-	.p2align 3,,7
-.Linit_182:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	add	x1, sp, 64
-	cmp	x0, x1
-	bne	.Linit_182
-	mov	w0, 1
-	stp	w0, w2, [sp, 24]
-	str	xzr, [sp, 32]
-	.p2align 3,,7
-.Linit_183:
-	ldrsw	x0, [x11, 12]
-	mov	x1, x6
-	mov	x8, 206
-	mov	x2, 40
-	mov	x3, 16384
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	cmn	x0, #4
-	beq	.Linit_183
-	.p2align 3,,7
-.Linit_184:
-	ldrsw	x0, [x11, 12]
-	mov	x1, x6
-	mov	x8, 207
-	mov	x2, 24
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	cmn	x0, #4
-	beq	.Linit_184
-	cmp	x0, x2
-	beq	.Linit_289
-	cmp	x0, 0
-	mov	x0, -32
-	csel	x9, x9, x0, lt
-	b	.Linit_98
+	b	.Linit_118
 	.p2align 2,,3
 .Linit_288:
-	cmp	w2, 22
-	beq	.Linit_290
-	ldp	x9, x7, [x10, 16]
-	add	x0, sp, 24
-	ldp	x6, x1, [x10, 32]
-	mov	x8, 444
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x9, x7, [sp, 24]
-	str	x6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
-	str	w0, [x11, 92]
-	b	.Linit_98
-	.p2align 2,,3
-.Linit_263:
-	mov	x9, -38
-	b	.Linit_98
-	.p2align 2,,3
-.Linit_109:
-	mov	x2, 1
-	mov	x8, 56
-	ldp	x1, x7, [x10, 56]
-	movk	x2, 0x8, lsl 16
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
-	ldrb	w0, [x7]
-	mov	x6, 0
-	cbz	w0, .Linit_150
-	.p2align 3,,7
-.Linit_151:
-	add	x6, x6, 1
-	ldrb	w1, [x6, x7]
-	cbnz	w1, .Linit_151
-.Linit_150:
-	mov	x1, x7
-	mov	x0, x10
-	mov	x2, x6
-	mov	x8, 64
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x9, x0
-	mov	x1, 0
-	mov	x0, x10
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	tbnz	x9, #63, .Linit_98
-	cmp	x9, x6
-	bne	.Linit_291
-	.p2align 3,,7
-.Linit_264:
-	mov	x9, 0
-	b	.Linit_98
-	.p2align 2,,3
-.Linit_282:
+	cmp	w2, 3
+	beq	.Linit_127
+	bls	.Linit_292
+	cmp	w2, 4
+	beq	.Linit_293
 	ldp	x0, x7, [x10, 16]
 	add	x3, x11, 128
 	ldr	x6, [x10, 32]
@@ -1088,30 +837,50 @@ run_step:
 #NO_APP
 	sxtw	x9, w0
 	str	w0, [x10, 16]
-	b	.Linit_98
+	b	.Linit_118
 	.p2align 2,,3
-.Linit_113:
-	mov	x8, 167
-	mov	x0, 4
-	mov	x1, 1
-	b	.Linit_265
-.Linit_283:
-	ldr	w0, [x6, 20]
-	str	w0, [x11, 112]
-	ldr	x9, [x6, 24]
-	b	.Linit_98
-.Linit_210:
-	mov	x9, -2
-	b	.Linit_98
-.Linit_291:
-	mov	x9, -5
-	b	.Linit_98
-	.p2align 2,,3
-.Linit_131:
-	ldr	x1, [x10, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 2621440
+.Linit_290:
+	cmp	w2, 24
+	beq	.Linit_151
+	bls	.Linit_294
+	cmp	w2, 25
+	beq	.Linit_295
+	add	x6, sp, 24
+	ldr	w2, [x10, 8]
+	mov	x0, x6
+	.p2align 3,,7
+.Linit_204:
+	mov	x1, x0
+	add	x0, x0, 1
+	strb	wzr, [x1]
+	add	x1, sp, 64
+	cmp	x0, x1
+	bne	.Linit_204
+	mov	w0, 1
+	stp	w0, w2, [sp, 24]
+	str	xzr, [sp, 32]
+	.p2align 3,,7
+.Linit_205:
+	ldrsw	x0, [x11, 12]
+	mov	x1, x6
+	mov	x8, 206
+	mov	x2, 40
+	mov	x3, 16384
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	cmn	x0, #4
+	beq	.Linit_205
+	.p2align 3,,7
+.Linit_206:
+	ldrsw	x0, [x11, 12]
+	mov	x1, x6
+	mov	x8, 207
+	mov	x2, 24
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -1121,47 +890,45 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
-	ldp	x3, x1, [x10, 16]
-	str	x3, [sp, 24]
-	ldr	x2, [x10, 32]
-	str	w0, [sp, 32]
-	bl	same_file
-	mov	x6, x0
-	cbnz	x0, .Linit_181
-	mov	x8, 445
-	mov	x1, 1
-	add	x2, sp, 24
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	ldrsw	x0, [x11, 92]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	.p2align 3,,7
-.Linit_181:
-	mov	x0, x9
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x6
-	b	.Linit_98
+	cmn	x0, #4
+	beq	.Linit_206
+	cmp	x0, x2
+	beq	.Linit_296
+	cmp	x0, 0
+	mov	x0, -32
+	csel	x9, x9, x0, lt
+	b	.Linit_118
 	.p2align 2,,3
-.Linit_119:
+.Linit_292:
+	cmp	w2, 1
+	beq	.Linit_129
+	cmp	w2, 2
+	bne	.Linit_276
+	ldp	x29, x30, [sp], 64
+	mov	x0, x10
+	b	own_mounts
+	.p2align 2,,3
+.Linit_294:
+	cmp	w2, 22
+	beq	.Linit_297
+	ldr	x0, [x10, 56]
+	mov	x8, 49
+	mov	x1, 0
+	b	.Linit_278
+	.p2align 2,,3
+.Linit_281:
+	ldr	w9, [x3, 28]
+	neg	x9, x9
+	mov	x0, x9
+	ret
+	.p2align 2,,3
+.Linit_283:
+	cmp	w2, 14
+	beq	.Linit_139
+	cmp	w2, 15
+	bne	.Linit_298
 	ldr	w0, [x10, 4]
-	tbz	x0, 1, .Linit_292
+	tbz	x0, 1, .Linit_299
 	add	x11, sp, 16
 	mov	w0, 46
 	strb	w0, [sp, 16]
@@ -1179,18 +946,18 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
+	tbnz	x0, #63, .Linit_118
 	ldr	x1, [x10, 64]
 	add	x6, sp, 24
 	mov	x0, x6
 	add	x4, sp, 48
 	.p2align 3,,7
-.Linit_167:
+.Linit_189:
 	mov	x2, x0
 	add	x0, x0, 1
 	strb	wzr, [x2]
 	cmp	x0, x4
-	bne	.Linit_167
+	bne	.Linit_189
 	mov	x2, x6
 	mov	x7, 2621440
 	mov	x6, 18
@@ -1207,7 +974,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_181
+	tbnz	x0, #63, .Linit_203
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
@@ -1218,7 +985,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_169
+	cbnz	x0, .Linit_191
 	ldr	x3, [x10, 16]
 	mov	x1, x11
 	ldr	x0, [x10, 56]
@@ -1243,7 +1010,7 @@ run_step:
 #NO_APP
 	cmp	x7, 0
 	csel	x7, x7, x0, ne
-.Linit_169:
+.Linit_191:
 	mov	x0, x6
 	mov	x8, 57
 	mov	x1, 0
@@ -1257,21 +1024,125 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x7
-	b	.Linit_181
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_141:
-	ldrsw	x0, [x11, 92]
-	mov	x8, 446
+.Linit_298:
+	cmp	w2, 12
+	beq	.Linit_300
+	ldr	x0, [x10, 56]
+	mov	x8, 430
+	mov	x1, 1
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strb	wzr, [sp, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_118
+	ldr	x7, [x10, 72]
+	ldr	x2, [x7]
+	cbnz	x2, .Linit_182
+	b	.Linit_185
+	.p2align 2,,3
+.Linit_301:
+	ldr	x2, [x7, 16]!
+	cbz	x2, .Linit_185
+.Linit_182:
+	ldr	x3, [x7, 8]
+	mov	x0, x9
+	mov	x8, 431
+	mov	x1, 1
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbz	x0, #63, .Linit_301
+	mov	x7, -1
+.Linit_183:
+	mov	x0, x9
+	mov	x8, 57
 	mov	x1, 0
-	b	.Linit_265
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	tbnz	x7, #63, .Linit_186
+	mov	x0, x7
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_186:
+	mov	x9, x6
+	b	.Linit_118
 	.p2align 2,,3
-.Linit_105:
-	ldr	x0, [x10, 16]
-	mov	x8, 97
-	mov	x1, 0
-	b	.Linit_265
+.Linit_286:
+	cmp	w2, 35
+	beq	.Linit_163
+	cmp	w2, 36
+	bne	.Linit_302
+	mov	x8, 167
+	mov	x0, 1
+	mov	x1, 9
+	b	.Linit_278
 	.p2align 2,,3
-.Linit_107:
+.Linit_302:
+	cmp	w2, 33
+	beq	.Linit_303
+	mov	x8, 167
+	mov	x0, 38
+	mov	x1, 1
+	b	.Linit_278
+	.p2align 2,,3
+.Linit_219:
+	add	x6, sp, 24
+	add	x2, sp, 56
+	mov	x0, x6
+.Linit_137:
+	mov	x1, x0
+	add	x0, x0, 1
+	strb	wzr, [x1]
+	cmp	x0, x2
+	bne	.Linit_137
+	ldr	w2, [x10, 4]
+	mov	x3, x6
+	ldp	x7, x6, [x10, 16]
+	mov	x8, 442
+	ldr	x1, [x10, 56]
+	ubfiz	x2, x2, 15, 1
+	mov	x0, -100
+	mov	x4, 32
+	mov	x5, 0
+	str	x7, [sp, 24]
+	str	x6, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_118
+	.p2align 2,,3
+.Linit_276:
+	mov	x9, -38
+	b	.Linit_118
+	.p2align 2,,3
+.Linit_293:
 	ldr	x1, [x10, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1289,13 +1160,13 @@ run_step:
 	bl	keep_fd
 	sxtw	x9, w0
 	str	w0, [x11, 84]
-	b	.Linit_98
+	b	.Linit_118
 	.p2align 2,,3
-.Linit_127:
-	mov	x8, 167
-	mov	x0, 8
-	mov	x1, 1
-	mov	x2, 0
+.Linit_295:
+	ldr	x1, [x10, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 2621440
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -1305,20 +1176,197 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
+	tbnz	x0, #63, .Linit_118
+	ldp	x3, x1, [x10, 16]
+	str	x3, [sp, 24]
+	ldr	x2, [x10, 32]
+	str	w0, [sp, 32]
+	bl	same_file
+	mov	x6, x0
+	cbnz	x0, .Linit_203
+	mov	x8, 445
+	mov	x1, 1
+	add	x2, sp, 24
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	ldrsw	x0, [x11, 92]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	.p2align 3,,7
+.Linit_203:
+	mov	x0, x9
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x6
+	b	.Linit_118
+	.p2align 2,,3
+.Linit_129:
+	mov	x2, 1
+	mov	x8, 56
+	ldp	x1, x7, [x10, 56]
+	movk	x2, 0x8, lsl 16
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_118
+	ldrb	w0, [x7]
+	mov	x6, 0
+	cbz	w0, .Linit_172
+	.p2align 3,,7
+.Linit_173:
+	add	x6, x6, 1
+	ldrb	w1, [x6, x7]
+	cbnz	w1, .Linit_173
+.Linit_172:
+	mov	x1, x7
+	mov	x0, x10
+	mov	x2, x6
+	mov	x8, 64
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x9, x0
+	mov	x1, 0
+	mov	x0, x10
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	tbnz	x9, #63, .Linit_118
+	cmp	x6, x9
+	bne	.Linit_304
+	.p2align 3,,7
+.Linit_277:
+	mov	x9, 0
+	b	.Linit_118
+	.p2align 2,,3
+.Linit_297:
+	ldr	x2, [x10, 16]
+	mov	x8, 35
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	b	.Linit_279
+	.p2align 2,,3
+.Linit_157:
 	ldr	x0, [x10, 16]
-	mov	x8, 147
-	mov	x1, x0
-	mov	x2, x0
+	mov	x8, 159
+	ldr	x1, [x10, 56]
+	b	.Linit_278
+	.p2align 2,,3
+.Linit_133:
+	ldr	x1, [x10, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 524288
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldr	x1, [x10, 16]
+	sxtw	x9, w0
+	add	x1, x11, x1, lsl 2
+	str	w0, [x1, 20]
+	b	.Linit_118
+.Linit_299:
+	ldr	x3, [x10, 16]
+	mov	x8, 40
+	ldp	x0, x1, [x10, 56]
+	mov	x5, 0
+	ldp	x2, x4, [x10, 72]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_98
+	b	.Linit_118
+.Linit_304:
+	mov	x9, -5
+	b	.Linit_118
+	.p2align 2,,3
+.Linit_300:
+	ldr	x1, [x10, 16]
+	mov	x8, 161
+	ldr	x0, [x10, 56]
+	b	.Linit_278
 	.p2align 2,,3
 .Linit_139:
+	ldr	x0, [x10, 56]
+	mov	x8, 41
+	mov	x2, 0
+	mov	x3, 0
+	mov	x1, x0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_118
+	ldr	x0, [x10, 56]
+	mov	x8, 39
+	mov	x1, 2
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_118
+	ldr	x0, [x10, 64]
+	mov	x8, 49
+	mov	x1, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_118
+	.p2align 2,,3
+.Linit_163:
+	ldrsw	x0, [x11, 92]
+	mov	x8, 446
+	mov	x1, 0
+	b	.Linit_278
+	.p2align 2,,3
+.Linit_161:
 	mov	x8, 173
 	mov	x0, 0
 	mov	x1, 0
@@ -1333,7 +1381,7 @@ run_step:
 #NO_APP
 	ldrsw	x1, [x11, 8]
 	cmp	x0, x1
-	bne	.Linit_196
+	bne	.Linit_218
 	ldr	w7, [x11, 16]
 	mov	w6, 1
 	add	x0, sp, 16
@@ -1348,178 +1396,185 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
+	tbnz	x0, #63, .Linit_118
 	ldrsh	w0, [sp, 22]
-	cbz	w0, .Linit_264
-.Linit_196:
+	cbz	w0, .Linit_277
+.Linit_218:
 	mov	x9, -3
-	b	.Linit_98
+	b	.Linit_118
 	.p2align 2,,3
-.Linit_129:
+.Linit_123:
+	mov	x1, 2
+	mov	x8, 198
+	movk	x1, 0x8, lsl 16
+	mov	x0, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x0
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_118
+	add	x6, sp, 24
+	mov	x1, x6
+	.p2align 3,,7
+.Linit_177:
+	mov	x2, x1
+	add	x0, sp, 64
+	add	x1, x1, 1
+	strb	wzr, [x2]
+	cmp	x1, x0
+	bne	.Linit_177
+	ldr	x3, [x10, 56]
+	mov	x1, x3
+	add	x3, x3, 15
+	sub	x0, x6, x1
+	.p2align 3,,7
+.Linit_178:
+	ldrb	w2, [x1]
+	cbz	w2, .Linit_180
+	strb	w2, [x0, x1]
+	add	x1, x1, 1
+	cmp	x3, x1
+	bne	.Linit_178
+.Linit_180:
+	mov	x2, x6
+	mov	x0, x7
+	mov	w6, 1
+	mov	x8, 29
+	mov	x1, 35092
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w6, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x9, x0
+	mov	x1, 0
+	mov	x0, x7
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_118
+	.p2align 2,,3
+.Linit_125:
+	ldr	x1, [x10, 16]
+	add	x0, x11, 128
+	lsl	x6, x1, 7
+	sub	x6, x6, x1
+	add	x6, x0, x6, lsl 5
+	.p2align 3,,7
+.Linit_174:
+	ldrsw	x0, [x6, 16]
+	mov	x8, 260
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	cmn	x0, #4
+	beq	.Linit_174
+	tbnz	x0, #63, .Linit_118
+	ldr	x0, [x6, 24]
+	tbnz	x0, #63, .Linit_305
+	ldr	x9, [x6, 24]
+	b	.Linit_118
+.Linit_305:
+	ldr	w0, [x6, 20]
+	str	w0, [x11, 112]
+	ldr	x9, [x6, 24]
+	b	.Linit_118
+	.p2align 2,,3
+.Linit_151:
+	ldp	x9, x7, [x10, 16]
+	add	x0, sp, 24
+	ldp	x6, x1, [x10, 32]
+	mov	x8, 444
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	x9, x7, [sp, 24]
+	str	x6, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_118
+	str	w0, [x11, 92]
+	b	.Linit_118
+	.p2align 2,,3
+.Linit_143:
+	ldp	x2, x0, [x10, 56]
+	mov	x8, 36
+	mov	x1, -100
+	b	.Linit_279
+	.p2align 2,,3
+.Linit_127:
+	mov	x8, 167
+	mov	x0, 36
+	mov	x1, 1
+	b	.Linit_278
+	.p2align 2,,3
+.Linit_149:
 	mov	x8, 157
 	mov	x0, 0
 	mov	x1, 0
-	b	.Linit_265
+	b	.Linit_278
 	.p2align 2,,3
-.Linit_135:
+.Linit_147:
+	mov	x8, 167
+	mov	x0, 8
+	mov	x1, 1
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_118
 	ldr	x0, [x10, 16]
-	mov	x8, 159
-	ldr	x1, [x10, 56]
-	b	.Linit_265
-	.p2align 2,,3
-.Linit_117:
-	ldr	w2, [x10, 4]
-	mov	w3, 1
-	movk	w3, 0x8, lsl 16
-	mov	x8, 428
-	ldr	x1, [x10, 56]
-	ubfiz	w2, w2, 15, 1
-	orr	w2, w2, w3
-	mov	x0, -100
-	mov	x4, 0
-	mov	x5, 0
-	sxtw	x2, w2
-	mov	x3, 0
-	strb	wzr, [sp, 16]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
-	ldp	x1, x2, [x10, 24]
-	bl	same_file
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_181
-	ldr	x4, [x10, 16]
-	ldr	x3, [x10, 40]
-	orr	x0, x3, x4
-	cbz	x0, .Linit_172
-	add	x6, sp, 24
-	add	x2, sp, 56
-	mov	x0, x6
-	.p2align 3,,7
-.Linit_173:
+	mov	x8, 147
 	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	cmp	x0, x2
-	bne	.Linit_173
-	cbnz	x3, .Linit_174
-	str	x4, [sp, 24]
-.Linit_175:
-	ldr	w2, [x10, 4]
-	mov	x3, x6
-	mov	x0, x9
-	add	x1, sp, 16
-	mov	x8, 442
-	mov	x4, 32
-	ubfiz	x2, x2, 15, 1
-	mov	x5, 0
-	orr	x2, x2, 4096
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_181
-.Linit_172:
-	ldr	w0, [x10, 4]
-	ldr	x3, [x10, 64]
-	tbnz	x0, 1, .Linit_293
-.Linit_171:
-	mov	x0, x9
-	add	x1, sp, 16
-	mov	x8, 429
-	mov	x2, -100
-	mov	x4, 4
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	b	.Linit_181
-	.p2align 2,,3
-.Linit_103:
-	ldr	x1, [x10, 16]
-	mov	x8, 161
-	ldr	x0, [x10, 56]
-	b	.Linit_265
-	.p2align 2,,3
-.Linit_290:
-	ldr	x0, [x10, 56]
-	mov	x8, 49
-	mov	x1, 0
-	b	.Linit_265
-	.p2align 2,,3
-.Linit_287:
-	ldr	x0, [x10, 56]
-	mov	x8, 430
-	mov	x1, 1
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strb	wzr, [sp, 24]
+	mov	x2, x0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
-	ldr	x7, [x10, 72]
-	ldr	x2, [x7]
-	cbnz	x2, .Linit_160
-	b	.Linit_163
+	b	.Linit_118
 	.p2align 2,,3
-.Linit_294:
-	ldr	x2, [x7, 16]!
-	cbz	x2, .Linit_163
-.Linit_160:
-	ldr	x3, [x7, 8]
-	mov	x0, x9
-	mov	x8, 431
-	mov	x1, 1
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	tbz	x0, #63, .Linit_294
-	mov	x7, -1
-.Linit_161:
-	mov	x0, x9
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	tbnz	x7, #63, .Linit_164
-	mov	x0, x7
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_164:
-	mov	x9, x6
-	b	.Linit_98
+.Linit_121:
+	mov	x1, x10
+	mov	x0, x11
+	b	make_file
 	.p2align 2,,3
-.Linit_285:
+.Linit_303:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -1533,7 +1588,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
+	tbnz	x0, #63, .Linit_118
 	mov	x0, 47
 	mov	x1, 4
 #APP
@@ -1542,7 +1597,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
+	tbnz	x0, #63, .Linit_118
 	ldp	x6, x9, [x10, 16]
 	mov	x11, 1314
 	movk	x11, 0x2008, lsl 16
@@ -1562,15 +1617,15 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
+	tbnz	x0, #63, .Linit_118
 	mov	x6, 0
-	b	.Linit_192
+	b	.Linit_214
 	.p2align 2,,3
-.Linit_193:
+.Linit_215:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_264
-.Linit_192:
+	beq	.Linit_277
+.Linit_214:
 	ldr	x7, [x10, 24]
 	mov	x2, x6
 	mov	x8, 167
@@ -1580,53 +1635,22 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_193
+	tbz	x7, 0, .Linit_215
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbz	x0, #63, .Linit_193
-	b	.Linit_98
-	.p2align 2,,3
-.Linit_123:
-	ldp	x2, x3, [x10, 16]
-	mov	x8, 33
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_98
-	.p2align 2,,3
-.Linit_101:
-	ldr	x2, [x10, 16]
-	mov	x8, 35
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_260
-.Linit_289:
+	tbz	x0, #63, .Linit_215
+	b	.Linit_118
+.Linit_296:
 	ldr	w0, [sp, 24]
 	mov	x9, -125
 	cmp	w0, 1
 	csel	x9, x9, xzr, ne
-	b	.Linit_98
-.Linit_163:
+	b	.Linit_118
+.Linit_185:
 	mov	x0, x9
 	mov	x8, 431
 	mov	x1, 6
@@ -1641,7 +1665,7 @@ run_step:
 #NO_APP
 	mov	x7, -1
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_161
+	tbnz	x0, #63, .Linit_183
 	ldr	x2, [x10, 16]
 	mov	x0, x9
 	mov	x8, 432
@@ -1653,7 +1677,7 @@ run_step:
 #NO_APP
 	mov	x7, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_161
+	tbnz	x0, #63, .Linit_183
 	ldr	x3, [x10, 64]
 	add	x1, sp, 24
 	mov	x8, 429
@@ -1665,7 +1689,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_161
+	tbnz	x0, #63, .Linit_183
 	mov	x0, x7
 	mov	x8, 50
 	mov	x1, 0
@@ -1678,38 +1702,158 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_161
-.Linit_292:
-	ldr	x3, [x10, 16]
-	mov	x8, 40
-	ldp	x0, x1, [x10, 56]
+	b	.Linit_183
+.Linit_287:
+	cmp	w2, 38
+	beq	.Linit_306
+	ldr	x7, [x10, 16]
+	add	x2, sp, 24
+	ldr	x6, [x10, 56]
+	mov	x8, 277
+	mov	x0, 1
+	mov	x1, 0
+	mov	x3, 0
+	mov	x4, 0
 	mov	x5, 0
-	ldp	x2, x4, [x10, 72]
+	strh	w7, [sp, 24]
+	str	x6, [sp, 32]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_98
-.Linit_174:
+	b	.Linit_118
+.Linit_306:
+	ldr	x0, [x10, 16]
+	ldp	x29, x30, [sp], 64
+	b	set_signals
+.Linit_284:
+	cmp	w2, 17
+	beq	.Linit_307
+	ldr	x2, [x10, 16]
+	mov	x8, 34
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_118
+	ldr	x2, [x10, 24]
+	cmn	x2, #1
+	beq	.Linit_118
+	ldr	x3, [x10, 32]
+	mov	x8, 54
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	mov	x4, 256
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_118
+.Linit_307:
+	ldr	w2, [x10, 4]
+	mov	w3, 1
+	movk	w3, 0x8, lsl 16
+	mov	x8, 428
+	ldr	x1, [x10, 56]
+	ubfiz	w2, w2, 15, 1
+	orr	w2, w2, w3
+	mov	x0, -100
+	mov	x4, 0
+	mov	x5, 0
+	sxtw	x2, w2
+	mov	x3, 0
+	strb	wzr, [sp, 16]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_118
+	ldp	x1, x2, [x10, 24]
+	bl	same_file
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_203
+	ldr	x4, [x10, 16]
+	ldr	x3, [x10, 40]
+	orr	x0, x4, x3
+	cbz	x0, .Linit_194
+	add	x6, sp, 24
+	add	x2, sp, 56
+	mov	x0, x6
+	.p2align 3,,7
+.Linit_195:
+	mov	x1, x0
+	add	x0, x0, 1
+	strb	wzr, [x1]
+	cmp	x0, x2
+	bne	.Linit_195
+	cbnz	x3, .Linit_196
+	str	x4, [sp, 24]
+.Linit_197:
+	ldr	w2, [x10, 4]
+	mov	x3, x6
+	mov	x0, x9
+	add	x1, sp, 16
+	mov	x8, 442
+	mov	x4, 32
+	ubfiz	x2, x2, 15, 1
+	mov	x5, 0
+	orr	x2, x2, 4096
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_203
+.Linit_194:
+	ldr	w0, [x10, 4]
+	ldr	x3, [x10, 64]
+	tbnz	x0, 1, .Linit_308
+.Linit_193:
+	mov	x0, x9
+	add	x1, sp, 16
+	mov	x8, 429
+	mov	x2, -100
+	mov	x4, 4
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	b	.Linit_203
+.Linit_196:
 	add	x3, x11, x3, lsl 2
 	orr	x4, x4, 1048576
 	str	x4, [sp, 24]
 	ldrsw	x0, [x3, 20]
 	str	x0, [sp, 48]
-	b	.Linit_175
-.Linit_293:
+	b	.Linit_197
+.Linit_308:
 	add	x6, sp, 24
 	add	x4, sp, 48
 	mov	x0, x6
 	.p2align 3,,7
-.Linit_178:
+.Linit_200:
 	mov	x2, x0
 	add	x0, x0, 1
 	strb	wzr, [x2]
 	cmp	x0, x4
-	bne	.Linit_178
+	bne	.Linit_200
 	mov	x1, x3
 	mov	x2, x6
 	mov	x7, 2621440
@@ -1728,7 +1872,7 @@ run_step:
 #NO_APP
 	mov	x6, x0
 	mov	x7, x0
-	tbnz	x0, #63, .Linit_181
+	tbnz	x0, #63, .Linit_203
 	add	x1, sp, 16
 	mov	x2, x0
 	mov	x3, x1
@@ -1752,21 +1896,21 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_181
-.Linit_280:
-	cmp	w2, 27
-	beq	.Linit_295
+	b	.Linit_203
+.Linit_291:
+	cmp	w2, 28
+	beq	.Linit_309
 	ldr	x10, [x10, 16]
 	mov	x6, 0
-	b	.Linit_188
+	b	.Linit_210
 	.p2align 2,,3
-.Linit_296:
-	tbnz	x0, #63, .Linit_98
-.Linit_190:
+.Linit_310:
+	tbnz	x0, #63, .Linit_118
+.Linit_212:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_264
-.Linit_188:
+	beq	.Linit_277
+.Linit_210:
 	mov	x1, x6
 	mov	x8, 167
 	mov	x0, 24
@@ -1775,7 +1919,7 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x10, x6
-	tbnz	x7, 0, .Linit_190
+	tbnz	x7, 0, .Linit_212
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1783,10 +1927,10 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #22
-	bne	.Linit_296
+	bne	.Linit_310
 	mov	x9, 0
-	b	.Linit_98
-.Linit_295:
+	b	.Linit_118
+.Linit_309:
 	ldp	x1, x7, [x10, 16]
 	add	x2, sp, 24
 	ldr	x6, [x10, 32]
@@ -1802,65 +1946,10 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_98
-.Linit_273:
-	cmp	w2, 17
-	beq	.Linit_297
-	ldp	x2, x0, [x10, 56]
-	mov	x8, 36
-	mov	x1, -100
-	b	.Linit_268
-.Linit_297:
-	ldr	x2, [x10, 16]
-	mov	x8, 34
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_98
-	ldr	x2, [x10, 24]
-	cmn	x2, #1
-	beq	.Linit_98
-	ldr	x3, [x10, 32]
-	mov	x8, 54
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x4, 256
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_98
-.Linit_275:
+	b	.Linit_118
+.Linit_289:
 	cmp	w2, 7
-	beq	.Linit_298
-	ldr	x1, [x10, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 524288
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	ldr	x1, [x10, 16]
-	sxtw	x9, w0
-	add	x1, x11, x1, lsl 2
-	str	w0, [x1, 20]
-	b	.Linit_98
-.Linit_298:
+	beq	.Linit_311
 	ldr	x0, [x10, 16]
 	mov	x8, 268
 	mov	x1, 0
@@ -1876,32 +1965,12 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_98
-.Linit_278:
-	cmp	w2, 37
-	beq	.Linit_299
-	ldr	x7, [x10, 16]
-	add	x2, sp, 24
-	ldr	x6, [x10, 56]
-	mov	x8, 277
-	mov	x0, 1
-	mov	x1, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w7, [sp, 24]
-	str	x6, [sp, 32]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_98
-.Linit_299:
+	b	.Linit_118
+.Linit_311:
 	ldr	x0, [x10, 16]
-	ldp	x29, x30, [sp], 64
-	b	set_signals
+	mov	x8, 97
+	mov	x1, 0
+	b	.Linit_278
 	.size	run_step, .-run_step
 	.align	2
 	.p2align 4,,11
@@ -1936,8 +2005,8 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	str	x0, [x19, 104]
-	cbz	x0, .Linit_307
-.Linit_301:
+	cbz	x0, .Linit_319
+.Linit_313:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -1950,35 +2019,35 @@ run_payload:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_307:
+.Linit_319:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_302
+	ble	.Linit_314
 	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_304
+	b	.Linit_316
 	.p2align 2,,3
-.Linit_308:
+.Linit_320:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_302
-.Linit_304:
+	beq	.Linit_314
+.Linit_316:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
 	str	w0, [x19, 112]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_308
+	tbz	x0, #63, .Linit_320
 	str	x0, [x19, 104]
-	b	.Linit_301
-.Linit_302:
+	b	.Linit_313
+.Linit_314:
 	mov	x0, 0
 	str	x0, [x19, 104]
-	b	.Linit_301
+	b	.Linit_313
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -1996,23 +2065,23 @@ run_aside:
 	ldr	x0, [x0, 48]
 	smaddl	x18, w18, w1, x0
 	cmp	w20, 0
-	ble	.Linit_310
+	ble	.Linit_322
 	smaddl	x20, w20, w1, x18
-	b	.Linit_312
+	b	.Linit_324
 	.p2align 2,,3
-.Linit_315:
+.Linit_327:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_310
-.Linit_312:
+	beq	.Linit_322
+.Linit_324:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	str	w2, [x19, 20]
 	mov	x0, x21
 	bl	run_step
 	mov	x6, x0
-	tbz	x0, #63, .Linit_315
-.Linit_311:
+	tbz	x0, #63, .Linit_327
+.Linit_323:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -2026,9 +2095,9 @@ run_aside:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_310:
+.Linit_322:
 	mov	x6, 0
-	b	.Linit_311
+	b	.Linit_323
 	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
@@ -2041,26 +2110,26 @@ jail_main:
 	stp	x29, x30, [sp]
 	mov	x29, sp
 	ldr	x6, [x0, 16]
-	stp	x23, x24, [sp, 48]
-	add	x23, sp, x8
-	add	x11, x23, 20
-	add	x2, x23, 84
+	stp	x21, x22, [sp, 32]
+	add	x22, sp, x8
+	add	x11, x22, 20
+	add	x2, x22, 84
 	mov	x1, x11
 	mov	w0, w3
 	stp	x19, x20, [sp, 16]
-	mov	x19, x23
-	stp	x21, x22, [sp, 32]
+	mov	x19, x22
+	stp	x23, x24, [sp, 48]
 	stp	x25, x26, [sp, 64]
 	str	x27, [sp, 80]
 	str	x3, [sp, 112]
 	.p2align 3,,7
-.Linit_317:
+.Linit_329:
 	str	w0, [x1], 4
 	cmp	x1, x2
-	bne	.Linit_317
+	bne	.Linit_329
 	add	x12, x6, 64
 	.p2align 3,,7
-.Linit_319:
+.Linit_331:
 	ldrb	w7, [x6]
 	mov	x8, 25
 	mov	x1, 2
@@ -2070,7 +2139,7 @@ jail_main:
 	mov	x4, 0
 	mov	x5, 0
 	lsl	w9, w0, 12
-	cbz	w7, .Linit_323
+	cbz	w7, .Linit_335
 	ldrb	w0, [x6, 2]
 	ldrb	w7, [x6, 1]
 	ldrb	w10, [x6, 3]
@@ -2089,8 +2158,8 @@ jail_main:
 #NO_APP
 	add	x6, x6, 4
 	cmp	x12, x6
-	bne	.Linit_319
-.Linit_323:
+	bne	.Linit_331
+.Linit_335:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2126,8 +2195,8 @@ jail_main:
 	mov	x0, 0
 	str	w1, [sp, 9024]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_406
-.Linit_321:
+	tbnz	x0, #63, .Linit_425
+.Linit_333:
 	ldrsw	x0, [sp, 8948]
 	add	x1, sp, 480
 	mov	x8, 80
@@ -2140,8 +2209,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_407
-.Linit_324:
+	tbnz	x0, #63, .Linit_426
+.Linit_336:
 	mov	x3, 2
 	ldrsw	x4, [sp, 8948]
 	ldr	x1, [sp, 528]
@@ -2155,8 +2224,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_408
-.Linit_325:
+	tbnz	x0, #63, .Linit_427
+.Linit_337:
 	ldrsw	x0, [sp, 8948]
 	mov	x8, 57
 	mov	x1, 0
@@ -2185,39 +2254,39 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x1, x0
-	mov	x0, x23
+	mov	x0, x22
 	bl	keep_fd
 	str	w0, [sp, 9016]
 	sxtw	x2, w0
-	tbnz	x0, 31, .Linit_409
-.Linit_326:
+	tbnz	x0, 31, .Linit_428
+.Linit_338:
 	ldr	x1, [sp, 8928]
 	ldr	w0, [x1, 12]
 	ldr	x18, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_328
+	ble	.Linit_340
 	sub	w0, w0, #1
 	add	x1, x18, 88
 	mov	w2, 88
 	umaddl	x20, w0, w2, x1
-	b	.Linit_330
+	b	.Linit_342
 	.p2align 2,,3
-.Linit_410:
+.Linit_429:
 	cmp	x20, x18
-	beq	.Linit_328
-.Linit_330:
+	beq	.Linit_340
+.Linit_342:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
-	mov	x0, x23
+	mov	x0, x22
 	add	x18, x18, 88
 	str	w2, [sp, 9040]
 	bl	run_step
-	tbz	x0, #63, .Linit_410
+	tbz	x0, #63, .Linit_429
 	ldr	w1, [sp, 9040]
 	mov	x2, x0
-	mov	x0, x23
+	mov	x0, x22
 	bl	fail
-.Linit_328:
+.Linit_340:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -2230,8 +2299,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_411
-.Linit_332:
+	tbnz	x0, #63, .Linit_430
+.Linit_344:
 	mov	x1, 8928
 	add	x1, sp, x1
 	mov	x10, x1
@@ -2254,11 +2323,11 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x26, x0
-	tbnz	x0, #63, .Linit_412
-.Linit_333:
+	tbnz	x0, #63, .Linit_431
+.Linit_345:
 	ldr	x2, [sp, 9032]
-	tbnz	x2, #63, .Linit_413
-.Linit_334:
+	tbnz	x2, #63, .Linit_432
+.Linit_346:
 	ldr	x1, [sp, 8928]
 	mov	w3, 88
 	ldr	w2, [sp, 9040]
@@ -2268,17 +2337,17 @@ jail_main:
 	umaddl	x7, w7, w3, x0
 	ldr	w0, [x7, 8]
 	cmp	w2, w0
-	beq	.Linit_335
+	beq	.Linit_347
 	ldr	w1, [sp, 9040]
-	mov	x0, x23
+	mov	x0, x22
 	mov	x2, -125
 	bl	fail
-.Linit_335:
+.Linit_347:
 	ldr	w0, [x7]
 	add	x24, sp, 336
-	cmp	w0, 39
-	beq	.Linit_414
-.Linit_336:
+	cmp	w0, 40
+	beq	.Linit_433
+.Linit_348:
 	ldr	x1, [sp, 528]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -2291,9 +2360,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	add	x7, x23, 44
+	add	x7, x22, 44
 	.p2align 3,,7
-.Linit_340:
+.Linit_352:
 	ldr	w6, [x19, 40]
 	mov	x8, 57
 	mov	x1, 0
@@ -2302,18 +2371,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w6
 	mov	x5, 0
-	tbnz	w6, #31, .Linit_339
+	tbnz	w6, #31, .Linit_351
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_339:
+.Linit_351:
 	add	x19, x19, 4
 	cmp	x7, x19
-	bne	.Linit_340
+	bne	.Linit_352
 	ldr	w0, [sp, 9020]
-	tbnz	w0, #31, .Linit_341
+	tbnz	w0, #31, .Linit_353
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -2326,7 +2395,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_341:
+.Linit_353:
 	ubfiz	x6, x25, 4, 32
 	add	x20, sp, 208
 	mov	x7, 1314
@@ -2349,25 +2418,25 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_342
-	cbnz	w21, .Linit_415
-.Linit_344:
+	tbnz	x0, #63, .Linit_354
+	cbnz	w21, .Linit_434
+.Linit_356:
 	mov	w21, w26
 	mov	x0, x24
 	add	x2, x24, 40
 	.p2align 3,,7
-.Linit_346:
+.Linit_358:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_346
+	bne	.Linit_358
 	mov	x0, 4
 	str	x0, [sp, 336]
 	str	wzr, [sp, 344]
 	str	w26, [sp, 348]
 	.p2align 3,,7
-.Linit_347:
+.Linit_359:
 	ldrsw	x0, [sp, 8940]
 	mov	x1, x24
 	mov	x8, 206
@@ -2381,18 +2450,18 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_347
-	add	x22, sp, 120
+	beq	.Linit_359
+	add	x23, sp, 120
 	str	wzr, [sp, 108]
-	mov	x0, x22
-	add	x2, x22, 24
+	mov	x0, x23
+	add	x2, x23, 24
 	.p2align 3,,7
-.Linit_348:
+.Linit_360:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_348
+	bne	.Linit_360
 	ldr	w1, [sp, 8940]
 	and	w25, w25, 1
 	ldr	w2, [sp, 8944]
@@ -2408,14 +2477,14 @@ jail_main:
 	str	w1, [sp, 136]
 	strh	w0, [sp, 140]
 	.p2align 3,,7
-.Linit_353:
+.Linit_365:
 	mov	w6, 0
-	b	.Linit_350
+	b	.Linit_362
 	.p2align 2,,3
-.Linit_351:
+.Linit_363:
 	cmp	x27, x0
-	beq	.Linit_416
-.Linit_350:
+	beq	.Linit_435
+.Linit_362:
 	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
@@ -2429,9 +2498,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_351
-	cbnz	w6, .Linit_352
-	mov	x0, x22
+	bgt	.Linit_363
+	cbnz	w6, .Linit_364
+	mov	x0, x23
 	mov	x8, 73
 	mov	x1, 3
 	mov	x2, 0
@@ -2440,11 +2509,13 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_353
+	cmn	x0, #4
+	beq	.Linit_365
+	tbnz	x0, #63, .Linit_436
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_354
-	cbz	w25, .Linit_417
-.Linit_355:
+	cbz	w0, .Linit_370
+	cbz	w25, .Linit_437
+.Linit_371:
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2457,18 +2528,12 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_354:
-	mov	w10, 2
-.Linit_357:
-	ldrsh	w0, [sp, 126]
-	mov	x1, x20
-	mov	x8, 63
-	mov	x2, 128
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	cbz	w0, .Linit_362
-.Linit_358:
+.Linit_370:
+	mov	w10, 64
+	mov	w11, 2
+	b	.Linit_372
+	.p2align 2,,3
+.Linit_438:
 	ldrsw	x0, [sp, 9016]
 #APP
 // 42 "src/sys.h" 1
@@ -2476,20 +2541,24 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x1, x19
-	cmp	x0, 128
-	bne	.Linit_362
+	cmp	x0, x2
+	bne	.Linit_376
 	ldr	w2, [sp, 208]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_357
+	beq	.Linit_373
 	ldr	w4, [sp, 216]
 	ldr	x3, [sp, 256]
 	cmn	w4, #1
 	cset	w4, eq
-	stp	w10, w2, [sp, 144]
+	stp	w11, w2, [sp, 144]
 	stp	wzr, w4, [sp, 152]
 	str	x3, [sp, 160]
 	bl	send_signal
+.Linit_373:
+	subs	w10, w10, #1
+	beq	.Linit_376
+.Linit_372:
 	ldrsh	w0, [sp, 126]
 	mov	x1, x20
 	mov	x8, 63
@@ -2497,12 +2566,12 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_358
-.Linit_362:
+	cbnz	w0, .Linit_438
+.Linit_376:
 	ldrsh	w0, [sp, 142]
-	cbz	w0, .Linit_353
+	cbz	w0, .Linit_365
 	.p2align 3,,7
-.Linit_363:
+.Linit_378:
 	ldrsw	x0, [sp, 8940]
 	mov	x1, x19
 	mov	x8, 207
@@ -2516,41 +2585,59 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_363
+	beq	.Linit_378
 	cmp	x0, x2
-	beq	.Linit_364
-	tbz	x0, #63, .Linit_365
+	beq	.Linit_379
+	tbz	x0, #63, .Linit_380
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_353
-.Linit_365:
+	bne	.Linit_365
+.Linit_380:
 	mov	w0, -1
 	str	w0, [sp, 136]
-	b	.Linit_353
+	b	.Linit_365
 	.p2align 2,,3
-.Linit_416:
+.Linit_435:
 	ldr	w0, [sp, 104]
 	mov	w6, w2
 	str	w0, [sp, 108]
-	b	.Linit_350
-.Linit_417:
+	b	.Linit_362
+.Linit_437:
 	mov	w1, w21
-	mov	x0, x23
+	mov	x0, x22
 	bl	kill_tree
-	b	.Linit_355
-.Linit_352:
-	cbz	w25, .Linit_369
-.Linit_371:
+	b	.Linit_371
+.Linit_379:
+	ldr	w0, [sp, 144]
+	cmp	w0, 2
+	beq	.Linit_439
+	cmp	w0, 3
+	bne	.Linit_365
+	cbz	w25, .Linit_383
+	mov	x8, 129
+	mov	x0, -1
+	mov	x1, 9
+	mov	x2, 0
+	mov	x3, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_365
+.Linit_364:
+	cbz	w25, .Linit_368
+.Linit_369:
 	mov	x0, x24
 	add	x2, x24, 144
 	.p2align 3,,7
-.Linit_372:
+.Linit_385:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_372
+	bne	.Linit_385
 	mov	x1, x24
 	mov	x8, 165
 	mov	x0, -1
@@ -2568,12 +2655,12 @@ jail_main:
 	mov	x0, x1
 	add	x3, x1, 40
 	.p2align 3,,7
-.Linit_373:
+.Linit_386:
 	mov	x2, x0
 	add	x0, x0, 1
 	strb	wzr, [x2]
 	cmp	x0, x3
-	bne	.Linit_373
+	bne	.Linit_386
 	ldp	x2, x4, [sp, 336]
 	mov	x6, 5
 	ldr	x0, [sp, 352]
@@ -2589,7 +2676,7 @@ jail_main:
 	str	x0, [sp, 192]
 	str	x4, [sp, 200]
 	.p2align 3,,7
-.Linit_374:
+.Linit_387:
 	ldrsw	x0, [sp, 8940]
 	mov	x8, 206
 	mov	x2, 40
@@ -2602,7 +2689,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_374
+	beq	.Linit_387
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2622,25 +2709,7 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_364:
-	ldr	w0, [sp, 144]
-	cmp	w0, 2
-	beq	.Linit_418
-	cmp	w0, 3
-	bne	.Linit_353
-	cbz	w25, .Linit_368
-	mov	x8, 129
-	mov	x0, -1
-	mov	x1, 9
-	mov	x2, 0
-	mov	x3, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_353
-.Linit_415:
+.Linit_434:
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -2650,8 +2719,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_344
-.Linit_342:
+	tbz	x0, #63, .Linit_356
+.Linit_354:
 	mov	x0, x26
 	mov	x8, 129
 	mov	x1, 9
@@ -2666,75 +2735,90 @@ jail_main:
 #NO_APP
 	ldr	w1, [sp, 9040]
 	mov	x2, x6
-	mov	x0, x23
+	mov	x0, x22
 	bl	fail
-	b	.Linit_344
-.Linit_368:
+	b	.Linit_356
+.Linit_436:
+	cbz	w25, .Linit_383
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	w1, w26
+	mov	x0, x22
+	add	x2, sp, 108
+	bl	kill_tree
+	b	.Linit_369
+.Linit_383:
 	add	x2, sp, 108
 	mov	w1, w26
-	mov	x0, x23
+	mov	x0, x22
 	bl	kill_tree
-.Linit_369:
+.Linit_368:
 	mov	w1, w26
-	mov	x0, x23
+	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_371
-.Linit_411:
+	b	.Linit_369
+.Linit_430:
 	ldr	w1, [sp, 9040]
 	mov	x2, x0
-	mov	x0, x23
+	mov	x0, x22
 	bl	fail
-	b	.Linit_332
-.Linit_413:
+	b	.Linit_344
+.Linit_432:
 	ldr	w1, [sp, 9040]
-	mov	x0, x23
+	mov	x0, x22
 	bl	fail
-	b	.Linit_334
-.Linit_412:
+	b	.Linit_346
+.Linit_431:
 	mov	x0, x1
 	ldr	w1, [sp, 9040]
 	mov	x2, x26
 	bl	fail
-	b	.Linit_333
-.Linit_409:
-	mov	x0, x23
+	b	.Linit_345
+.Linit_428:
+	mov	x0, x22
 	mov	w1, -1
 	bl	fail
-	b	.Linit_326
-.Linit_408:
+	b	.Linit_338
+.Linit_427:
 	mov	x2, x0
 	mov	w1, -1
-	mov	x0, x23
+	mov	x0, x22
 	bl	fail
-	b	.Linit_325
-.Linit_407:
+	b	.Linit_337
+.Linit_426:
 	mov	x2, x0
 	mov	w1, -1
-	mov	x0, x23
+	mov	x0, x22
 	bl	fail
-	b	.Linit_324
-.Linit_406:
+	b	.Linit_336
+.Linit_425:
 	mov	x2, x0
 	mov	w1, w11
-	mov	x0, x23
+	mov	x0, x22
 	bl	fail
-	b	.Linit_321
-.Linit_414:
+	b	.Linit_333
+.Linit_433:
 	ldr	w3, [sp, 9040]
 	mov	x0, x24
 	add	x2, x24, 40
-.Linit_337:
+.Linit_349:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_337
+	bne	.Linit_349
 	mov	w0, 3
 	str	w0, [sp, 336]
 	str	w3, [sp, 340]
 	str	xzr, [sp, 344]
-.Linit_338:
+.Linit_350:
 	ldrsw	x0, [sp, 8940]
 	mov	x1, x24
 	mov	x8, 206
@@ -2748,7 +2832,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_338
+	beq	.Linit_350
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2759,11 +2843,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_336
-.Linit_418:
+	b	.Linit_348
+.Linit_439:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_353
+	b	.Linit_365
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

@@ -1,4 +1,4 @@
-//go:build linux && (amd64 || arm64)
+//go:build linux && cgo && (amd64 || arm64)
 
 package jailinit
 
@@ -12,6 +12,7 @@ const planAt = 0x10000000
 // Steps of jail-init, enum op in src/plan.h.
 const (
 	OpWrite uint32 = iota + 1
+	OpOwnMounts
 	OpSubreaper
 	OpChildren
 	OpAside

@@ -118,6 +118,14 @@ static long lo_up(const struct step *o) {
 	return r;
 }
 
+/* The last look before the first mount: in the launcher's own namespace, the steps that follow would pivot
+ * the host. */
+static long own_mounts(const struct step *o) {
+	struct statx x;
+	long r = S(SYS_statx, AT_FDCWD, o->s1, 0, STATX_INO, &x);
+	return r < 0 ? r : x.stx_ino == o->a ? -EXDEV : 0;
+}
+
 /* The new root is mounted over the old one: / is always there to mount on. Absolute paths go on naming the
  * old root, since a path's walk does not cross a mount on its own start; relative ones name the new root. */
 static long new_root(const struct step *o) {
@@ -438,6 +446,10 @@ static long exec(struct state *s, const struct step *o) {
 	S(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, 8);
 	for (const at *p = (const at *)o->s1; *p; p++, n++) {
 		long e = S(SYS_execve, *p, o->s2, o->s3);
+		struct statx x;
+		/* A folder of PATH that the payload can't enter has no such command, as for a shell. */
+		if (e == -EACCES && S(SYS_statx, AT_FDCWD, *p, 0, STATX_MODE, &x) < 0)
+			e = -ENOENT;
 		if (r == -ENOENT || e != -ENOENT) {
 			r = e;
 			s->candidate = n;
@@ -457,6 +469,8 @@ static long run_step(struct state *s, const struct step *o) {
 	switch (o->op) {
 	case OP_WRITE:
 		return write_file(o->s1, o->s2);
+	case OP_OWN_MOUNTS:
+		return own_mounts(o);
 	case OP_SUBREAPER:
 		return S(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	case OP_CHILDREN:
@@ -671,15 +685,26 @@ static void stay(struct state *s, int payload, uint32_t flags) {
 			}
 		if (ended)
 			break;
-		if (wait_for(f, 3, 0) < 0)
+		r = wait_for(f, 3, 0);
+		if (r == -EINTR)
 			continue;
+		if (r < 0) {
+			/* A payload of our uid took our fds away (prlimit(2), RLIMIT_NOFILE): deaf, so end
+			 * all. */
+			if (flags & PLAN_PIDNS)
+				S(SYS_exit_group, 125);
+			kill_tree(s, payload, &status);
+			break;
+		}
 		if (f[1].revents) {
 			/* The launcher is gone, and so is the jail: nobody is there to be told. */
 			if (!(flags & PLAN_PIDNS))
 				kill_tree(s, payload, 0);
 			S(SYS_exit_group, 0);
 		}
-		while (f[0].revents && S(SYS_read, s->signals, &g, sizeof g) == sizeof g) {
+		/* Some, then a look at the launcher: a flood must not hide its death. */
+		for (int n = 0; n < 64 && f[0].revents && S(SYS_read, s->signals, &g, sizeof g) == sizeof g;
+		     n++) {
 			if (g.ssi_signo == SIGCHLD)
 				continue;
 			o.kind = ORDER_SIGNAL;

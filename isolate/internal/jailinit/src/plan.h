@@ -11,31 +11,32 @@ typedef uint64_t at; /* 0 is none */
 
 enum op {
 	/* init side */
-	OP_WRITE = 1, /* write s2 (a bytes) to the existing file s1 */
-	OP_SUBREAPER, /* orphans of the payload become ours */
-	OP_CHILDREN,  /* keep an fd of our own list of children */
-	OP_ASIDE,     /* a child that shares our memory and fds does the b steps of group a meanwhile */
-	OP_JOIN,      /* wait for the child of group a */
-	OP_UNSHARE,   /* new namespaces a */
-	OP_SETNS,     /* enter the namespace in slot a */
-	OP_OPEN,      /* open s1 in slot a */
-	OP_DUMPABLE,  /* /proc/self is ours again after a change of uid */
-	OP_LO_UP,     /* bring the network device s1 up */
-	OP_HOSTNAME,  /* s1, a bytes */
-	OP_ROOT,      /* tmpfs over /, and the working folder in it; s1 lists key, value, … */
-	OP_PIVOT,     /* the working folder becomes /, the old root goes */
-	OP_MOUNT,     /* mount s1 on s2, type s3, flags a, data s4 */
-	OP_SETATTR,   /* mount_setattr s1: set a, propagation b */
-	OP_BIND,      /* bind s1 on s2; attributes a, expected device b and inode c, id map in slot d */
-	OP_MKDIR,     /* s1, mode a, owner b:c */
-	OP_SYMLINK,   /* s2 → s1 */
-	OP_MKNOD,     /* s1, mode a, device b */
-	OP_FILE,      /* make s1, mode a, owner b:c, content from the fd in slot d */
-	OP_UNLINK,    /* remove s1; flags as unlinkat(2) */
-	OP_CHDIR,     /* s1 */
-	OP_RULESET,   /* Landlock ruleset: file rights a, network rights b, scopes c, d bytes */
-	OP_ALLOW,     /* Landlock rule: s1 with the rights a; expected device b and inode c */
-	OP_BARRIER,   /* wait until the launcher has done its steps */
+	OP_WRITE = 1,  /* write s2 (a bytes) to the existing file s1 */
+	OP_OWN_MOUNTS, /* fail unless our mount namespace, s1, is another than that of inode a */
+	OP_SUBREAPER,  /* orphans of the payload become ours */
+	OP_CHILDREN,   /* keep an fd of our own list of children */
+	OP_ASIDE,      /* a child that shares our memory and fds does the b steps of group a meanwhile */
+	OP_JOIN,       /* wait for the child of group a */
+	OP_UNSHARE,    /* new namespaces a */
+	OP_SETNS,      /* enter the namespace in slot a */
+	OP_OPEN,       /* open s1 in slot a */
+	OP_DUMPABLE,   /* /proc/self is ours again after a change of uid */
+	OP_LO_UP,      /* bring the network device s1 up */
+	OP_HOSTNAME,   /* s1, a bytes */
+	OP_ROOT,       /* tmpfs over /, and the working folder in it; s1 lists key, value, … */
+	OP_PIVOT,      /* the working folder becomes /, the old root goes */
+	OP_MOUNT,      /* mount s1 on s2, type s3, flags a, data s4 */
+	OP_SETATTR,    /* mount_setattr s1: set a, propagation b */
+	OP_BIND,       /* bind s1 on s2; attributes a, expected device b and inode c, id map in slot d */
+	OP_MKDIR,      /* s1, mode a, owner b:c */
+	OP_SYMLINK,    /* s2 → s1 */
+	OP_MKNOD,      /* s1, mode a, device b */
+	OP_FILE,       /* make s1, mode a, owner b:c, content from the fd in slot d */
+	OP_UNLINK,     /* remove s1; flags as unlinkat(2) */
+	OP_CHDIR,      /* s1 */
+	OP_RULESET,    /* Landlock ruleset: file rights a, network rights b, scopes c, d bytes */
+	OP_ALLOW,      /* Landlock rule: s1 with the rights a; expected device b and inode c */
+	OP_BARRIER,    /* wait until the launcher has done its steps */
 	/* payload side */
 	OP_SETSID,
 	OP_RLIMIT,    /* resource a: soft b, hard c */

@@ -1,0 +1,125 @@
+//go:build cgo && (amd64 || arm64)
+
+package isolate
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/isolate/internal/jailinit"
+)
+
+// identity decides who the payload is, and whether a user namespace is needed for the other namespaces.
+func (c *compiler) identity() error {
+	s, h := c.spec, c.host
+	c.userNS = len(s.Linux.Namespaces) > 0 && !h.privileged()
+	c.uid, c.gid = h.UID, h.GID
+	confined := !s.KeepCapabilities
+	if c.userNS && h.UID == 0 {
+		// Root's own id mapped into a user namespace still owns /proc/sys: no isolation at all.
+		return &UnsupportedError{Level: s.Level, Missing: "root here lacks one of CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_KILL"}
+	}
+	who := s.identity()
+	switch who {
+	case IdentityOwn:
+		if h.UID == 0 {
+			if h.OwnUID == 0 {
+				return &UnsupportedError{Level: s.Level, Missing: "root here can't take another uid (CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_KILL)"}
+			}
+			c.uid, c.gid = h.OwnUID, h.OwnUID
+		}
+	case IdentityFixed:
+		c.uid, c.gid = int(s.Process.User.UID), int(s.Process.User.GID)
+		user := fmt.Sprintf("%d:%d", c.uid, c.gid)
+		switch {
+		case c.userNS: // any id will do inside; outside it stays the caller's
+		case c.uid == h.UID && c.gid == h.GID && c.uid != 0:
+		case c.uid == 0 && confined:
+			return &SpecError{Field: "user", Value: user, Problem: "is the host's root, who owns /proc/sys and much else; --user caller keeps the uid without its capabilities"}
+		case !h.capable(unix.CAP_SETUID) || !h.capable(unix.CAP_SETGID):
+			return &SpecError{Field: "user", Value: user, Problem: "is not you, and only root may take another uid outside a user namespace (level namespaced makes one)"}
+		}
+	}
+	c.plan.Identity, c.plan.UID, c.plan.GID = who, c.uid, c.gid
+	if c.userNS {
+		c.plan.UID, c.plan.GID = h.UID, h.GID
+	}
+	c.plan.keepKill = !c.userNS && c.uid != h.UID
+	c.mapsIDs = c.plan.keepKill
+	if h.UID != 0 || c.uid != h.UID || who == IdentityCaller && confined {
+		c.give(OtherIdentity) // for an ordinary user, and for who asked for it, its own is what is promised
+	}
+	return nil
+}
+
+// capabilities decides which the payload keeps.
+func (c *compiler) capabilities() error {
+	s, h := c.spec, c.host
+	drop, err := parseCapabilities("cap-drop", s.CapDrop)
+	if err != nil {
+		return err
+	}
+	extra, err := parseCapabilities("cap-add", s.CapAdd)
+	if err != nil {
+		return err
+	}
+	held, bounding := h.Caps, h.Bounding
+	if c.userNS {
+		held, bounding = allCapabilities, allCapabilities
+	}
+	var keep uint64
+	if s.KeepCapabilities && c.uid == h.UID {
+		keep = h.Caps
+	}
+	all := slices.ContainsFunc(s.CapAdd, func(n string) bool { return strings.EqualFold(strings.TrimPrefix(n, "CAP_"), "all") })
+	if all {
+		extra &= bounding & held
+	}
+	if lack := extra &^ bounding; lack != 0 {
+		return &SpecError{Field: "cap-add", Value: strings.Join(formatCapabilities(lack), " "), Problem: "is outside the bounding set of this host"}
+	}
+	if lack := extra &^ held; lack != 0 {
+		return &SpecError{Field: "cap-add", Value: strings.Join(formatCapabilities(lack), " "), Problem: "is not yours to give"}
+	}
+	c.keep = (keep | extra) &^ drop
+	// What was asked for is ambient as well: no other set survives the exec of a uid that is not 0.
+	if c.uid != 0 {
+		c.ambient = extra &^ drop
+	}
+	if s.KeepCapabilities {
+		c.bounding = allCapabilities &^ drop
+	} else {
+		c.bounding = c.keep
+	}
+	return nil
+}
+
+// credentialSteps are bounding set, groups, ids, capabilities. The bounding set first, while CAP_SETPCAP is held; then
+// the groups and the gid, while CAP_SETGID is; then the uid.
+func (c *compiler) credentialSteps() {
+	s, h := c.spec, c.host
+	if c.bounding != allCapabilities && (c.userNS || h.capable(unix.CAP_SETPCAP)) {
+		c.add(SidePayload, Step{Op: "drop from bounding set", List: []string{"all but", describeCaps(c.bounding)}, wire: wire{op: jailinit.OpBounding, a: c.bounding}})
+	}
+	if !c.userNS && (c.uid != h.UID || c.gid != h.GID) || !s.KeepCapabilities && h.UID == 0 {
+		c.add(SidePayload, Step{Op: "setgroups", List: []string{"none"}, wire: wire{op: jailinit.OpGroups}})
+		c.add(SidePayload, Step{Op: "setresgid", Data: strconv.Itoa(c.gid), wire: wire{op: jailinit.OpGID, a: uint64(c.gid)}})
+		c.add(SidePayload, Step{Op: "setresuid", Data: strconv.Itoa(c.uid), wire: wire{op: jailinit.OpUID, a: uint64(c.uid)}})
+	}
+	c.add(SidePayload, Step{Op: "capset", List: []string{describeCaps(c.keep)}, wire: wire{op: jailinit.OpCaps, a: c.keep, b: c.ambient}})
+}
+
+func describeCaps(set uint64) string {
+	switch names := formatCapabilities(set); {
+	case set == 0:
+		return "none"
+	case len(names) == len(capabilityNames):
+		return "ALL"
+	default:
+		return strings.Join(names, " ")
+	}
+}

@@ -1,0 +1,183 @@
+package isolate
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// The grammars of what users write. They are strict and bounded: one way to write a thing, plain decimal digits, no
+// sign, no space, no leading zero, and an error for everything else. What they return is complete; nothing is read a
+// second time.
+
+const (
+	maxID = math.MaxUint32 - 1 // the last one means "no change" to the kernel
+	maxFD = 1<<20 - 1          // the kernel's own default limit, fs.nr_open
+)
+
+// ParseUser reads "UID", "UID:GID" or "caller". The GID defaults to the UID. Ids are never looked up as names: a
+// passwd file that somebody else wrote decides nothing.
+func ParseUser(s string) (Identity, specs.User, error) {
+	if s == "caller" {
+		return IdentityCaller, specs.User{}, nil
+	}
+	user, group, hasGroup := strings.Cut(s, ":")
+	if !hasGroup {
+		group = user
+	}
+	uid, okUser := parseDecimal(user, maxID)
+	gid, okGroup := parseDecimal(group, maxID)
+	if !okUser || !okGroup {
+		return "", specs.User{}, &SpecError{
+			Field: "user", Value: s,
+			Problem: `is not UID, UID:GID or "caller"; ids are decimal numbers from 0 to 4294967294`,
+		}
+	}
+	return IdentityFixed, specs.User{UID: uint32(uid), GID: uint32(gid)}, nil
+}
+
+// ParseSize reads a number of bytes: "4096", "64M". K, M and G are binary, in upper or lower case.
+func ParseSize(s string) (int64, error) {
+	n, ok := parseSize(s, math.MaxInt64)
+	if !ok {
+		return 0, &SpecError{Field: "size", Value: s, Problem: "is not a size; a size is a number of bytes, or one with K, M or G, as in 64M"}
+	}
+	return int64(n), nil
+}
+
+// ParseDuration reads a time as time.ParseDuration does, without a sign: "300ms", "10s", "1h30m". "0" is none.
+func ParseDuration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || s[0] == '-' || s[0] == '+' {
+		return 0, &SpecError{Field: "duration", Value: s, Problem: "is not a time; a time has a unit, as in 300ms, 10s, 5m or 1h30m, and 0 is none"}
+	}
+	return d, nil
+}
+
+// ParseFD reads "N" or "N:M": the caller's fd N becomes the payload's fd M, which defaults to N.
+func ParseFD(s string) (from, to int, err error) {
+	first, second, hasSecond := strings.Cut(s, ":")
+	if !hasSecond {
+		second = first
+	}
+	n, okFirst := parseDecimal(first, maxFD)
+	m, okSecond := parseDecimal(second, maxFD)
+	if !okFirst || !okSecond {
+		return 0, 0, &SpecError{Field: "fd", Value: s, Problem: "is not N or N:M with file descriptors from 0 to " + strconv.Itoa(maxFD)}
+	}
+	return int(n), int(m), nil
+}
+
+// rlimitKinds says what the values of a limit count, by its name in lower case.
+var rlimitKinds = []struct {
+	name  string
+	bytes bool // K, M and G make sense
+}{
+	{"as", true},
+	{"core", true},
+	{"cpu", false}, // seconds
+	{"data", true},
+	{"fsize", true},
+	{"locks", false},
+	{"memlock", true},
+	{"msgqueue", true},
+	{"nice", false}, // 20 minus the lowest nice value
+	{"nofile", false},
+	{"nproc", false},
+	{"rss", true},
+	{"rtprio", false},
+	{"rttime", false}, // microseconds
+	{"sigpending", false},
+	{"stack", true},
+}
+
+// RlimitNames lists the limits that ParseRlimit knows.
+func RlimitNames() []string {
+	names := make([]string, len(rlimitKinds))
+	for i, k := range rlimitKinds {
+		names[i] = k.name
+	}
+	return names
+}
+
+// ParseRlimit reads "NAME=SOFT[:HARD]", as in "nofile=64:128" or "RLIMIT_CORE=unlimited". SOFT alone sets both. Values
+// that count bytes take K, M and G.
+func ParseRlimit(s string) (specs.POSIXRlimit, error) {
+	fail := func(problem string) (specs.POSIXRlimit, error) {
+		return specs.POSIXRlimit{}, &SpecError{Field: "rlimit", Value: s, Problem: problem}
+	}
+	name, values, ok := strings.Cut(s, "=")
+	if !ok {
+		return fail("is not NAME=SOFT[:HARD], as in nofile=64:128")
+	}
+	name = strings.TrimPrefix(strings.ToLower(name), "rlimit_")
+	i := slices.Index(RlimitNames(), name)
+	if i < 0 {
+		return fail("does not name a limit; the limits are " + strings.Join(RlimitNames(), ", "))
+	}
+	softWord, hardWord, hasHard := strings.Cut(values, ":")
+	if !hasHard {
+		hardWord = softWord
+	}
+	soft, okSoft := parseLimit(softWord, rlimitKinds[i].bytes)
+	hard, okHard := parseLimit(hardWord, rlimitKinds[i].bytes)
+	switch {
+	case (!okSoft || !okHard) && rlimitKinds[i].bytes:
+		return fail(`has a value that is not a size, as in 64M, or "unlimited"`)
+	case !okSoft || !okHard:
+		return fail(`has a value that is not a number or "unlimited"`)
+	case soft > hard:
+		return fail("has a soft limit above the hard one")
+	}
+	return specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(name), Soft: soft, Hard: hard}, nil
+}
+
+// unlimited is the kernel's RLIM_INFINITY. Only its word means it.
+const unlimited = math.MaxUint64
+
+func parseLimit(s string, bytes bool) (uint64, bool) {
+	if s == "unlimited" {
+		return unlimited, true
+	}
+	if bytes {
+		return parseSize(s, unlimited-1)
+	}
+	return parseDecimal(s, unlimited-1)
+}
+
+func parseSize(s string, limit uint64) (uint64, bool) {
+	shift := 0
+	if s != "" {
+		switch s[len(s)-1] {
+		case 'K', 'k':
+			shift = 10
+		case 'M', 'm':
+			shift = 20
+		case 'G', 'g':
+			shift = 30
+		}
+	}
+	if shift > 0 {
+		s = s[:len(s)-1]
+	}
+	n, ok := parseDecimal(s, limit>>shift)
+	return n << shift, ok
+}
+
+// parseDecimal reads digits without a leading zero, up to limit.
+func parseDecimal(s string, limit uint64) (uint64, bool) {
+	if s == "" || len(s) > 1 && s[0] == '0' {
+		return 0, false
+	}
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	return n, err == nil && n <= limit
+}
