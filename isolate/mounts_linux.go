@@ -47,10 +47,6 @@ func (c *compiler) mountView(rules []Rule) error {
 	// Before the first mount: what is mounted here must not travel to the host, nor the other way.
 	c.mount(Step{Op: "mount attributes", Path: "/", Flags: []string{"private", "recursive"},
 		wire: wire{op: jailinit.OpSetattr, flags: jailinit.StepRecursive, b: unix.MS_PRIVATE}})
-	// Before the new root: under a mount on / the kernel takes us for chrooted, and makes no user namespace (EPERM).
-	for _, m := range c.maps {
-		c.join("id map", m.group)
-	}
 	c.mount(Step{Op: "new root", Type: "tmpfs", Path: "/", List: []string{"source", "tmpfs", "mode", "0755", "size", strconv.Itoa(tmpfsSize), "nr_inodes", "4096"},
 		Flags: []string{"nosuid", "nodev"}, wire: wire{op: jailinit.OpRoot, a: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}})
 	c.places = []place{{path: "/", kind: Tmpfs}}
@@ -316,6 +312,11 @@ func (c *compiler) idMaps(rules []Rule) error {
 			writeStep("/proc/self/gid_map", fmt.Sprintf("%d %d 1", f.GID, c.gid)),
 			Step{Op: "open", Path: "/proc/self/ns/user", wire: wire{op: jailinit.OpOpen, a: uint64(slot)}})
 		c.maps = append(c.maps, idMap{uid: f.UID, gid: f.GID, slot: slot, group: group})
+	}
+	// At once: under the new root's mount on / the kernel takes us for chrooted and makes no user namespace (EPERM), and
+	// a wait later on would find the CPU taken by the network namespace's child.
+	for _, m := range c.maps {
+		c.join("id map", m.group)
 	}
 	return nil
 }
