@@ -1,0 +1,56 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`. `make help` lists the rest.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+GO      ?= go
+BIN     := bin/jail
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+# Static, and not position-independent: relocations would add a millisecond to each start, and nothing hostile runs in
+# this address space. osusergo and netgo: glibc's own look-ups don't work in a static program.
+BUILD   := -buildvcs=false -trimpath -tags osusergo,netgo
+LDFLAGS := -s -w -X main.version=$(VERSION) -linkmode external -extldflags -static
+
+.PHONY: run test test-full build lint bench profile install generate clean help
+
+run: ## set up, build, and run an example in a jail
+	@scripts/setup.sh run
+	@$(MAKE) --no-print-directory build
+	@scripts/example.sh
+
+test: ## set up, and run the tests (five minutes at most)
+	@scripts/setup.sh test
+	$(GO) run ./scripts/gotest -count=1 -timeout=5m ./...
+
+test-full: ## race detector, fuzzing, lint, other systems, generated files, sweeps
+	@scripts/setup.sh full
+	scripts/test-full.sh
+
+build: ## bin/jail
+	CGO_ENABLED=1 $(GO) build $(BUILD) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/jail
+
+lint: ## golangci-lint, which checks the import rules too
+	scripts/lint.sh
+
+bench: ## compare with bubblewrap and plain C, as ratios
+	@scripts/setup.sh bench
+	@$(MAKE) --no-print-directory build
+	$(GO) run ./tests/bench $(BENCH)
+
+profile: ## where the time of one start goes
+	@scripts/setup.sh bench
+	@$(MAKE) --no-print-directory build
+	scripts/profile.sh
+
+install: build ## bin/jail to $(DESTDIR)$(PREFIX)/bin
+	install -D -m 755 bin/jail '$(DESTDIR)$(PREFIX)/bin/jail'
+
+generate: ## jail-init's assembly and the embedded filters
+	$(GO) generate ./...
+
+clean: ## what make built
+	rm -rf bin
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18

@@ -1,0 +1,91 @@
+#!/bin/bash
+# What `make test` leaves out, step by step; all are run, whatever fails. Arguments: the steps to run (default: all).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export JAIL_TEST_FULL=1 # a test that is only for this run may not skip itself; see scripts/gotest
+
+c_files() { find . -path ./.git -prune -o -path ./bin -prune -o -type f \( -name '*.c' -o -name '*.h' \) -print0; }
+
+step_modules() { go mod tidy -diff && go mod verify; }
+
+step_build() { # static, and the linker has nothing to say
+	local said
+	said=$(make -s build BIN=bin/full/jail 2>&1) || { echo "$said" && return 1; }
+	if [ -n "$said" ]; then echo "the build warns: $said" && return 1; fi
+	if readelf -lW bin/full/jail | grep -E 'INTERP|DYNAMIC'; then echo "bin/jail is not static" && return 1; fi
+	if go list -deps ./cmd/jail | grep libseccomp; then echo "bin/jail has libseccomp in it" && return 1; fi
+}
+
+step_lint() { scripts/lint.sh; }
+
+step_shellcheck() {
+	find . -path ./.git -prune -o -path ./bin -prune -o -type f -name '*.sh' -print0 | xargs -0 shellcheck .ci/run
+}
+
+step_c_format() { # other versions of clang-format have other opinions
+	if ! clang-format --version | grep -q 'version 14\.'; then
+		echo "only clang-format 14 is taken at its word; here is $(clang-format --version)"
+		return 77
+	fi
+	c_files | xargs -0 clang-format --dry-run -Werror
+}
+
+step_generated() { # jail-init's assembly is what its source gives, where the compiler is the one that made it
+	local new old=isolate/internal/jailinit arch
+	new=$(mktemp -d)
+	# shellcheck disable=SC2064 # expanded now
+	trap "rm -rf '$new'" RETURN
+	"$old/generate.sh" "$new"
+	for arch in amd64 arm64; do
+		if [ "$(head -n 1 "$new/jailinit_$arch.S")" != "$(head -n 1 "$old/jailinit_$arch.S")" ]; then
+			echo "another compiler made jailinit_$arch.S: $(head -n 1 "$old/jailinit_$arch.S")"
+			return 77
+		fi
+		diff -u "$old/jailinit_$arch.S" "$new/jailinit_$arch.S"
+	done
+}
+
+step_darwin() { scripts/cross.sh darwin; }
+step_windows() { scripts/cross.sh windows; }
+step_arm64() { scripts/cross.sh arm64; }
+
+step_race() { go run ./scripts/gotest -race -count=1 -timeout=15m ./...; }
+
+step_sweep() { # hundreds of launchers killed at random moments, and the like
+	JAIL_SWEEP=1 go run ./scripts/gotest -count=1 -timeout 30m -run 'Sweep|Many' ./isolate ./tests/integration
+}
+
+step_fuzz() { # each target for ten seconds
+	local package targets target
+	for package in $(go list ./...); do
+		targets=$(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true)
+		for target in $targets; do
+			echo "$package $target"
+			go test -run '^$' -fuzz "^$target\$" -fuzztime 10s "$package"
+		done
+	done
+}
+
+steps=("$@")
+if [ ${#steps[@]} = 0 ]; then
+	steps=(modules build lint shellcheck c_format generated darwin windows arm64 race sweep fuzz)
+fi
+passed=0 failed=0 skipped=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+for step in "${steps[@]}"; do
+	begin=$SECONDS
+	code=0
+	# In a shell of its own: `set -e` would not work in a function that is part of a condition.
+	set +e
+	(set -e && "step_$step") >"$log" 2>&1 </dev/null
+	code=$?
+	set -e
+	case $code in
+	0) passed=$((passed + 1)) && printf 'ok       %-12s %4d s\n' "$step" $((SECONDS - begin)) ;;
+	77) skipped=$((skipped + 1)) && printf 'skipped  %-12s %s\n' "$step" "$(tail -n 1 "$log")" ;;
+	*) failed=$((failed + 1)) && printf 'FAILED   %-12s %4d s\n' "$step" $((SECONDS - begin)) && cat "$log" ;;
+	esac
+done
+echo "steps: $passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]

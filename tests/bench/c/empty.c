@@ -1,0 +1,4 @@
+// The cheapest program there is.
+int main(void) {
+	return 0;
+}

@@ -1,0 +1,4 @@
+// Command empty is what an empty Go program costs.
+package main
+
+func main() {}
