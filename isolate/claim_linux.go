@@ -140,7 +140,7 @@ func removeScratch(path string) {
 	if err != nil {
 		return
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	openFolders(root, filepath.Base(path))
 	_ = root.RemoveAll(filepath.Base(path))
 }

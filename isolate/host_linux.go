@@ -106,8 +106,8 @@ func look(path string) (f FileInfo) {
 			return f
 		}
 	}
-	f.Mode, f.UID, f.GID, f.Dev, f.Ino = uint32(st.Mode), st.Uid, st.Gid, uint64(st.Dev), st.Ino
-	f.Rdev = uint64(st.Rdev)
+	f.Mode, f.UID, f.GID, f.Dev, f.Ino = st.Mode, st.Uid, st.Gid, st.Dev, st.Ino
+	f.Rdev = st.Rdev
 	if f.Real == "/" {
 		entries, _ := os.ReadDir("/")
 		for _, e := range entries {

@@ -45,10 +45,14 @@ func (c *compiler) mountView(rules []Rule) error {
 		c.mount(Step{Op: "own mounts", Path: ownMountNS, wire: wire{op: jailinit.OpOwnMounts, a: c.host.MountNS}})
 	}
 	// Before the first mount: what is mounted here must not travel to the host, nor the other way.
-	c.mount(Step{Op: "mount attributes", Path: "/", Flags: []string{"private", "recursive"},
-		wire: wire{op: jailinit.OpSetattr, flags: jailinit.StepRecursive, b: unix.MS_PRIVATE}})
-	c.mount(Step{Op: "new root", Type: "tmpfs", Path: "/", List: []string{"source", "tmpfs", "mode", "0755", "size", strconv.Itoa(tmpfsSize), "nr_inodes", "4096"},
-		Flags: []string{"nosuid", "nodev"}, wire: wire{op: jailinit.OpRoot, a: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}})
+	c.mount(Step{
+		Op: "mount attributes", Path: "/", Flags: []string{"private", "recursive"},
+		wire: wire{op: jailinit.OpSetattr, flags: jailinit.StepRecursive, b: unix.MS_PRIVATE},
+	})
+	c.mount(Step{
+		Op: "new root", Type: "tmpfs", Path: "/", List: []string{"source", "tmpfs", "mode", "0755", "size", strconv.Itoa(tmpfsSize), "nr_inodes", "4096"},
+		Flags: []string{"nosuid", "nodev"}, wire: wire{op: jailinit.OpRoot, a: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV},
+	})
 	c.places = []place{{path: "/", kind: Tmpfs}}
 	if slices.ContainsFunc(rules, func(r Rule) bool { return r.Kind == Deny }) {
 		c.mount(Step{Op: "mkdir", Path: denyDir, wire: wire{op: jailinit.OpMkdir, b: nobody}})
@@ -66,8 +70,10 @@ func (c *compiler) mountView(rules []Rule) error {
 	// Last, when all mount points are made. The devices stay writable: a read-only mount does not concern them.
 	for _, p := range c.places {
 		if p.kind == Dev || p.path == "/" {
-			c.mount(Step{Op: "mount attributes", Path: rel(p.path), Flags: []string{"ro"},
-				wire: wire{op: jailinit.OpSetattr, a: unix.MOUNT_ATTR_RDONLY}})
+			c.mount(Step{
+				Op: "mount attributes", Path: rel(p.path), Flags: []string{"ro"},
+				wire: wire{op: jailinit.OpSetattr, a: unix.MOUNT_ATTR_RDONLY},
+			})
 		}
 	}
 	c.mount(Step{Op: "pivot_root", Path: ".", wire: wire{op: jailinit.OpPivot}})
@@ -152,8 +158,10 @@ func (c *compiler) place(r Rule) error {
 			return nil
 		}
 		c.plan.files = append(c.plan.files, r.FD)
-		c.mount(Step{Op: "create", Path: rel(path), Data: fmt.Sprintf("from fd %d", r.FD),
-			wire: c.owner(in, wire{op: jailinit.OpFile, a: 0o644, d: uint64(firstFileSlot + len(c.plan.files) - 1)})})
+		c.mount(Step{
+			Op: "create", Path: rel(path), Data: fmt.Sprintf("from fd %d", r.FD),
+			wire: c.owner(in, wire{op: jailinit.OpFile, a: 0o644, d: uint64(firstFileSlot + len(c.plan.files) - 1)}),
+		})
 	case Proc:
 		return c.placeProc(r, path, in)
 	case Sys:
@@ -387,17 +395,11 @@ func mountStep(kind, path, data string, flags uint64) Step {
 // placeDeny covers what is there with something that can't be opened. What is not there needs nothing, unless the
 // payload could make it.
 func (c *compiler) placeDeny(r Rule, path string, in place) error {
-	dir := true
+	var dir bool
 	switch {
 	case in.kind == Deny:
 		return nil
-	case in.kind == Dev && slices.ContainsFunc(devices, func(d struct {
-		name         string
-		major, minor uint32
-	}) bool {
-		return path == in.path+"/"+d.name
-	}):
-		dir = false
+	case in.kind == Dev && isDevice(path, in):
 	case in.own():
 		return nil
 	default:
@@ -420,6 +422,16 @@ func (c *compiler) placeDeny(r Rule, path string, in place) error {
 	c.mount(s)
 	c.arrive(place{path: path, kind: Deny}, "")
 	return nil
+}
+
+// isDevice says whether path is one of those that a /dev of ours has.
+func isDevice(path string, dev place) bool {
+	for _, d := range devices {
+		if path == dev.path+"/"+d.name {
+			return true
+		}
+	}
+	return false
 }
 
 // procOfRoot are the files of /proc that root owns and that change the host: closed by mounts where the payload has
@@ -470,8 +482,10 @@ func (c *compiler) placeDev(r Rule, path string, in place) error {
 	for _, d := range devices {
 		name := rel(path) + "/" + d.name
 		if !c.userNS {
-			c.mount(Step{Op: "mknod", Path: name, Data: fmt.Sprintf("c %d:%d", d.major, d.minor),
-				wire: wire{op: jailinit.OpMknod, a: unix.S_IFCHR | 0o666, b: unix.Mkdev(d.major, d.minor)}})
+			c.mount(Step{
+				Op: "mknod", Path: name, Data: fmt.Sprintf("c %d:%d", d.major, d.minor),
+				wire: wire{op: jailinit.OpMknod, a: unix.S_IFCHR | 0o666, b: unix.Mkdev(d.major, d.minor)},
+			})
 			continue
 		}
 		// No mknod in a user namespace: the host's own, if it is what it should be (CVE-2025-31133 took a link).
@@ -479,14 +493,19 @@ func (c *compiler) placeDev(r Rule, path string, in place) error {
 			return &UnsupportedError{Level: c.spec.Level, Missing: fmt.Sprintf("the device /dev/%s", d.name)}
 		} else {
 			c.mount(Step{Op: "create", Path: name, wire: wire{op: jailinit.OpFile, a: 0o666, b: nobody}})
-			c.mount(Step{Op: "bind", Source: f.Real, Path: name, Flags: []string{"nosuid", "noexec"},
-				wire: wire{op: jailinit.OpBind, a: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, b: f.Dev, c: f.Ino}})
+			c.mount(Step{
+				Op: "bind", Source: f.Real, Path: name, Flags: []string{"nosuid", "noexec"},
+				wire: wire{op: jailinit.OpBind, a: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, b: f.Dev, c: f.Ino},
+			})
 		}
 	}
 	c.folder(path+"/pts", at)
 	c.mount(mountStep("devpts", path+"/pts", "newinstance,ptmxmode=0666,mode=620", unix.MS_NOSUID|unix.MS_NOEXEC))
 	for _, l := range [][2]string{
-		{"ptmx", "pts/ptmx"}, {"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+		{"ptmx", "pts/ptmx"},
+		{"fd", "/proc/self/fd"},
+		{"stdin", "/proc/self/fd/0"},
+		{"stdout", "/proc/self/fd/1"},
 		{"stderr", "/proc/self/fd/2"},
 	} {
 		c.mount(Step{Op: "symlink", Path: rel(path) + "/" + l[0], Data: l[1], wire: wire{op: jailinit.OpSymlink}})

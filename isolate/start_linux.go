@@ -76,8 +76,9 @@ func downgrade(spec *Spec, c *Cmd, files []*os.File, first error) (*Process, err
 // startSpec is one level: probe, compile, launch, and again with what was learned.
 func startSpec(spec *Spec, c *Cmd, files []*os.File) (*Process, error) {
 	begin := time.Now()
-	host, err := c.host, error(nil)
+	host := c.host
 	if host == nil {
+		var err error
 		if host, err = probe(spec); err != nil {
 			return nil, err
 		}
@@ -88,9 +89,11 @@ func startSpec(spec *Spec, c *Cmd, files []*os.File) (*Process, error) {
 		return nil, err
 	}
 	for n := 1; ; n++ {
-		if l.plan, err = Compile(spec, host); err != nil {
+		plan, err := Compile(spec, host)
+		if err != nil {
 			return nil, err
 		}
+		l.plan = plan
 		c.plan = l.plan
 		compiled := time.Since(begin)
 		p, err := l.run()
