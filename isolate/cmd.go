@@ -40,6 +40,7 @@ type Cmd struct {
 	ctx      context.Context
 	spec     *Spec
 	plan     *Plan
+	given    Level // the Plan's
 	result   Result
 	finished bool
 
@@ -232,7 +233,7 @@ func (c *Cmd) fail(err error) {
 	var exec *ExecError
 	switch {
 	case errors.As(err, &exec):
-		c.result.Reason, c.result.GivenLevel = ExecFailed, c.spec.Level
+		c.result.Reason, c.result.GivenLevel = ExecFailed, c.given
 	case c.ctx.Err() != nil:
 		c.result.Reason = Cancelled
 	}
@@ -333,8 +334,10 @@ func (c *Cmd) watch() {
 			return
 		case <-c.ctx.Done():
 		}
+		if !c.Process.setReason(Cancelled) {
+			return
+		}
 		c.cancelErr = c.ctx.Err()
-		c.Process.setReason(Cancelled)
 		if c.Cancel == nil {
 			_ = c.Process.Kill()
 			return

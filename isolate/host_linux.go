@@ -46,7 +46,7 @@ type Host struct {
 	NoClone3 bool
 	NoMemfd  bool
 	NoSysfs  bool
-	NoIDMap  map[string]bool // folders whose file system can't be id-mapped
+	NoIDMap  map[uint64]bool // devices whose file system can't be id-mapped
 
 	Files map[string]FileInfo // what Look has seen
 	live  bool                // Look may ask the kernel
@@ -146,7 +146,7 @@ func probe(s *Spec) (*Host, error) {
 		UID: os.Geteuid(), GID: os.Getegid(), Environ: os.Environ(),
 		Ignored: uint64(C.jail_origin.ignored), Mask: uint64(C.jail_origin.mask),
 		Rlimits: map[string][2]uint64{"RLIMIT_NOFILE": nofile()},
-		NoIDMap: map[string]bool{}, Files: map[string]FileInfo{}, live: true,
+		NoIDMap: map[uint64]bool{}, Files: map[string]FileInfo{}, live: true,
 	}
 	var err error
 	if h.Kernel, err = kernelVersion(); err != nil {

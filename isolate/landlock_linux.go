@@ -85,11 +85,13 @@ func (c *compiler) landlockView(rules []Rule) error {
 			if c.host.Look(r.Path).Err == nil {
 				c.allow(r.Path, landlockRead)
 				c.plan.mounts = append(c.plan.mounts, mounted{path: r.Path, source: r.Path})
+				shown = append(shown, Rule{Path: r.Path, Source: r.Path})
 			}
 		case Dev:
 			for _, d := range devices {
 				if path := "/dev/" + d.name; c.host.Look(path).Err == nil {
 					c.allow(path, landlockRead|unix.LANDLOCK_ACCESS_FS_WRITE_FILE|unix.LANDLOCK_ACCESS_FS_IOCTL_DEV)
+					shown = append(shown, Rule{Path: path, Source: path})
 				}
 			}
 		case Scratch:

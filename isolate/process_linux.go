@@ -4,6 +4,7 @@ package isolate
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"sync"
@@ -197,7 +198,7 @@ func (p *Process) tryOrder(o jailinit.Order) error {
 func (p *Process) Signal(sig os.Signal) error {
 	s, ok := sig.(syscall.Signal)
 	if !ok || s <= 0 || s > 64 {
-		return &SpecError{Field: "signal", Value: sig.String(), Problem: "is not a signal of this system"}
+		return &SpecError{Field: "signal", Value: fmt.Sprint(sig), Problem: "is not a signal of this system"}
 	}
 	return p.order(jailinit.Order{Kind: jailinit.OrderSignal, Signo: uint32(s)})
 }
@@ -245,7 +246,9 @@ func (p *Process) after(d time.Duration, f func()) {
 
 // timeOut ends a jail whose time is over: SIGTERM first where the Spec gives it time to end by itself.
 func (p *Process) timeOut(killAfter time.Duration) {
-	p.setReason(TimedOut)
+	if !p.setReason(TimedOut) {
+		return
+	}
 	if killAfter <= 0 {
 		_ = p.Kill()
 		return
@@ -255,13 +258,23 @@ func (p *Process) timeOut(killAfter time.Duration) {
 	p.after(killAfter, func() { _ = p.Kill() })
 }
 
-// setReason remembers why the jail was ended; the first reason stays.
-func (p *Process) setReason(r Reason) {
+// setReason remembers why the jail was ended; the first reason stays. It returns false where the payload had ended by
+// itself.
+func (p *Process) setReason(r Reason) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.ended && p.cause == "" {
+	if p.ended {
+		return false
+	}
+	// The last word may be waiting to be read: then the payload has ended by itself.
+	f := []unix.PollFd{{Fd: int32(p.control), Events: unix.POLLIN}}
+	if n, _ := unix.Poll(f, 0); n != 0 {
+		return false
+	}
+	if p.cause == "" {
 		p.cause = r
 	}
+	return true
 }
 
 func isBrokenPipe(err error) bool { return errors.Is(err, syscall.EPIPE) }

@@ -4,6 +4,7 @@ package isolate
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -86,7 +87,7 @@ func startSpec(spec *Spec, c *Cmd, files []*os.File) (*Process, error) {
 	l := &launch{spec: spec, host: host, files: files, failStep: c.failStep, failErrno: c.failErrno, try: c.try, cancel: c.ctx.Done()}
 	defer l.close()
 	if err := l.claim(); err != nil {
-		return nil, err
+		return nil, &UnsupportedError{Level: spec.Level, Missing: "a uid of its own for the payload of root: " + err.Error()}
 	}
 	for n := 1; ; n++ {
 		plan, err := Compile(spec, host)
@@ -94,7 +95,7 @@ func startSpec(spec *Spec, c *Cmd, files []*os.File) (*Process, error) {
 			return nil, err
 		}
 		l.plan = plan
-		c.plan = l.plan
+		c.plan, c.given = l.plan, spec.Level
 		compiled := time.Since(begin)
 		p, err := l.run()
 		if err == nil {
@@ -134,7 +135,7 @@ func (l *launch) run() (*Process, error) {
 	}
 	image, err := jailinit.Image(l.plan.noMemfd)
 	if err != nil {
-		return nil, &StepError{Index: -1, Side: SideLauncher, Op: "make jail-init", Object: err.Error(), Errno: errnoOf(err)}
+		return nil, mintError("make jail-init", err)
 	}
 	self, err := launcherPIDFD()
 	if err != nil {
@@ -143,7 +144,7 @@ func (l *launch) run() (*Process, error) {
 	begin := time.Now()
 	plan, err := jailinit.WritePlan(l.plan.encode(npass, l.try, l.failStep, l.failErrno))
 	if err != nil {
-		return nil, &StepError{Index: -1, Side: SideLauncher, Op: "write the Plan", Object: err.Error(), Errno: errnoOf(err)}
+		return nil, mintError("write the Plan", err)
 	}
 	defer unix.Close(plan)
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
@@ -189,6 +190,14 @@ func (l *launch) run() (*Process, error) {
 	}
 	p.begin(l)
 	return p, nil
+}
+
+// mintError is a file of jail-init's that could not be made: a step that has another way, if it has an errno.
+func mintError(op string, err error) error {
+	if errno := errnoOf(err); errno != 0 {
+		return &StepError{Index: -1, Side: SideLauncher, Op: op, Errno: errno}
+	}
+	return fmt.Errorf("%s: %w", op, err)
 }
 
 // payloadFDs pairs the caller's fds with the payload's.
@@ -353,10 +362,11 @@ var ways = []struct {
 	{op: "mount", kind: "sysfs", errnos: []syscall.Errno{unix.EPERM}, learned: func(h *Host, _ *Step) bool { return set(&h.NoSysfs) }},
 	// overlayfs and some network file systems can't map ids; Compile decides what that means for the folder.
 	{op: "bind", errnos: []syscall.Errno{unix.EINVAL, unix.EPERM, unix.EOPNOTSUPP}, learned: func(h *Host, s *Step) bool {
-		if s.wire.d == 0 || h.NoIDMap[s.Source] {
+		device := s.wire.b // of the source: what holds for one folder of a file system holds for all
+		if s.wire.d == 0 || h.NoIDMap[device] {
 			return false
 		}
-		h.NoIDMap[s.Source] = true
+		h.NoIDMap[device] = true
 		return true
 	}},
 }

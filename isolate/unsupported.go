@@ -32,7 +32,7 @@ func (p *Process) SendSignal(syscall.Signal, int, bool) error { return unsupport
 // Kill is not supported here.
 func (p *Process) Kill() error { return unsupported(0) }
 
-func (p *Process) setReason(Reason) {}
+func (p *Process) setReason(Reason) bool { return false }
 
 func (p *Process) wait() Result { return Result{} }
 

@@ -18,7 +18,10 @@ import (
 // view makes the file view: by mounts in a mount namespace, by Landlock otherwise, not at all without rules.
 func (c *compiler) view(rules []Rule) error {
 	mounts := c.spec.hasNamespace(specs.MountNamespace)
-	if len(rules) == 0 && !mounts {
+	if !mounts && !slices.Contains(c.spec.Promised, FileView) {
+		for _, r := range rules {
+			return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "needs a file view, which this level does not have; level " + User.String() + " does"}
+		}
 		return c.workdirStep()
 	}
 	if mounts {

@@ -2366,9 +2366,9 @@ jail_main:
 	pushq	%rbp
 	pushq	%rbx
 	subq	$33416, %rsp
-	movq	16(%rdi), %rbp
+	movq	16(%rdi), %rbx
 	leaq	8916(%rsp), %r13
-	leaq	8980(%rsp), %rbx
+	leaq	8980(%rsp), %rbp
 	movq	$-1, 80(%rsp)
 	movq	%r13, %rax
 	.p2align 4,,10
@@ -2376,7 +2376,7 @@ jail_main:
 .Linit_324:
 	movl	$-1, (%rax)
 	addq	$4, %rax
-	cmpq	%rax, %rbx
+	cmpq	%rbp, %rax
 	jne	.Linit_324
 	movl	$72, %r12d
 	movl	$2, %esi
@@ -2384,10 +2384,10 @@ jail_main:
 	.p2align 4,,10
 	.p2align 3
 .Linit_325:
-	movsbl	0(%rbp), %eax
+	movsbl	(%rbx), %eax
 	testb	%al, %al
 	je	.Linit_329
-	movsbl	1(%rbp), %edi
+	movsbl	1(%rbx), %edi
 	subl	$65, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2396,10 +2396,10 @@ jail_main:
 	subl	$65, %edi
 	sall	$8, %edi
 	orl	%eax, %edi
-	movsbl	3(%rbp), %eax
+	movsbl	3(%rbx), %eax
 	subl	$65, %eax
 	orl	%eax, %edi
-	movsbl	2(%rbp), %eax
+	movsbl	2(%rbx), %eax
 	subl	$65, %eax
 	sall	$4, %eax
 	orl	%eax, %edi
@@ -2412,8 +2412,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	addq	$4, %r13
-	addq	$4, %rbp
-	cmpq	%rbx, %r13
+	addq	$4, %rbx
+	cmpq	%rbp, %r13
 	jne	.Linit_325
 .Linit_329:
 	xorl	%edx, %edx
@@ -2463,7 +2463,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_425
+	js	.Linit_429
 .Linit_330:
 	movslq	8916(%rsp), %r8
 	xorl	%r9d, %r9d
@@ -2478,43 +2478,50 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_426
+	js	.Linit_430
 .Linit_331:
-	xorl	%r13d, %r13d
-	movl	$3, %r14d
+	xorl	%edx, %edx
+	movslq	8916(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r14, %rax
-	movq	%r13, %rsi
-	movq	%r13, %rdx
-	movslq	8916(%rsp), %rdi
+	movl	$3, %eax
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	$526336, %r10d
-	movl	268435464, %eax
+	movl	268435464, %r15d
+	movl	268435476, %eax
 	movq	$268435456, 8896(%rsp)
+	movl	%eax, 8(%rsp)
+	movl	%r15d, %eax
+	andl	$1, %eax
+	movl	%eax, 48(%rsp)
+	je	.Linit_332
+	cmpl	$1, 8904(%rsp)
+	jne	.Linit_431
+.Linit_332:
 	leaq	80(%rsp), %rsi
-	movl	268435476, %r15d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$289, %eax
+	movl	$526336, %r10d
 	movq	$-1, %rdi
 	movl	$8, %edx
-	movl	%eax, 8(%rsp)
-	movl	$289, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbp
+	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_332
+	js	.Linit_333
 	movq	8896(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
-	movq	%rbp, %rdi
+	movq	%rbx, %rdi
 	movl	20(%rax), %edx
 	movl	$72, %eax
 #APP
@@ -2522,51 +2529,51 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbp
-	movq	%r13, %rsi
-	movq	%r14, %rax
-	movq	%r13, %rdx
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_332:
-	movslq	%ebp, %rdx
-	movl	%ebp, 8984(%rsp)
-	testq	%rdx, %rdx
-	js	.Linit_427
 .Linit_333:
+	movslq	%ebx, %rdx
+	movl	%ebx, 8984(%rsp)
+	testq	%rdx, %rdx
+	js	.Linit_432
+.Linit_334:
 	movq	8896(%rsp), %rdx
 	movl	12(%rdx), %eax
 	movq	32(%rdx), %r12
 	testl	%eax, %eax
-	jle	.Linit_335
+	jle	.Linit_336
 	subl	$1, %eax
 	movq	32(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
-	leaq	88(%r12,%rax,8), %rbp
-	jmp	.Linit_337
+	leaq	88(%r12,%rax,8), %rbx
+	jmp	.Linit_338
 	.p2align 4,,10
 	.p2align 3
-.Linit_428:
+.Linit_433:
 	addq	$88, %r12
-	cmpq	%r12, %rbp
-	je	.Linit_335
-.Linit_337:
+	cmpq	%r12, %rbx
+	je	.Linit_336
+.Linit_338:
 	movl	8(%r12), %eax
 	movq	%r12, %rsi
 	movq	%r13, %rdi
 	movl	%eax, 9008(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_428
+	jns	.Linit_433
 	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	call	fail
-.Linit_335:
+.Linit_336:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2580,8 +2587,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_429
-.Linit_339:
+	js	.Linit_434
+.Linit_340:
 	movq	32(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2604,12 +2611,12 @@ jail_main:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_430
-.Linit_340:
+	js	.Linit_435
+.Linit_341:
 	movq	9000(%rsp), %rdx
 	testq	%rdx, %rdx
-	js	.Linit_431
-.Linit_341:
+	js	.Linit_436
+.Linit_342:
 	movq	8896(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
@@ -2618,18 +2625,18 @@ jail_main:
 	leaq	-88(%rax,%rcx,8), %r13
 	movl	9008(%rsp), %eax
 	cmpl	8(%r13), %eax
-	je	.Linit_342
+	je	.Linit_343
 	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
 	movq	$-125, %rdx
 	call	fail
-.Linit_342:
+.Linit_343:
 	leaq	304(%rsp), %rax
 	cmpl	$40, 0(%r13)
-	leaq	344(%rsp), %rbp
+	leaq	344(%rsp), %rbx
 	movq	%rax, (%rsp)
-	je	.Linit_432
-.Linit_343:
+	je	.Linit_437
+.Linit_344:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2646,10 +2653,10 @@ jail_main:
 	leaq	8936(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_347:
+.Linit_348:
 	movslq	0(%r13), %rdi
 	testl	%edi, %edi
-	js	.Linit_346
+	js	.Linit_347
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2661,13 +2668,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_346:
+.Linit_347:
 	addq	$4, %r13
-	cmpq	%r13, %rbx
-	jne	.Linit_347
+	cmpq	%rbp, %r13
+	jne	.Linit_348
 	movl	8988(%rsp), %eax
 	testl	%eax, %eax
-	js	.Linit_348
+	js	.Linit_349
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
@@ -2680,44 +2687,45 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_348:
-	movq	8(%rsp), %rax
-	movq	(%rsp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
+.Linit_349:
+	movq	%r15, %rax
 	leaq	176(%rsp), %rdi
-	xorl	%r9d, %r9d
+	xorl	%r10d, %r10d
 	xorl	%edx, %edx
-	movq	$537396514, 176(%rsp)
 	salq	$4, %rax
 	movq	%rdi, 24(%rsp)
-	movq	$0, 312(%rsp)
+	movq	(%rsp), %rsi
+	xorl	%r8d, %r8d
 	andl	$32, %eax
+	xorl	%r9d, %r9d
+	movq	$537396514, 176(%rsp)
 	movl	%eax, 308(%rsp)
 	movl	%eax, 304(%rsp)
 	movl	$126, %eax
+	movq	$0, 312(%rsp)
 	movq	$0, 320(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_349
-	testl	%r15d, %r15d
-	jne	.Linit_433
-.Linit_351:
+	js	.Linit_350
+	movl	8(%rsp), %eax
+	testl	%eax, %eax
+	jne	.Linit_438
+.Linit_352:
 	movl	%r12d, 52(%rsp)
 	movq	(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_353:
+.Linit_354:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
-	cmpq	%rbp, %rax
-	jne	.Linit_353
+	cmpq	%rbx, %rax
+	jne	.Linit_354
 	movq	(%rsp), %rsi
 	movl	$44, %ebx
 	movl	$40, %edx
@@ -2726,7 +2734,7 @@ jail_main:
 	movl	%r12d, 316(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_354:
+.Linit_355:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2738,55 +2746,52 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_354
+	je	.Linit_355
 	leaq	112(%rsp), %rax
 	movl	$0, 76(%rsp)
 	leaq	136(%rsp), %rbx
 	movq	%rax, 16(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_355:
+.Linit_356:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbx, %rax
-	jne	.Linit_355
+	jne	.Linit_356
 	movslq	52(%rsp), %r14
 	movl	$1, %ebp
-	leaq	72(%rsp), %r15
 	movl	8984(%rsp), %eax
-	movl	$1, %r10d
-	movl	$1, %r11d
-	movw	%bp, 116(%rsp)
+	movl	$1, %r12d
+	movl	$1, %r13d
+	movw	%r12w, 124(%rsp)
+	leaq	72(%rsp), %r15
 	movl	%eax, 112(%rsp)
 	movl	8912(%rsp), %eax
-	movw	%r10w, 132(%rsp)
+	movw	%bp, 132(%rsp)
 	movl	%eax, 120(%rsp)
 	movl	8908(%rsp), %eax
-	movw	%r11w, 124(%rsp)
+	movw	%r13w, 116(%rsp)
 	movl	%eax, 128(%rsp)
-	movl	8(%rsp), %eax
-	andl	$1, %eax
-	movl	%eax, 48(%rsp)
 	movq	%r14, %rax
 	movq	%r15, %r14
 	movq	%rax, %r15
-.Linit_356:
+.Linit_357:
 	movq	%rbx, 40(%rsp)
-.Linit_372:
+.Linit_373:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_360:
+.Linit_361:
 	xorl	%r13d, %r13d
 	movq	%r14, %rsi
-	jmp	.Linit_357
+	jmp	.Linit_358
 	.p2align 4,,10
 	.p2align 3
-.Linit_358:
+.Linit_359:
 	cmpq	%rax, %r15
-	je	.Linit_434
-.Linit_357:
+	je	.Linit_439
+.Linit_358:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2799,10 +2804,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_358
+	jg	.Linit_359
 	movq	%rsi, %r14
 	testl	%r13d, %r13d
-	jne	.Linit_359
+	jne	.Linit_360
 	movq	16(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
@@ -2813,15 +2818,15 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_360
+	je	.Linit_361
 	testq	%rax, %rax
-	js	.Linit_435
+	js	.Linit_440
 	cmpw	$0, 126(%rsp)
-	je	.Linit_365
+	je	.Linit_366
 	movl	48(%rsp), %r8d
 	testl	%r8d, %r8d
-	je	.Linit_436
-.Linit_366:
+	je	.Linit_441
+.Linit_367:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2834,7 +2839,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_365:
+.Linit_366:
 	movq	%r14, 8(%rsp)
 	movq	24(%rsp), %r14
 	movl	$64, %ebx
@@ -2842,9 +2847,9 @@ jail_main:
 	leaq	432(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_367:
+.Linit_368:
 	cmpw	$0, 118(%rsp)
-	je	.Linit_422
+	je	.Linit_426
 	xorl	%r12d, %r12d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2859,10 +2864,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_422
+	jne	.Linit_426
 	movl	176(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_368
+	je	.Linit_369
 	xorl	%eax, %eax
 	movq	224(%rsp), %rdi
 	movl	%ecx, 92(%rsp)
@@ -2873,16 +2878,16 @@ jail_main:
 	movl	$0, 96(%rsp)
 	movl	%eax, 100(%rsp)
 	movq	%rdi, 104(%rsp)
-	jne	.Linit_369
+	jne	.Linit_370
 	movq	(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_370:
+.Linit_371:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_370
+	jne	.Linit_371
 	movl	%ecx, 304(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2897,22 +2902,22 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_368:
+.Linit_369:
 	subl	$1, %ebx
-	jne	.Linit_367
+	jne	.Linit_368
 	.p2align 4,,10
 	.p2align 3
-.Linit_422:
+.Linit_426:
 	cmpw	$0, 134(%rsp)
 	movq	8(%rsp), %r14
-	je	.Linit_372
+	je	.Linit_373
 	movq	40(%rsp), %rbx
 	leaq	88(%rsp), %rsi
 	movl	$45, %ebp
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_375:
+.Linit_376:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2924,21 +2929,21 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_375
-	cmpq	$24, %rax
 	je	.Linit_376
-	testq	%rax, %rax
-	jns	.Linit_377
-	cmpq	$-104, %rax
+	cmpq	$24, %rax
 	je	.Linit_377
+	testq	%rax, %rax
+	jns	.Linit_378
+	cmpq	$-104, %rax
+	je	.Linit_378
 	cmpq	$-32, %rax
-	jne	.Linit_356
-.Linit_377:
+	jne	.Linit_357
+.Linit_378:
 	movl	$-1, 128(%rsp)
-	jmp	.Linit_356
+	jmp	.Linit_357
 	.p2align 4,,10
 	.p2align 3
-.Linit_369:
+.Linit_370:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2950,29 +2955,29 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_368
+	jmp	.Linit_369
 	.p2align 4,,10
 	.p2align 3
-.Linit_434:
+.Linit_439:
 	movl	72(%rsp), %eax
 	movl	$1, %r13d
 	movl	%eax, 76(%rsp)
-	jmp	.Linit_357
-.Linit_436:
+	jmp	.Linit_358
+.Linit_441:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_366
-.Linit_376:
+	jmp	.Linit_367
+.Linit_377:
 	movl	88(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_437
+	je	.Linit_442
 	cmpl	$3, %eax
-	jne	.Linit_356
+	jne	.Linit_357
 	movl	48(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_385
+	je	.Linit_386
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2985,23 +2990,23 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_356
-.Linit_359:
+	jmp	.Linit_357
+.Linit_360:
 	movl	48(%rsp), %eax
 	movq	40(%rsp), %rbx
 	testl	%eax, %eax
-	je	.Linit_363
+	je	.Linit_365
 .Linit_364:
 	movq	(%rsp), %rax
 	movq	56(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_387:
+.Linit_388:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_387
+	jne	.Linit_388
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3019,12 +3024,12 @@ jail_main:
 	movq	%rbx, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_388:
+.Linit_389:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsi, %rax
-	jne	.Linit_388
+	jne	.Linit_389
 	movl	%ecx, 148(%rsp)
 	movl	$44, %ebp
 	movl	$40, %edx
@@ -3041,7 +3046,7 @@ jail_main:
 	movq	%rax, 168(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_389:
+.Linit_390:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3053,7 +3058,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_389
+	je	.Linit_390
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -3072,19 +3077,19 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_433:
-	leal	-1(%r15), %esi
-	movl	$436, %eax
+.Linit_438:
+	leal	-1(%rax), %esi
 	movq	%rdx, %rdi
+	movl	$436, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	movq	%rax, %rbp
 	testq	%rax, %rax
-	jns	.Linit_351
-.Linit_349:
+	jns	.Linit_352
+.Linit_350:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3099,17 +3104,20 @@ jail_main:
 #NO_APP
 	movl	9008(%rsp), %esi
 	movq	32(%rsp), %rdi
-	movq	%rbx, %rdx
+	movq	%rbp, %rdx
 	call	fail
-	jmp	.Linit_351
-.Linit_435:
-	movl	48(%rsp), %r9d
+	jmp	.Linit_352
+.Linit_431:
+	movq	32(%rsp), %rdi
+	movq	$-18, %rdx
+	movl	$-1, %esi
+	call	fail
+	jmp	.Linit_332
+.Linit_440:
+	movl	48(%rsp), %r11d
 	movq	40(%rsp), %rbx
-	testl	%r9d, %r9d
-	je	.Linit_385
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
+	testl	%r11d, %r11d
+	je	.Linit_386
 	movl	$231, %eax
 	movl	$125, %edi
 	movq	%rdx, %rsi
@@ -3123,46 +3131,46 @@ jail_main:
 	leaq	76(%rsp), %rdx
 	call	kill_tree
 	jmp	.Linit_364
-.Linit_385:
+.Linit_386:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
 	leaq	76(%rsp), %rdx
 	call	kill_tree
-.Linit_363:
+.Linit_365:
 	movl	52(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
 	jmp	.Linit_364
-.Linit_429:
-	movl	9008(%rsp), %esi
-	movq	32(%rsp), %rdi
-	movq	%rax, %rdx
-	call	fail
-	jmp	.Linit_339
-.Linit_431:
-	movl	9008(%rsp), %esi
-	movq	32(%rsp), %rdi
-	call	fail
-	jmp	.Linit_341
-.Linit_430:
-	movl	9008(%rsp), %esi
-	movq	32(%rsp), %rdi
-	movq	%rax, %rdx
-	call	fail
-	jmp	.Linit_340
-.Linit_427:
+.Linit_432:
 	movq	32(%rsp), %rdi
 	movl	$-1, %esi
 	call	fail
-	jmp	.Linit_333
-.Linit_426:
+	jmp	.Linit_334
+.Linit_436:
+	movl	9008(%rsp), %esi
+	movq	32(%rsp), %rdi
+	call	fail
+	jmp	.Linit_342
+.Linit_430:
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	movl	$-1, %esi
 	call	fail
 	jmp	.Linit_331
-.Linit_425:
+.Linit_435:
+	movl	9008(%rsp), %esi
+	movq	32(%rsp), %rdi
+	movq	%rax, %rdx
+	call	fail
+	jmp	.Linit_341
+.Linit_434:
+	movl	9008(%rsp), %esi
+	movq	32(%rsp), %rdi
+	movq	%rax, %rdx
+	call	fail
+	jmp	.Linit_340
+.Linit_429:
 	movq	32(%rsp), %rdi
 	movq	%rax, %rdx
 	movl	$-1, %esi
@@ -3176,21 +3184,21 @@ jail_main:
 	movq	%rcx, 32(%rsp)
 	call	fail
 	jmp	.Linit_327
-.Linit_432:
+.Linit_437:
 	movl	9008(%rsp), %ecx
-.Linit_344:
+.Linit_345:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
-	cmpq	%rbp, %rax
-	jne	.Linit_344
+	cmpq	%rbx, %rax
+	jne	.Linit_345
 	movl	%ecx, 308(%rsp)
 	movq	(%rsp), %rsi
 	movl	$44, %r13d
 	movl	$40, %edx
 	movl	$3, 304(%rsp)
 	movq	$0, 312(%rsp)
-.Linit_345:
+.Linit_346:
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3202,7 +3210,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_345
+	je	.Linit_346
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$231, %eax
@@ -3213,21 +3221,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_343
-.Linit_437:
+	jmp	.Linit_344
+.Linit_442:
 	movl	92(%rsp), %esi
 	movl	100(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_381
+	je	.Linit_382
 	movq	(%rsp), %rax
 	leaq	432(%rsp), %rcx
-.Linit_382:
+.Linit_383:
 	movq	%rax, %rdi
 	addq	$1, %rax
 	movb	$0, (%rdi)
 	cmpq	%rcx, %rax
-	jne	.Linit_382
+	jne	.Linit_383
 	movq	104(%rsp), %rax
 	movslq	52(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -3243,16 +3251,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_356
-.Linit_381:
+	jmp	.Linit_357
+.Linit_382:
 	movslq	52(%rsp), %rdi
 	movl	96(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_384
+	je	.Linit_385
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_384:
+.Linit_385:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3263,7 +3271,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_356
+	jmp	.Linit_357
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

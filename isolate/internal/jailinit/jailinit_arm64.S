@@ -2195,7 +2195,7 @@ jail_main:
 	mov	x0, 0
 	str	w1, [sp, 9024]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_425
+	tbnz	x0, #63, .Linit_432
 .Linit_333:
 	ldrsw	x0, [sp, 8948]
 	add	x1, sp, 480
@@ -2209,7 +2209,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_426
+	tbnz	x0, #63, .Linit_433
 .Linit_336:
 	mov	x3, 2
 	ldrsw	x4, [sp, 8948]
@@ -2224,7 +2224,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_427
+	tbnz	x0, #63, .Linit_434
 .Linit_337:
 	ldrsw	x0, [sp, 8948]
 	mov	x8, 57
@@ -2238,16 +2238,24 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x6, 268435456
+	mov	x0, 268435456
+	ldr	w20, [x0, 8]
+	ldr	w21, [x0, 20]
+	str	x0, [sp, 8928]
+	and	w26, w20, 1
+	tbz	x20, 0, .Linit_338
+	ldr	w0, [sp, 8936]
+	cmp	w0, 1
+	bne	.Linit_435
+.Linit_338:
 	mov	x3, 2048
 	add	x1, sp, 112
-	movk	x3, 0x8, lsl 16
-	ldr	w25, [x6, 8]
 	mov	x8, 74
-	ldr	w21, [x6, 20]
+	movk	x3, 0x8, lsl 16
 	mov	x0, -1
 	mov	x2, 8
-	str	x6, [sp, 8928]
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2258,35 +2266,35 @@ jail_main:
 	bl	keep_fd
 	str	w0, [sp, 9016]
 	sxtw	x2, w0
-	tbnz	x0, 31, .Linit_428
-.Linit_338:
+	tbnz	x0, 31, .Linit_436
+.Linit_339:
 	ldr	x1, [sp, 8928]
 	ldr	w0, [x1, 12]
 	ldr	x18, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_340
+	ble	.Linit_341
 	sub	w0, w0, #1
 	add	x1, x18, 88
 	mov	w2, 88
-	umaddl	x20, w0, w2, x1
-	b	.Linit_342
+	umaddl	x23, w0, w2, x1
+	b	.Linit_343
 	.p2align 2,,3
-.Linit_429:
-	cmp	x20, x18
-	beq	.Linit_340
-.Linit_342:
+.Linit_437:
+	cmp	x23, x18
+	beq	.Linit_341
+.Linit_343:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	mov	x0, x22
 	add	x18, x18, 88
 	str	w2, [sp, 9040]
 	bl	run_step
-	tbz	x0, #63, .Linit_429
+	tbz	x0, #63, .Linit_437
 	ldr	w1, [sp, 9040]
 	mov	x2, x0
 	mov	x0, x22
 	bl	fail
-.Linit_340:
+.Linit_341:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -2299,8 +2307,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_430
-.Linit_344:
+	tbnz	x0, #63, .Linit_438
+.Linit_345:
 	mov	x1, 8928
 	add	x1, sp, x1
 	mov	x10, x1
@@ -2322,12 +2330,12 @@ jail_main:
 1:
 // 0 "" 2
 #NO_APP
-	mov	x26, x0
-	tbnz	x0, #63, .Linit_431
-.Linit_345:
-	ldr	x2, [sp, 9032]
-	tbnz	x2, #63, .Linit_432
+	mov	x25, x0
+	tbnz	x0, #63, .Linit_439
 .Linit_346:
+	ldr	x2, [sp, 9032]
+	tbnz	x2, #63, .Linit_440
+.Linit_347:
 	ldr	x1, [sp, 8928]
 	mov	w3, 88
 	ldr	w2, [sp, 9040]
@@ -2337,17 +2345,17 @@ jail_main:
 	umaddl	x7, w7, w3, x0
 	ldr	w0, [x7, 8]
 	cmp	w2, w0
-	beq	.Linit_347
+	beq	.Linit_348
 	ldr	w1, [sp, 9040]
 	mov	x0, x22
 	mov	x2, -125
 	bl	fail
-.Linit_347:
+.Linit_348:
 	ldr	w0, [x7]
 	add	x24, sp, 336
 	cmp	w0, 40
-	beq	.Linit_433
-.Linit_348:
+	beq	.Linit_441
+.Linit_349:
 	ldr	x1, [sp, 528]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -2362,7 +2370,7 @@ jail_main:
 #NO_APP
 	add	x7, x22, 44
 	.p2align 3,,7
-.Linit_352:
+.Linit_353:
 	ldr	w6, [x19, 40]
 	mov	x8, 57
 	mov	x1, 0
@@ -2371,18 +2379,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w6
 	mov	x5, 0
-	tbnz	w6, #31, .Linit_351
+	tbnz	w6, #31, .Linit_352
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_351:
+.Linit_352:
 	add	x19, x19, 4
 	cmp	x7, x19
-	bne	.Linit_352
+	bne	.Linit_353
 	ldr	w0, [sp, 9020]
-	tbnz	w0, #31, .Linit_353
+	tbnz	w0, #31, .Linit_354
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -2395,10 +2403,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_353:
-	ubfiz	x6, x25, 4, 32
-	add	x20, sp, 208
+.Linit_354:
+	ubfiz	x6, x20, 4, 32
 	mov	x7, 1314
+	add	x20, sp, 208
 	and	x6, x6, 32
 	movk	x7, 0x2008, lsl 16
 	mov	x0, x20
@@ -2418,25 +2426,25 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_354
-	cbnz	w21, .Linit_434
-.Linit_356:
-	mov	w21, w26
+	tbnz	x0, #63, .Linit_355
+	cbnz	w21, .Linit_442
+.Linit_357:
+	mov	w21, w25
 	mov	x0, x24
 	add	x2, x24, 40
 	.p2align 3,,7
-.Linit_358:
+.Linit_359:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_358
+	bne	.Linit_359
 	mov	x0, 4
 	str	x0, [sp, 336]
 	str	wzr, [sp, 344]
-	str	w26, [sp, 348]
+	str	w25, [sp, 348]
 	.p2align 3,,7
-.Linit_359:
+.Linit_360:
 	ldrsw	x0, [sp, 8940]
 	mov	x1, x24
 	mov	x8, 206
@@ -2450,24 +2458,23 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_359
+	beq	.Linit_360
 	add	x23, sp, 120
 	str	wzr, [sp, 108]
 	mov	x0, x23
 	add	x2, x23, 24
 	.p2align 3,,7
-.Linit_360:
+.Linit_361:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_360
+	bne	.Linit_361
 	ldr	w1, [sp, 8940]
-	and	w25, w25, 1
-	ldr	w2, [sp, 8944]
 	add	x18, sp, 104
-	ldr	w3, [sp, 9016]
+	ldr	w2, [sp, 8944]
 	sxtw	x27, w21
+	ldr	w3, [sp, 9016]
 	add	x19, sp, 144
 	mov	w0, 1
 	str	w3, [sp, 120]
@@ -2477,14 +2484,14 @@ jail_main:
 	str	w1, [sp, 136]
 	strh	w0, [sp, 140]
 	.p2align 3,,7
-.Linit_365:
+.Linit_366:
 	mov	w6, 0
-	b	.Linit_362
+	b	.Linit_363
 	.p2align 2,,3
-.Linit_363:
+.Linit_364:
 	cmp	x27, x0
-	beq	.Linit_435
-.Linit_362:
+	beq	.Linit_443
+.Linit_363:
 	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
@@ -2498,8 +2505,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_363
-	cbnz	w6, .Linit_364
+	bgt	.Linit_364
+	cbnz	w6, .Linit_365
 	mov	x0, x23
 	mov	x8, 73
 	mov	x1, 3
@@ -2510,12 +2517,12 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_365
-	tbnz	x0, #63, .Linit_436
+	beq	.Linit_366
+	tbnz	x0, #63, .Linit_444
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_370
-	cbz	w25, .Linit_437
-.Linit_371:
+	cbz	w0, .Linit_371
+	cbz	w26, .Linit_445
+.Linit_372:
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2528,12 +2535,12 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_370:
+.Linit_371:
 	mov	w10, 64
 	mov	w11, 2
-	b	.Linit_372
+	b	.Linit_373
 	.p2align 2,,3
-.Linit_438:
+.Linit_446:
 	ldrsw	x0, [sp, 9016]
 #APP
 // 42 "src/sys.h" 1
@@ -2542,11 +2549,11 @@ jail_main:
 #NO_APP
 	mov	x1, x19
 	cmp	x0, x2
-	bne	.Linit_376
+	bne	.Linit_377
 	ldr	w2, [sp, 208]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_373
+	beq	.Linit_374
 	ldr	w4, [sp, 216]
 	ldr	x3, [sp, 256]
 	cmn	w4, #1
@@ -2555,10 +2562,10 @@ jail_main:
 	stp	wzr, w4, [sp, 152]
 	str	x3, [sp, 160]
 	bl	send_signal
-.Linit_373:
+.Linit_374:
 	subs	w10, w10, #1
-	beq	.Linit_376
-.Linit_372:
+	beq	.Linit_377
+.Linit_373:
 	ldrsh	w0, [sp, 126]
 	mov	x1, x20
 	mov	x8, 63
@@ -2566,12 +2573,12 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_438
-.Linit_376:
+	cbnz	w0, .Linit_446
+.Linit_377:
 	ldrsh	w0, [sp, 142]
-	cbz	w0, .Linit_365
+	cbz	w0, .Linit_366
 	.p2align 3,,7
-.Linit_378:
+.Linit_379:
 	ldrsw	x0, [sp, 8940]
 	mov	x1, x19
 	mov	x8, 207
@@ -2585,36 +2592,36 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_378
-	cmp	x0, x2
 	beq	.Linit_379
-	tbz	x0, #63, .Linit_380
-	cmn	x0, #32
-	mov	x1, -104
+	cmp	x0, x2
+	beq	.Linit_380
+	tbz	x0, #63, .Linit_381
+	cmn	x0, #104
+	mov	x1, -32
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_365
-.Linit_380:
+	bne	.Linit_366
+.Linit_381:
 	mov	w0, -1
 	str	w0, [sp, 136]
-	b	.Linit_365
+	b	.Linit_366
 	.p2align 2,,3
-.Linit_435:
+.Linit_443:
 	ldr	w0, [sp, 104]
 	mov	w6, w2
 	str	w0, [sp, 108]
-	b	.Linit_362
-.Linit_437:
+	b	.Linit_363
+.Linit_445:
 	mov	w1, w21
 	mov	x0, x22
 	bl	kill_tree
-	b	.Linit_371
-.Linit_379:
+	b	.Linit_372
+.Linit_380:
 	ldr	w0, [sp, 144]
 	cmp	w0, 2
-	beq	.Linit_439
+	beq	.Linit_447
 	cmp	w0, 3
-	bne	.Linit_365
-	cbz	w25, .Linit_383
+	bne	.Linit_366
+	cbz	w26, .Linit_384
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -2625,19 +2632,19 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_365
-.Linit_364:
-	cbz	w25, .Linit_368
+	b	.Linit_366
+.Linit_365:
+	cbz	w26, .Linit_370
 .Linit_369:
 	mov	x0, x24
 	add	x2, x24, 144
 	.p2align 3,,7
-.Linit_385:
+.Linit_386:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_385
+	bne	.Linit_386
 	mov	x1, x24
 	mov	x8, 165
 	mov	x0, -1
@@ -2655,12 +2662,12 @@ jail_main:
 	mov	x0, x1
 	add	x3, x1, 40
 	.p2align 3,,7
-.Linit_386:
+.Linit_387:
 	mov	x2, x0
 	add	x0, x0, 1
 	strb	wzr, [x2]
 	cmp	x0, x3
-	bne	.Linit_386
+	bne	.Linit_387
 	ldp	x2, x4, [sp, 336]
 	mov	x6, 5
 	ldr	x0, [sp, 352]
@@ -2676,7 +2683,7 @@ jail_main:
 	str	x0, [sp, 192]
 	str	x4, [sp, 200]
 	.p2align 3,,7
-.Linit_387:
+.Linit_388:
 	ldrsw	x0, [sp, 8940]
 	mov	x8, 206
 	mov	x2, 40
@@ -2689,7 +2696,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_387
+	beq	.Linit_388
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2709,7 +2716,7 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_434:
+.Linit_442:
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -2719,9 +2726,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_356
-.Linit_354:
-	mov	x0, x26
+	tbz	x0, #63, .Linit_357
+.Linit_355:
+	mov	x0, x25
 	mov	x8, 129
 	mov	x1, 9
 	mov	x2, 0
@@ -2737,9 +2744,15 @@ jail_main:
 	mov	x2, x6
 	mov	x0, x22
 	bl	fail
-	b	.Linit_356
-.Linit_436:
-	cbz	w25, .Linit_383
+	b	.Linit_357
+.Linit_435:
+	mov	x0, x22
+	mov	x2, -18
+	mov	w1, -1
+	bl	fail
+	b	.Linit_338
+.Linit_444:
+	cbz	w26, .Linit_384
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2748,77 +2761,77 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	w1, w26
+	mov	w1, w25
 	mov	x0, x22
 	add	x2, sp, 108
 	bl	kill_tree
 	b	.Linit_369
-.Linit_383:
+.Linit_384:
 	add	x2, sp, 108
-	mov	w1, w26
+	mov	w1, w25
 	mov	x0, x22
 	bl	kill_tree
-.Linit_368:
-	mov	w1, w26
+.Linit_370:
+	mov	w1, w25
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
 	b	.Linit_369
-.Linit_430:
-	ldr	w1, [sp, 9040]
-	mov	x2, x0
-	mov	x0, x22
-	bl	fail
-	b	.Linit_344
-.Linit_432:
-	ldr	w1, [sp, 9040]
-	mov	x0, x22
-	bl	fail
-	b	.Linit_346
-.Linit_431:
-	mov	x0, x1
-	ldr	w1, [sp, 9040]
-	mov	x2, x26
-	bl	fail
-	b	.Linit_345
-.Linit_428:
+.Linit_436:
 	mov	x0, x22
 	mov	w1, -1
 	bl	fail
-	b	.Linit_338
-.Linit_427:
+	b	.Linit_339
+.Linit_440:
+	ldr	w1, [sp, 9040]
+	mov	x0, x22
+	bl	fail
+	b	.Linit_347
+.Linit_434:
 	mov	x2, x0
 	mov	w1, -1
 	mov	x0, x22
 	bl	fail
 	b	.Linit_337
-.Linit_426:
+.Linit_439:
+	mov	x0, x1
+	ldr	w1, [sp, 9040]
+	mov	x2, x25
+	bl	fail
+	b	.Linit_346
+.Linit_438:
+	ldr	w1, [sp, 9040]
+	mov	x2, x0
+	mov	x0, x22
+	bl	fail
+	b	.Linit_345
+.Linit_433:
 	mov	x2, x0
 	mov	w1, -1
 	mov	x0, x22
 	bl	fail
 	b	.Linit_336
-.Linit_425:
+.Linit_432:
 	mov	x2, x0
 	mov	w1, w11
 	mov	x0, x22
 	bl	fail
 	b	.Linit_333
-.Linit_433:
+.Linit_441:
 	ldr	w3, [sp, 9040]
 	mov	x0, x24
 	add	x2, x24, 40
-.Linit_349:
+.Linit_350:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_349
+	bne	.Linit_350
 	mov	w0, 3
 	str	w0, [sp, 336]
 	str	w3, [sp, 340]
 	str	xzr, [sp, 344]
-.Linit_350:
+.Linit_351:
 	ldrsw	x0, [sp, 8940]
 	mov	x1, x24
 	mov	x8, 206
@@ -2832,7 +2845,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_350
+	beq	.Linit_351
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2843,11 +2856,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_348
-.Linit_439:
+	b	.Linit_349
+.Linit_447:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_365
+	b	.Linit_366
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

@@ -256,7 +256,10 @@ func Receive(read func([]byte) (int, error)) (Record, bool, error) {
 	for {
 		n, err := read(bytesOf(r[:]))
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.ECONNRESET):
+			// jail-init ended with orders that it had not read; its last words come after this (unix(7)).
 			continue
 		case err != nil:
 			return Record{}, false, err

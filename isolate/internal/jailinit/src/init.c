@@ -782,6 +782,10 @@ __attribute__((used)) static void jail_main(const str *stack) {
 	flags = s.plan->flags;
 	npass = s.plan->npass;
 
+	/* Outside the namespaces that the Plan is made for, its mounts and the kill(-1) of the end would be
+	 * the host's. */
+	if (flags & PLAN_PIDNS && s.self != 1)
+		fail(&s, NO_STEP, -EXDEV);
 	/* all signals have been blocked since before the clone */
 	if ((r = s.signals = keep_fd(&s, S(SYS_signalfd4, -1, &all, 8, SFD_CLOEXEC | SFD_NONBLOCK))) < 0)
 		fail(&s, NO_STEP, r);
