@@ -20,74 +20,90 @@ var baselineFilter = []unix.SockFilter{
 	{Code: 0x35, Jt: 1, Jf: 0, K: 0x40000000},   //   9: if A >= 1073741824 goto 11 else 10
 	{Code: 0x06, Jt: 0, Jf: 0, K: 0x50026},      //  10: return 0x50026
 	{Code: 0x20, Jt: 0, Jf: 0, K: 0x4},          //  11: A = data[4]
-	{Code: 0x15, Jt: 0, Jf: 43, K: 0xc000003e},  //  12: if A == 3221225534 goto 13 else 56
+	{Code: 0x15, Jt: 0, Jf: 54, K: 0xc000003e},  //  12: if A == 3221225534 goto 13 else 67
 	{Code: 0x20, Jt: 0, Jf: 0, K: 0x0},          //  13: A = data[0]
-	{Code: 0x25, Jt: 0, Jf: 19, K: 0x1ab},       //  14: if A > 427 goto 15 else 34
-	{Code: 0x25, Jt: 0, Jf: 9, K: 0x40000139},   //  15: if A > 1073742137 goto 16 else 25
-	{Code: 0x25, Jt: 0, Jf: 4, K: 0x400001a9},   //  16: if A > 1073742249 goto 17 else 21
-	{Code: 0x15, Jt: 62, Jf: 0, K: 0x40000210},  //  17: if A == 1073742352 goto 80 else 18
-	{Code: 0x15, Jt: 57, Jf: 0, K: 0x40000202},  //  18: if A == 1073742338 goto 76 else 19
-	{Code: 0x15, Jt: 60, Jf: 0, K: 0x400001ab},  //  19: if A == 1073742251 goto 80 else 20
-	{Code: 0x15, Jt: 59, Jf: 58, K: 0x400001aa}, //  20: if A == 1073742250 goto 80 else 79
-	{Code: 0x15, Jt: 58, Jf: 0, K: 0x400001a9},  //  21: if A == 1073742249 goto 80 else 22
-	{Code: 0x15, Jt: 57, Jf: 0, K: 0x40000143},  //  22: if A == 1073742147 goto 80 else 23
-	{Code: 0x15, Jt: 56, Jf: 0, K: 0x40000141},  //  23: if A == 1073742145 goto 80 else 24
-	{Code: 0x15, Jt: 55, Jf: 54, K: 0x40000140}, //  24: if A == 1073742144 goto 80 else 79
-	{Code: 0x25, Jt: 0, Jf: 4, K: 0x400000f9},   //  25: if A > 1073742073 goto 26 else 30
-	{Code: 0x15, Jt: 53, Jf: 0, K: 0x40000139},  //  26: if A == 1073742137 goto 80 else 27
-	{Code: 0x15, Jt: 52, Jf: 0, K: 0x40000130},  //  27: if A == 1073742128 goto 80 else 28
-	{Code: 0x15, Jt: 51, Jf: 0, K: 0x4000012a},  //  28: if A == 1073742122 goto 80 else 29
-	{Code: 0x15, Jt: 50, Jf: 49, K: 0x400000fa}, //  29: if A == 1073742074 goto 80 else 79
-	{Code: 0x15, Jt: 49, Jf: 0, K: 0x400000f9},  //  30: if A == 1073742073 goto 80 else 31
-	{Code: 0x15, Jt: 48, Jf: 0, K: 0x400000f8},  //  31: if A == 1073742072 goto 80 else 32
-	{Code: 0x15, Jt: 47, Jf: 0, K: 0x400000b0},  //  32: if A == 1073742000 goto 80 else 33
-	{Code: 0x15, Jt: 46, Jf: 45, K: 0x400000af}, //  33: if A == 1073741999 goto 80 else 79
-	{Code: 0x25, Jt: 0, Jf: 9, K: 0x12a},        //  34: if A > 298 goto 35 else 44
-	{Code: 0x25, Jt: 0, Jf: 4, K: 0x141},        //  35: if A > 321 goto 36 else 40
-	{Code: 0x15, Jt: 43, Jf: 0, K: 0x1ab},       //  36: if A == 427 goto 80 else 37
-	{Code: 0x15, Jt: 42, Jf: 0, K: 0x1aa},       //  37: if A == 426 goto 80 else 38
-	{Code: 0x15, Jt: 41, Jf: 0, K: 0x1a9},       //  38: if A == 425 goto 80 else 39
-	{Code: 0x15, Jt: 40, Jf: 39, K: 0x143},      //  39: if A == 323 goto 80 else 79
-	{Code: 0x15, Jt: 39, Jf: 0, K: 0x141},       //  40: if A == 321 goto 80 else 41
-	{Code: 0x15, Jt: 38, Jf: 0, K: 0x140},       //  41: if A == 320 goto 80 else 42
-	{Code: 0x15, Jt: 37, Jf: 0, K: 0x139},       //  42: if A == 313 goto 80 else 43
-	{Code: 0x15, Jt: 36, Jf: 35, K: 0x130},      //  43: if A == 304 goto 80 else 79
-	{Code: 0x25, Jt: 0, Jf: 4, K: 0xf6},         //  44: if A > 246 goto 45 else 49
-	{Code: 0x15, Jt: 34, Jf: 0, K: 0x12a},       //  45: if A == 298 goto 80 else 46
-	{Code: 0x15, Jt: 33, Jf: 0, K: 0xfa},        //  46: if A == 250 goto 80 else 47
-	{Code: 0x15, Jt: 32, Jf: 0, K: 0xf9},        //  47: if A == 249 goto 80 else 48
-	{Code: 0x15, Jt: 31, Jf: 30, K: 0xf8},       //  48: if A == 248 goto 80 else 79
-	{Code: 0x15, Jt: 30, Jf: 0, K: 0xf6},        //  49: if A == 246 goto 80 else 50
-	{Code: 0x15, Jt: 29, Jf: 0, K: 0xb0},        //  50: if A == 176 goto 80 else 51
-	{Code: 0x15, Jt: 28, Jf: 0, K: 0xaf},        //  51: if A == 175 goto 80 else 52
-	{Code: 0x15, Jt: 0, Jf: 26, K: 0x10},        //  52: if A == 16 goto 53 else 79
-	{Code: 0x20, Jt: 0, Jf: 0, K: 0x1c},         //  53: A = data[28]
-	{Code: 0x54, Jt: 0, Jf: 0, K: 0x0},          //  54: A &= 0x0
-	{Code: 0x15, Jt: 20, Jf: 23, K: 0x0},        //  55: if A == 0 goto 76 else 79
-	{Code: 0x15, Jt: 0, Jf: 24, K: 0x40000003},  //  56: if A == 1073741827 goto 57 else 81
-	{Code: 0x20, Jt: 0, Jf: 0, K: 0x0},          //  57: A = data[0]
-	{Code: 0x25, Jt: 0, Jf: 9, K: 0x120},        //  58: if A > 288 goto 59 else 68
-	{Code: 0x25, Jt: 0, Jf: 4, K: 0x165},        //  59: if A > 357 goto 60 else 64
-	{Code: 0x15, Jt: 19, Jf: 0, K: 0x1ab},       //  60: if A == 427 goto 80 else 61
-	{Code: 0x15, Jt: 18, Jf: 0, K: 0x1aa},       //  61: if A == 426 goto 80 else 62
-	{Code: 0x15, Jt: 17, Jf: 0, K: 0x1a9},       //  62: if A == 425 goto 80 else 63
-	{Code: 0x15, Jt: 16, Jf: 15, K: 0x176},      //  63: if A == 374 goto 80 else 79
-	{Code: 0x15, Jt: 15, Jf: 0, K: 0x165},       //  64: if A == 357 goto 80 else 65
-	{Code: 0x15, Jt: 14, Jf: 0, K: 0x15e},       //  65: if A == 350 goto 80 else 66
-	{Code: 0x15, Jt: 13, Jf: 0, K: 0x156},       //  66: if A == 342 goto 80 else 67
-	{Code: 0x15, Jt: 12, Jf: 11, K: 0x150},      //  67: if A == 336 goto 80 else 79
-	{Code: 0x25, Jt: 0, Jf: 4, K: 0x81},         //  68: if A > 129 goto 69 else 73
-	{Code: 0x15, Jt: 10, Jf: 0, K: 0x120},       //  69: if A == 288 goto 80 else 70
-	{Code: 0x15, Jt: 9, Jf: 0, K: 0x11f},        //  70: if A == 287 goto 80 else 71
-	{Code: 0x15, Jt: 8, Jf: 0, K: 0x11e},        //  71: if A == 286 goto 80 else 72
-	{Code: 0x15, Jt: 7, Jf: 6, K: 0x11b},        //  72: if A == 283 goto 80 else 79
-	{Code: 0x15, Jt: 6, Jf: 0, K: 0x81},         //  73: if A == 129 goto 80 else 74
-	{Code: 0x15, Jt: 5, Jf: 0, K: 0x80},         //  74: if A == 128 goto 80 else 75
-	{Code: 0x15, Jt: 0, Jf: 3, K: 0x36},         //  75: if A == 54 goto 76 else 79
-	{Code: 0x20, Jt: 0, Jf: 0, K: 0x18},         //  76: A = data[24]
-	{Code: 0x15, Jt: 2, Jf: 0, K: 0x541c},       //  77: if A == 21532 goto 80 else 78
-	{Code: 0x15, Jt: 1, Jf: 0, K: 0x5412},       //  78: if A == 21522 goto 80 else 79
-	{Code: 0x06, Jt: 0, Jf: 0, K: 0x7fff0000},   //  79: return 0x7fff0000
-	{Code: 0x06, Jt: 0, Jf: 0, K: 0x50001},      //  80: return 0x50001
-	{Code: 0x06, Jt: 0, Jf: 0, K: 0x80000000},   //  81: return 0x80000000
+	{Code: 0x25, Jt: 0, Jf: 47, K: 0xaf},        //  14: if A > 175 goto 15 else 62
+	{Code: 0x25, Jt: 0, Jf: 21, K: 0x400000af},  //  15: if A > 1073741999 goto 16 else 37
+	{Code: 0x25, Jt: 0, Jf: 9, K: 0x40000139},   //  16: if A > 1073742137 goto 17 else 26
+	{Code: 0x25, Jt: 0, Jf: 4, K: 0x400001a9},   //  17: if A > 1073742249 goto 18 else 22
+	{Code: 0x15, Jt: 77, Jf: 0, K: 0x40000210},  //  18: if A == 1073742352 goto 96 else 19
+	{Code: 0x15, Jt: 72, Jf: 0, K: 0x40000202},  //  19: if A == 1073742338 goto 92 else 20
+	{Code: 0x15, Jt: 75, Jf: 0, K: 0x400001ab},  //  20: if A == 1073742251 goto 96 else 21
+	{Code: 0x15, Jt: 74, Jf: 73, K: 0x400001aa}, //  21: if A == 1073742250 goto 96 else 95
+	{Code: 0x15, Jt: 73, Jf: 0, K: 0x400001a9},  //  22: if A == 1073742249 goto 96 else 23
+	{Code: 0x15, Jt: 72, Jf: 0, K: 0x40000143},  //  23: if A == 1073742147 goto 96 else 24
+	{Code: 0x15, Jt: 71, Jf: 0, K: 0x40000141},  //  24: if A == 1073742145 goto 96 else 25
+	{Code: 0x15, Jt: 70, Jf: 69, K: 0x40000140}, //  25: if A == 1073742144 goto 96 else 95
+	{Code: 0x25, Jt: 0, Jf: 6, K: 0x400000fa},   //  26: if A > 1073742074 goto 27 else 33
+	{Code: 0x15, Jt: 68, Jf: 0, K: 0x40000139},  //  27: if A == 1073742137 goto 96 else 28
+	{Code: 0x15, Jt: 67, Jf: 0, K: 0x40000130},  //  28: if A == 1073742128 goto 96 else 29
+	{Code: 0x15, Jt: 0, Jf: 2, K: 0x4000012e},   //  29: if A == 1073742126 goto 30 else 32
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x10},         //  30: A = data[16]
+	{Code: 0x15, Jt: 63, Jf: 64, K: 0x0},        //  31: if A == 0 goto 95 else 96
+	{Code: 0x15, Jt: 63, Jf: 62, K: 0x4000012a}, //  32: if A == 1073742122 goto 96 else 95
+	{Code: 0x15, Jt: 62, Jf: 0, K: 0x400000fa},  //  33: if A == 1073742074 goto 96 else 34
+	{Code: 0x15, Jt: 61, Jf: 0, K: 0x400000f9},  //  34: if A == 1073742073 goto 96 else 35
+	{Code: 0x15, Jt: 60, Jf: 0, K: 0x400000f8},  //  35: if A == 1073742072 goto 96 else 36
+	{Code: 0x15, Jt: 59, Jf: 58, K: 0x400000b0}, //  36: if A == 1073742000 goto 96 else 95
+	{Code: 0x25, Jt: 0, Jf: 9, K: 0x130},        //  37: if A > 304 goto 38 else 47
+	{Code: 0x25, Jt: 0, Jf: 4, K: 0x143},        //  38: if A > 323 goto 39 else 43
+	{Code: 0x15, Jt: 56, Jf: 0, K: 0x400000af},  //  39: if A == 1073741999 goto 96 else 40
+	{Code: 0x15, Jt: 55, Jf: 0, K: 0x1ab},       //  40: if A == 427 goto 96 else 41
+	{Code: 0x15, Jt: 54, Jf: 0, K: 0x1aa},       //  41: if A == 426 goto 96 else 42
+	{Code: 0x15, Jt: 53, Jf: 52, K: 0x1a9},      //  42: if A == 425 goto 96 else 95
+	{Code: 0x15, Jt: 52, Jf: 0, K: 0x143},       //  43: if A == 323 goto 96 else 44
+	{Code: 0x15, Jt: 51, Jf: 0, K: 0x141},       //  44: if A == 321 goto 96 else 45
+	{Code: 0x15, Jt: 50, Jf: 0, K: 0x140},       //  45: if A == 320 goto 96 else 46
+	{Code: 0x15, Jt: 49, Jf: 48, K: 0x139},      //  46: if A == 313 goto 96 else 95
+	{Code: 0x25, Jt: 0, Jf: 10, K: 0xf9},        //  47: if A > 249 goto 48 else 58
+	{Code: 0x15, Jt: 47, Jf: 0, K: 0x130},       //  48: if A == 304 goto 96 else 49
+	{Code: 0x15, Jt: 0, Jf: 6, K: 0x12e},        //  49: if A == 302 goto 50 else 56
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x14},         //  50: A = data[20]
+	{Code: 0x15, Jt: 0, Jf: 2, K: 0x0},          //  51: if A == 0 goto 52 else 54
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x10},         //  52: A = data[16]
+	{Code: 0x15, Jt: 41, Jf: 0, K: 0x0},         //  53: if A == 0 goto 95 else 54
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x24},         //  54: A = data[36]
+	{Code: 0x15, Jt: 25, Jf: 40, K: 0x0},        //  55: if A == 0 goto 81 else 96
+	{Code: 0x15, Jt: 39, Jf: 0, K: 0x12a},       //  56: if A == 298 goto 96 else 57
+	{Code: 0x15, Jt: 38, Jf: 37, K: 0xfa},       //  57: if A == 250 goto 96 else 95
+	{Code: 0x15, Jt: 37, Jf: 0, K: 0xf9},        //  58: if A == 249 goto 96 else 59
+	{Code: 0x15, Jt: 36, Jf: 0, K: 0xf8},        //  59: if A == 248 goto 96 else 60
+	{Code: 0x15, Jt: 35, Jf: 0, K: 0xf6},        //  60: if A == 246 goto 96 else 61
+	{Code: 0x15, Jt: 34, Jf: 33, K: 0xb0},       //  61: if A == 176 goto 96 else 95
+	{Code: 0x15, Jt: 33, Jf: 0, K: 0xaf},        //  62: if A == 175 goto 96 else 63
+	{Code: 0x15, Jt: 0, Jf: 31, K: 0x10},        //  63: if A == 16 goto 64 else 95
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x1c},         //  64: A = data[28]
+	{Code: 0x54, Jt: 0, Jf: 0, K: 0x0},          //  65: A &= 0x0
+	{Code: 0x15, Jt: 25, Jf: 28, K: 0x0},        //  66: if A == 0 goto 92 else 95
+	{Code: 0x15, Jt: 0, Jf: 29, K: 0x40000003},  //  67: if A == 1073741827 goto 68 else 97
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x0},          //  68: A = data[0]
+	{Code: 0x25, Jt: 0, Jf: 13, K: 0x150},       //  69: if A > 336 goto 70 else 83
+	{Code: 0x25, Jt: 0, Jf: 4, K: 0x165},        //  70: if A > 357 goto 71 else 75
+	{Code: 0x15, Jt: 24, Jf: 0, K: 0x1ab},       //  71: if A == 427 goto 96 else 72
+	{Code: 0x15, Jt: 23, Jf: 0, K: 0x1aa},       //  72: if A == 426 goto 96 else 73
+	{Code: 0x15, Jt: 22, Jf: 0, K: 0x1a9},       //  73: if A == 425 goto 96 else 74
+	{Code: 0x15, Jt: 21, Jf: 20, K: 0x176},      //  74: if A == 374 goto 96 else 95
+	{Code: 0x15, Jt: 20, Jf: 0, K: 0x165},       //  75: if A == 357 goto 96 else 76
+	{Code: 0x15, Jt: 19, Jf: 0, K: 0x15e},       //  76: if A == 350 goto 96 else 77
+	{Code: 0x15, Jt: 18, Jf: 0, K: 0x156},       //  77: if A == 342 goto 96 else 78
+	{Code: 0x15, Jt: 0, Jf: 16, K: 0x154},       //  78: if A == 340 goto 79 else 95
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x10},         //  79: A = data[16]
+	{Code: 0x15, Jt: 14, Jf: 0, K: 0x0},         //  80: if A == 0 goto 95 else 81
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x20},         //  81: A = data[32]
+	{Code: 0x15, Jt: 12, Jf: 13, K: 0x0},        //  82: if A == 0 goto 95 else 96
+	{Code: 0x25, Jt: 0, Jf: 4, K: 0x11b},        //  83: if A > 283 goto 84 else 88
+	{Code: 0x15, Jt: 11, Jf: 0, K: 0x150},       //  84: if A == 336 goto 96 else 85
+	{Code: 0x15, Jt: 10, Jf: 0, K: 0x120},       //  85: if A == 288 goto 96 else 86
+	{Code: 0x15, Jt: 9, Jf: 0, K: 0x11f},        //  86: if A == 287 goto 96 else 87
+	{Code: 0x15, Jt: 8, Jf: 7, K: 0x11e},        //  87: if A == 286 goto 96 else 95
+	{Code: 0x15, Jt: 7, Jf: 0, K: 0x11b},        //  88: if A == 283 goto 96 else 89
+	{Code: 0x15, Jt: 6, Jf: 0, K: 0x81},         //  89: if A == 129 goto 96 else 90
+	{Code: 0x15, Jt: 5, Jf: 0, K: 0x80},         //  90: if A == 128 goto 96 else 91
+	{Code: 0x15, Jt: 0, Jf: 3, K: 0x36},         //  91: if A == 54 goto 92 else 95
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x18},         //  92: A = data[24]
+	{Code: 0x15, Jt: 2, Jf: 0, K: 0x541c},       //  93: if A == 21532 goto 96 else 94
+	{Code: 0x15, Jt: 1, Jf: 0, K: 0x5412},       //  94: if A == 21522 goto 96 else 95
+	{Code: 0x06, Jt: 0, Jf: 0, K: 0x7fff0000},   //  95: return 0x7fff0000
+	{Code: 0x06, Jt: 0, Jf: 0, K: 0x50001},      //  96: return 0x50001
+	{Code: 0x06, Jt: 0, Jf: 0, K: 0x80000000},   //  97: return 0x80000000
 }

@@ -14,34 +14,44 @@ var baselineFilter = []unix.SockFilter{
 	{Code: 0x15, Jt: 0, Jf: 1, K: 0xc00000b7},  //   3: if A == 3221225655 goto 4 else 5
 	{Code: 0x06, Jt: 0, Jf: 0, K: 0x50026},     //   4: return 0x50026
 	{Code: 0x20, Jt: 0, Jf: 0, K: 0x4},         //   5: A = data[4]
-	{Code: 0x15, Jt: 0, Jf: 28, K: 0xc00000b7}, //   6: if A == 3221225655 goto 7 else 35
+	{Code: 0x15, Jt: 0, Jf: 38, K: 0xc00000b7}, //   6: if A == 3221225655 goto 7 else 45
 	{Code: 0x20, Jt: 0, Jf: 0, K: 0x0},         //   7: A = data[0]
-	{Code: 0x25, Jt: 0, Jf: 9, K: 0xf1},        //   8: if A > 241 goto 9 else 18
-	{Code: 0x25, Jt: 0, Jf: 4, K: 0x11a},       //   9: if A > 282 goto 10 else 14
-	{Code: 0x15, Jt: 23, Jf: 0, K: 0x1ab},      //  10: if A == 427 goto 34 else 11
-	{Code: 0x15, Jt: 22, Jf: 0, K: 0x1aa},      //  11: if A == 426 goto 34 else 12
-	{Code: 0x15, Jt: 21, Jf: 0, K: 0x1a9},      //  12: if A == 425 goto 34 else 13
-	{Code: 0x15, Jt: 20, Jf: 19, K: 0x126},     //  13: if A == 294 goto 34 else 33
-	{Code: 0x15, Jt: 19, Jf: 0, K: 0x11a},      //  14: if A == 282 goto 34 else 15
-	{Code: 0x15, Jt: 18, Jf: 0, K: 0x118},      //  15: if A == 280 goto 34 else 16
-	{Code: 0x15, Jt: 17, Jf: 0, K: 0x111},      //  16: if A == 273 goto 34 else 17
-	{Code: 0x15, Jt: 16, Jf: 15, K: 0x109},     //  17: if A == 265 goto 34 else 33
-	{Code: 0x25, Jt: 0, Jf: 4, K: 0x6a},        //  18: if A > 106 goto 19 else 23
-	{Code: 0x15, Jt: 14, Jf: 0, K: 0xf1},       //  19: if A == 241 goto 34 else 20
-	{Code: 0x15, Jt: 13, Jf: 0, K: 0xdb},       //  20: if A == 219 goto 34 else 21
-	{Code: 0x15, Jt: 12, Jf: 0, K: 0xda},       //  21: if A == 218 goto 34 else 22
-	{Code: 0x15, Jt: 11, Jf: 10, K: 0xd9},      //  22: if A == 217 goto 34 else 33
-	{Code: 0x15, Jt: 10, Jf: 0, K: 0x6a},       //  23: if A == 106 goto 34 else 24
-	{Code: 0x15, Jt: 9, Jf: 0, K: 0x69},        //  24: if A == 105 goto 34 else 25
-	{Code: 0x15, Jt: 8, Jf: 0, K: 0x68},        //  25: if A == 104 goto 34 else 26
-	{Code: 0x15, Jt: 0, Jf: 6, K: 0x1d},        //  26: if A == 29 goto 27 else 33
-	{Code: 0x20, Jt: 0, Jf: 0, K: 0x1c},        //  27: A = data[28]
-	{Code: 0x54, Jt: 0, Jf: 0, K: 0x0},         //  28: A &= 0x0
-	{Code: 0x15, Jt: 0, Jf: 3, K: 0x0},         //  29: if A == 0 goto 30 else 33
-	{Code: 0x20, Jt: 0, Jf: 0, K: 0x18},        //  30: A = data[24]
-	{Code: 0x15, Jt: 2, Jf: 0, K: 0x541c},      //  31: if A == 21532 goto 34 else 32
-	{Code: 0x15, Jt: 1, Jf: 0, K: 0x5412},      //  32: if A == 21522 goto 34 else 33
-	{Code: 0x06, Jt: 0, Jf: 0, K: 0x7fff0000},  //  33: return 0x7fff0000
-	{Code: 0x06, Jt: 0, Jf: 0, K: 0x50001},     //  34: return 0x50001
-	{Code: 0x06, Jt: 0, Jf: 0, K: 0x80000000},  //  35: return 0x80000000
+	{Code: 0x25, Jt: 0, Jf: 27, K: 0x1d},       //   8: if A > 29 goto 9 else 36
+	{Code: 0x25, Jt: 0, Jf: 9, K: 0x105},       //   9: if A > 261 goto 10 else 19
+	{Code: 0x25, Jt: 0, Jf: 4, K: 0x11a},       //  10: if A > 282 goto 11 else 15
+	{Code: 0x15, Jt: 32, Jf: 0, K: 0x1ab},      //  11: if A == 427 goto 44 else 12
+	{Code: 0x15, Jt: 31, Jf: 0, K: 0x1aa},      //  12: if A == 426 goto 44 else 13
+	{Code: 0x15, Jt: 30, Jf: 0, K: 0x1a9},      //  13: if A == 425 goto 44 else 14
+	{Code: 0x15, Jt: 29, Jf: 28, K: 0x126},     //  14: if A == 294 goto 44 else 43
+	{Code: 0x15, Jt: 28, Jf: 0, K: 0x11a},      //  15: if A == 282 goto 44 else 16
+	{Code: 0x15, Jt: 27, Jf: 0, K: 0x118},      //  16: if A == 280 goto 44 else 17
+	{Code: 0x15, Jt: 26, Jf: 0, K: 0x111},      //  17: if A == 273 goto 44 else 18
+	{Code: 0x15, Jt: 25, Jf: 24, K: 0x109},     //  18: if A == 265 goto 44 else 43
+	{Code: 0x25, Jt: 0, Jf: 12, K: 0xd9},       //  19: if A > 217 goto 20 else 32
+	{Code: 0x15, Jt: 0, Jf: 8, K: 0x105},       //  20: if A == 261 goto 21 else 29
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x14},        //  21: A = data[20]
+	{Code: 0x15, Jt: 0, Jf: 2, K: 0x0},         //  22: if A == 0 goto 23 else 25
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x10},        //  23: A = data[16]
+	{Code: 0x15, Jt: 18, Jf: 0, K: 0x0},        //  24: if A == 0 goto 43 else 25
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x24},        //  25: A = data[36]
+	{Code: 0x15, Jt: 0, Jf: 17, K: 0x0},        //  26: if A == 0 goto 27 else 44
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x20},        //  27: A = data[32]
+	{Code: 0x15, Jt: 14, Jf: 15, K: 0x0},       //  28: if A == 0 goto 43 else 44
+	{Code: 0x15, Jt: 14, Jf: 0, K: 0xf1},       //  29: if A == 241 goto 44 else 30
+	{Code: 0x15, Jt: 13, Jf: 0, K: 0xdb},       //  30: if A == 219 goto 44 else 31
+	{Code: 0x15, Jt: 12, Jf: 11, K: 0xda},      //  31: if A == 218 goto 44 else 43
+	{Code: 0x15, Jt: 11, Jf: 0, K: 0xd9},       //  32: if A == 217 goto 44 else 33
+	{Code: 0x15, Jt: 10, Jf: 0, K: 0x6a},       //  33: if A == 106 goto 44 else 34
+	{Code: 0x15, Jt: 9, Jf: 0, K: 0x69},        //  34: if A == 105 goto 44 else 35
+	{Code: 0x15, Jt: 8, Jf: 7, K: 0x68},        //  35: if A == 104 goto 44 else 43
+	{Code: 0x15, Jt: 0, Jf: 6, K: 0x1d},        //  36: if A == 29 goto 37 else 43
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x1c},        //  37: A = data[28]
+	{Code: 0x54, Jt: 0, Jf: 0, K: 0x0},         //  38: A &= 0x0
+	{Code: 0x15, Jt: 0, Jf: 3, K: 0x0},         //  39: if A == 0 goto 40 else 43
+	{Code: 0x20, Jt: 0, Jf: 0, K: 0x18},        //  40: A = data[24]
+	{Code: 0x15, Jt: 2, Jf: 0, K: 0x541c},      //  41: if A == 21532 goto 44 else 42
+	{Code: 0x15, Jt: 1, Jf: 0, K: 0x5412},      //  42: if A == 21522 goto 44 else 43
+	{Code: 0x06, Jt: 0, Jf: 0, K: 0x7fff0000},  //  43: return 0x7fff0000
+	{Code: 0x06, Jt: 0, Jf: 0, K: 0x50001},     //  44: return 0x50001
+	{Code: 0x06, Jt: 0, Jf: 0, K: 0x80000000},  //  45: return 0x80000000
 }

@@ -115,7 +115,7 @@ func (e *explainer) permissions() []string {
 		}
 	}
 	if e.gives(BaselineFilter) {
-		e.say("system calls: all but those of the baseline (keys, bpf, perf, io_uring, modules, kexec, userfaultfd, terminal injection, calls newer than it)")
+		e.say("system calls: all but those of the baseline (keys, bpf, perf, io_uring, modules, kexec, userfaultfd, limits of others, terminal injection, calls newer than it)")
 	} else {
 		e.say("system calls: all")
 	}

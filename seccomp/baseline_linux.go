@@ -51,6 +51,21 @@ func Baseline() Profile {
 			// the view too; CVE-2014-3519.
 			{Action: refuse, Names: []string{"open_by_handle_at"}},
 
+			// Set the limits of another process. The kernel compares only user
+			// ids, which a supervisor may share with what it guards: RLIMIT_CPU
+			// kills it, RLIMIT_NOFILE 0 makes its ppoll fail. To read them,
+			// and to set one's own as pid 0, stays.
+			//
+			// The kernel reads 32 bits of the pid. What differs from 0 in the
+			// high half alone is refused too, though it means 0; nobody
+			// passes it. The pointer has 64 bits, on x32 as well, where
+			// libseccomp would let 1<<32 through as NULL, an address that a
+			// process can map. So there reading is refused too.
+			{Action: refuse, Names: []string{"prlimit64"}, Conds: []Cond{
+				{Arg: 0, Op: NotEqual, Value: 0},
+				{Arg: 2, Op: NotEqual, Value: 0, NotX32: true},
+			}},
+
 			// Type into the terminal's input, which the caller's shell
 			// reads after us.
 			ioctl(unix.TIOCSTI, refuse),   // CVE-2017-5226

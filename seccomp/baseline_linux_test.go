@@ -44,6 +44,35 @@ var ioctls = []struct {
 	{unix.TIOCLINUX << 32, Allow},
 }
 
+// prlimits are arguments of prlimit64 and what they get: on amd64 and arm64, on
+// i386, where no argument has a high half, and on x32, where all that names
+// another process is refused.
+var prlimits = []struct {
+	pid, limits             uint64
+	want, wantI386, wantX32 Action
+}{
+	{0, 0, Allow, Allow, Allow},
+	{0, 0x1000, Allow, Allow, Allow},
+	{0, 1 << 32, Allow, Allow, Allow},
+	{1, 0, Allow, Allow, eperm},
+	{1, 1, eperm, eperm, eperm},
+	{1, 0x7fff_1234_5678, eperm, eperm, eperm},
+	{1, 0xffffffff, eperm, eperm, eperm},
+	{1 << 31, 0x1000, eperm, eperm, eperm},
+	{0xffffffff, 0x1000, eperm, eperm, eperm},
+
+	// The kernel reads 32 bits of the pid.
+	{1<<32 | 1, 0x1000, eperm, eperm, eperm},
+	{1<<63 | 1, 1 << 63, eperm, Allow, eperm},
+	{1<<32 | 1, 0, Allow, Allow, eperm},
+	{1 << 32, 0, Allow, Allow, Allow},
+	{1 << 32, 0x1000, eperm, Allow, Allow},
+
+	// The kernel reads 64 bits of the pointer, on x32 too.
+	{1, 1 << 32, eperm, Allow, eperm},
+	{1, 0xffffffff << 32, eperm, Allow, eperm},
+}
+
 func TestBaselineTable(t *testing.T) {
 	for name, a := range abis {
 		t.Run(name, func(t *testing.T) {
@@ -75,6 +104,14 @@ func TestBaselineTable(t *testing.T) {
 			}
 			// The request is the second argument and no other.
 			check("ioctl", call{nr: a.ioctl, args: [6]uint64{unix.TIOCSTI, 0, unix.TIOCSTI}}, Allow)
+
+			for _, p := range prlimits {
+				want := map[string]Action{"amd64": p.want, "arm64": p.want, "i386": p.wantI386, "x32": p.wantX32}[name]
+				for _, other := range []uint64{0, 7, ^uint64(0)} {
+					args := [6]uint64{p.pid, other, p.limits, other, other, other}
+					check("prlimit64", call{nr: a.prlimit, args: args}, want)
+				}
+			}
 		})
 	}
 }
@@ -107,7 +144,8 @@ func TestBaselineKillsForeignABIs(t *testing.T) {
 
 // model is the baseline in plain Go.
 func model(goarch string, c call) Action {
-	a, ok := abis[abiOf(goarch, c)]
+	name := abiOf(goarch, c)
+	a, ok := abis[name]
 	if !ok {
 		return KillProcess
 	}
@@ -120,8 +158,21 @@ func model(goarch string, c call) Action {
 		return eperm
 	case c.nr == a.ioctl && (request == unix.TIOCSTI || request == unix.TIOCLINUX):
 		return eperm
+	case c.nr == a.prlimit && modelPrlimit(name, c.args[0], c.args[2]):
+		return eperm
 	}
 	return Allow
+}
+
+// modelPrlimit reports whether prlimit64 is refused.
+func modelPrlimit(name string, pid, limits uint64) bool {
+	switch name {
+	case "x32":
+		return uint32(pid) != 0
+	case "i386":
+		return uint32(pid) != 0 && uint32(limits) != 0
+	}
+	return pid != 0 && limits != 0
 }
 
 // abiOf returns the name of the ABI that a kernel takes the call for, or "".
@@ -153,6 +204,9 @@ func cases() []call {
 			for _, i := range ioctls {
 				all = append(all, call{nr: a.ioctl, audit: audit, args: [6]uint64{0, i.request}})
 			}
+			for _, p := range prlimits {
+				all = append(all, call{nr: a.prlimit, audit: audit, args: [6]uint64{p.pid, 0, p.limits}})
+			}
 		}
 	}
 	return all
@@ -163,7 +217,7 @@ func TestBaselineEveryNumber(t *testing.T) {
 		vm := newVM(t, mustCompile(t, Baseline(), goarch))
 		for _, c := range cases() {
 			if got, want := run(t, vm, c), model(goarch, c); got != want {
-				t.Errorf("%s: call %#x of ABI %#x with %#x: got %#x, want %#x", goarch, c.nr, c.audit, c.args[1], got, want)
+				t.Errorf("%s: call %#x of ABI %#x with %#x: got %#x, want %#x", goarch, c.nr, c.audit, c.args, got, want)
 			}
 		}
 	}
@@ -174,7 +228,7 @@ func TestBaselineRandomCalls(t *testing.T) {
 		vm := newVM(t, mustCompile(t, Baseline(), goarch))
 		var numbers []uint32 // those that have a rule
 		for _, a := range abis {
-			numbers = append(numbers, a.ioctl)
+			numbers = append(numbers, a.ioctl, a.prlimit)
 			numbers = slices.AppendSeq(numbers, maps.Values(a.refuse))
 		}
 		slices.Sort(numbers)
@@ -190,8 +244,9 @@ func TestBaselineRandomCalls(t *testing.T) {
 				c.nr |= x32Bit
 			}
 			for i := range c.args {
-				low := rapid.OneOf(rapid.SampledFrom([]uint32{unix.TIOCSTI, unix.TIOCLINUX}), rapid.Uint32()).Draw(t, "low")
-				c.args[i] = uint64(rapid.Uint32().Draw(t, "high"))<<32 | uint64(low)
+				low := rapid.OneOf(rapid.SampledFrom([]uint32{0, unix.TIOCSTI, unix.TIOCLINUX}), rapid.Uint32()).Draw(t, "low")
+				high := rapid.OneOf(rapid.Just(uint32(0)), rapid.Uint32()).Draw(t, "high")
+				c.args[i] = uint64(high)<<32 | uint64(low)
 			}
 			got, err := vm.Run(c.packet())
 			if err != nil {
@@ -249,7 +304,7 @@ func TestBaselineCoverage(t *testing.T) {
 func TestNewest(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", "{{.Dir}}", "golang.org/x/sys/unix").Output()
 	if err != nil {
-		t.Skipf("no source of golang.org/x/sys: %v", err)
+		t.Skipf("host lacks: the source of golang.org/x/sys: %v", err)
 	}
 	for _, goarch := range []string{"amd64", "386", "arm64"} {
 		source, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(out)), "zsysnum_linux_"+goarch+".go"))

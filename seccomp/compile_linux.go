@@ -15,15 +15,17 @@ import (
 // An arch is the ABIs that a kernel of one GOARCH offers to a process. A filter
 // must judge all of them: a process chooses its ABI anew at each call.
 type arch struct {
-	lib    []libseccomp.ScmpArch
-	audit  []uint32 // the same as a filter sees them; x32 has the name of amd64
+	lib    []libseccomp.ScmpArch // all but x32
+	x32    []libseccomp.ScmpArch // x32, where there is one; it may have other conditions
+	audit  []uint32              // the same as a filter sees them; x32 has the name of amd64
 	tooNew func(newest uint32) []unix.SockFilter
 	nrMask uint32 // the bits of a call's number that do not tell the ABI
 }
 
 var arches = map[string]arch{
 	"amd64": {
-		lib:    []libseccomp.ScmpArch{libseccomp.ArchAMD64, libseccomp.ArchX86, libseccomp.ArchX32},
+		lib:    []libseccomp.ScmpArch{libseccomp.ArchAMD64, libseccomp.ArchX86},
+		x32:    []libseccomp.ScmpArch{libseccomp.ArchX32},
 		audit:  []uint32{unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_I386},
 		tooNew: tooNewAMD64,
 		nrMask: ^uint32(x32Bit),
@@ -82,6 +84,34 @@ func compile(p Profile, goarch string) ([]unix.SockFilter, error) {
 
 // compileRules does what libseccomp can do.
 func compileRules(p Profile, a arch) ([]unix.SockFilter, error) {
+	f, err := newFilter(p, a.lib, p.Rules)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Release()
+	if len(a.x32) != 0 {
+		x32, err := newFilter(p, a.x32, rulesX32(p.Rules))
+		if err != nil {
+			return nil, err
+		}
+		defer x32.Release() // does nothing after the merge
+		if err := f.Merge(x32); err != nil {
+			return nil, err
+		}
+	}
+	return export(f)
+}
+
+// rulesX32 returns the rules without the conditions that x32 can't have.
+func rulesX32(rules []Rule) []Rule {
+	rules = slices.Clone(rules)
+	for i, r := range rules {
+		rules[i].Conds = slices.DeleteFunc(slices.Clone(r.Conds), func(c Cond) bool { return c.NotX32 })
+	}
+	return rules
+}
+
+func newFilter(p Profile, lib []libseccomp.ScmpArch, rules []Rule) (*libseccomp.ScmpFilter, error) {
 	def, err := p.Default.lib()
 	if err != nil {
 		return nil, err
@@ -90,28 +120,34 @@ func compileRules(p Profile, a arch) ([]unix.SockFilter, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Release()
-
-	if err := setArches(f, a.lib); err != nil {
+	if err := fill(f, p, lib, rules); err != nil {
+		f.Release()
 		return nil, err
 	}
+	return f, nil
+}
+
+func fill(f *libseccomp.ScmpFilter, p Profile, lib []libseccomp.ScmpArch, rules []Rule) error {
+	if err := setArches(f, lib); err != nil {
+		return err
+	}
 	if err := f.SetBadArchAction(libseccomp.ActKillProcess); err != nil {
-		return nil, err
+		return err
 	}
 	if p.Tree {
 		if err := f.SetOptimize(2); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	for i, r := range p.Rules {
-		if err := checkRule(r, p.Rules[:i]); err != nil {
-			return nil, fmt.Errorf("rule %d: %w", i, err)
+	for i, r := range rules {
+		if err := checkRule(r, rules[:i]); err != nil {
+			return fmt.Errorf("rule %d: %w", i, err)
 		}
 		if err := addRule(f, r); err != nil {
-			return nil, fmt.Errorf("rule %d: %w", i, err)
+			return fmt.Errorf("rule %d: %w", i, err)
 		}
 	}
-	return export(f)
+	return nil
 }
 
 // setArches makes f a filter for these. It was one for where we run.

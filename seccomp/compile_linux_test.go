@@ -117,6 +117,36 @@ func TestCompileX32LowHalf(t *testing.T) {
 	}
 }
 
+// A condition that is left out on x32 is there on all other ABIs.
+func TestCompileNotX32(t *testing.T) {
+	for _, tree := range []bool{false, true} {
+		profile := Profile{Default: Allow, Tree: tree, Rules: []Rule{
+			{Action: eperm, Names: []string{"ioctl"}, Conds: []Cond{
+				{Arg: 0, Op: Equal, Value: 1},
+				{Arg: 1, Op: Equal, Value: 5, NotX32: true},
+			}},
+			{Action: Log, Names: []string{"prlimit64"}, Conds: []Cond{{Arg: 2, Op: NotEqual, NotX32: true}}},
+		}}
+		for name, a := range abis {
+			vm := newVM(t, mustCompile(t, profile, a.goarch))
+			check := func(nr uint32, args [6]uint64, want, wantX32 Action) {
+				t.Helper()
+				if name == "x32" {
+					want = wantX32
+				}
+				if got := run(t, vm, call{nr: nr, audit: a.audit, args: args}); got != want {
+					t.Errorf("tree %t: %s %#x (%#x): got %#x, want %#x", tree, name, nr, args, got, want)
+				}
+			}
+			check(a.ioctl, [6]uint64{1, 5}, eperm, eperm)
+			check(a.ioctl, [6]uint64{1, 6}, Allow, eperm)
+			check(a.ioctl, [6]uint64{2, 5}, Allow, Allow)
+			check(a.prlimit, [6]uint64{2: 1}, Log, Log)
+			check(a.prlimit, [6]uint64{}, Allow, Log)
+		}
+	}
+}
+
 // Numbers work on every ABI, and on no other.
 func TestCompileNumbers(t *testing.T) {
 	for _, newest := range []uint32{0, newest} {
@@ -170,6 +200,10 @@ func TestCompileErrors(t *testing.T) {
 		{[]Rule{ioctl(Log), ioctl(Allow, request)}, "rule 1: ioctl: rule 0 gives it another action"},
 		{[]Rule{ioctl(Allow, request), ioctl(Log)}, "rule 1: ioctl: rule 0 gives it another action"},
 		{[]Rule{ioctl(Allow, request), ioctl(Log, request)}, "rule 1: ioctl: "},
+		{
+			[]Rule{ioctl(Allow, request), ioctl(Log, Cond{Arg: 1, Op: Equal, NotX32: true})},
+			"rule 1: ioctl: rule 0 gives it another action",
+		},
 		{[]Rule{numbers([]Cond{request}, mseal)}, "rule 0: call 462: conditions need a name"},
 		{[]Rule{numbers(nil, 423)}, "rule 0: call 423: not the same call on every ABI"},
 		{[]Rule{numbers(nil, x32First)}, "rule 0: call 512: not the same call on every ABI"},

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 
 func TestBaselineOnThisKernel(t *testing.T) {
 	if _, ok := arches[runtime.GOARCH]; !ok {
-		t.Skipf("no filter for %s", runtime.GOARCH)
+		t.Skipf("host lacks: an architecture that has a filter; it is %s", runtime.GOARCH)
 	}
 	int80 := buildInt80(t)
 	cmd := exec.Command(os.Args[0])
@@ -56,15 +56,15 @@ func buildInt80(t *testing.T) string {
 		return ""
 	}
 	// Without the filter the call is refused by the kernel, for another reason.
-	if errno, err := callI386(int80, abis["i386"].refuse["keyctl"], 0xffff, 0); err != nil || errno != unix.EOPNOTSUPP {
+	if errno, err := callI386(int80, abis["i386"].refuse["keyctl"], 0xffff, 0, 0); err != nil || errno != unix.EOPNOTSUPP {
 		t.Logf("i386 is not tested: without a filter keyctl says %v, %v", errno, err)
 		return ""
 	}
 	return int80
 }
 
-func callI386(int80 string, nr uint32, arg1, arg2 uint64) (unix.Errno, error) {
-	out, err := exec.Command(int80, fmt.Sprint(nr), fmt.Sprint(arg1), fmt.Sprint(arg2)).Output()
+func callI386(int80 string, nr uint32, arg1, arg2, arg3 uint32) (unix.Errno, error) {
+	out, err := exec.Command(int80, fmt.Sprint(nr), fmt.Sprint(arg1), fmt.Sprint(arg2), fmt.Sprint(arg3)).Output()
 	if err != nil {
 		return 0, err
 	}
@@ -73,7 +73,8 @@ func callI386(int80 string, nr uint32, arg1, arg2 uint64) (unix.Errno, error) {
 }
 
 // child loads the baseline and reports what then is not as it should be. No
-// call that gets through the filter has an effect: its arguments are nonsense.
+// call that gets through the filter has an effect: its arguments are nonsense,
+// or it sets what is set already.
 func child(int80 string) error {
 	filter, err := Compile(Baseline(), runtime.GOARCH)
 	if err != nil {
@@ -84,6 +85,14 @@ func child(int80 string) error {
 		if nonsense(nr) == unix.EPERM {
 			fmt.Printf("proves nothing here: without a filter %s is refused too\n", name)
 		}
+	}
+	parent := uintptr(os.Getppid())
+	var limits unix.Rlimit
+	if errno := prlimit(a.prlimit, parent, nil, &limits); errno != 0 {
+		return fmt.Errorf("read the parent's limits: %w", errno)
+	}
+	if errno := prlimit(a.prlimit, parent, &limits, nil); errno != 0 {
+		fmt.Printf("proves nothing here: without a filter prlimit64 is refused too: %v\n", errno)
 	}
 	// Twice, because a jail works inside a jail.
 	for range 2 {
@@ -108,6 +117,21 @@ func child(int80 string) error {
 	check("TIOCSTI and a high bit", badIoctl(unix.TIOCSTI|1<<32), unix.EPERM)
 	check("TIOCLINUX", badIoctl(unix.TIOCLINUX), unix.EPERM)
 	check("TCGETS", badIoctl(unix.TCGETS), unix.EBADF)
+	var own unix.Rlimit
+	check("read the parent's limits", prlimit(a.prlimit, parent, nil, &limits), 0)
+	check("set the parent's limits", prlimit(a.prlimit, parent, &limits, nil), unix.EPERM)
+	check("set and read the parent's limits", prlimit(a.prlimit, parent, &limits, &own), unix.EPERM)
+	check("set the parent's limits, and a high bit", prlimit(a.prlimit, 1<<32|parent, &limits, nil), unix.EPERM)
+	check("read our limits", prlimit(a.prlimit, 0, nil, &own), 0)
+	check("set our limits", prlimit(a.prlimit, 0, &own, nil), 0)
+	check("set the parent's limits from a bad address", badPrlimit(a.prlimit, parent), unix.EPERM)
+	check("set our limits from a bad address", badPrlimit(a.prlimit, 0), unix.EFAULT)
+	if runtime.GOARCH == "amd64" {
+		// The filter runs before the kernel finds out whether it has x32.
+		x32 := abis["x32"].prlimit
+		check("x32: set the parent's limits", prlimit(x32, parent, &limits, nil), unix.EPERM)
+		check("x32: set the parent's limits from a bad address", badPrlimit(x32, parent), unix.EPERM)
+	}
 	check("clone3", nonsense(unix.SYS_CLONE3), unix.E2BIG)
 	check("unshare", nonsense(unix.SYS_UNSHARE), unix.EINVAL)
 	check("mount", nonsense(unix.SYS_MOUNT), unix.EFAULT)
@@ -122,20 +146,23 @@ func child(int80 string) error {
 }
 
 func childI386(int80 string) (wrong []error) {
+	const bad = ^uint32(0)
 	i386 := abis["i386"]
 	for _, tt := range []struct {
-		nr   uint32
-		arg2 uint64
-		want unix.Errno
+		nr, arg1, arg2, arg3 uint32
+		want                 unix.Errno
 	}{
-		{i386.refuse["keyctl"], 0, unix.EPERM},
-		{i386.refuse["bpf"], 0, unix.EPERM},
-		{i386.ioctl, unix.TIOCSTI, unix.EPERM},
-		{i386.ioctl, unix.TCGETS, unix.EBADF},
-		{newest + 1, 0, unix.ENOSYS},
-		{20 /* getpid */, 0, 0},
+		{i386.refuse["keyctl"], bad, 0, 0, unix.EPERM},
+		{i386.refuse["bpf"], bad, 0, 0, unix.EPERM},
+		{i386.ioctl, bad, unix.TIOCSTI, 0, unix.EPERM},
+		{i386.ioctl, bad, unix.TCGETS, 0, unix.EBADF},
+		{i386.prlimit, bad, bad, 0, unix.ESRCH},
+		{i386.prlimit, bad, bad, 1, unix.EPERM},
+		{i386.prlimit, 0, bad, 1, unix.EFAULT},
+		{newest + 1, bad, 0, 0, unix.ENOSYS},
+		{20 /* getpid */, bad, 0, 0, 0},
 	} {
-		got, err := callI386(int80, tt.nr, 0xffffffff, tt.arg2)
+		got, err := callI386(int80, tt.nr, tt.arg1, tt.arg2, tt.arg3)
 		if err != nil || got != tt.want {
 			wrong = append(wrong, fmt.Errorf("i386 call %d: got %v, %v, want %v", tt.nr, got, err, tt.want))
 		}
@@ -152,6 +179,19 @@ func nonsense(nr uint32) unix.Errno {
 
 func badIoctl(request uintptr) unix.Errno {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, ^uintptr(0), request, 0)
+	return errno
+}
+
+// prlimit sets and reads the limit of open files. A pid may have high bits.
+func prlimit(nr uint32, pid uintptr, limits, old *unix.Rlimit) unix.Errno {
+	_, _, errno := unix.Syscall6(uintptr(nr), pid, unix.RLIMIT_NOFILE,
+		uintptr(unsafe.Pointer(limits)), uintptr(unsafe.Pointer(old)), 0, 0)
+	return errno
+}
+
+// badPrlimit has a pointer to nothing, whose low half is that of NULL.
+func badPrlimit(nr uint32, pid uintptr) unix.Errno {
+	_, _, errno := unix.Syscall6(uintptr(nr), pid, unix.RLIMIT_NOFILE, 0xffffffff<<32, 0, 0, 0)
 	return errno
 }
 

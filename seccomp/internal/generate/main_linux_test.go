@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -22,7 +23,8 @@ func TestGeneratedFilesAreFresh(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !bytes.HasPrefix(got, []byte(head())) {
-				t.Skipf("compiled with another libseccomp: %s", bytes.SplitN(got, []byte("\n"), 2)[0])
+				first, _, _ := strings.Cut(string(got), ";")
+				t.Skipf("host lacks: libseccomp %s, which made the embedded files", first[strings.LastIndex(first, " ")+1:])
 			}
 			if diff := cmp.Diff(string(want), string(got)); diff != "" {
 				t.Errorf("run go generate in seccomp (-want +got):\n%s", diff)
