@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,20 +77,23 @@ const scratchPrefix = "jail-tmp-"
 // launcher's, and its jail is dead or dies this moment.
 func (l *launch) makeScratch(path string) error {
 	removeStale(filepath.Dir(path), l.host.UID)
-	for range attempts {
-		if err := os.Mkdir(path, 0o700); err != nil {
+	for range lockAttempts {
+		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
-		l.scratch = path
 		lock, err := lockScratch(path)
 		if err == nil {
-			l.scratchLock = lock
+			l.scratch, l.scratchLock = path, lock
 			return os.Lchown(path, l.plan.UID, l.plan.GID)
 		}
-		// Another start took it for a killed launcher's before it was locked.
+		// Another start took it for a killed launcher's before it was locked, and is about to remove it.
+		time.Sleep(time.Millisecond)
 	}
 	return unix.EBUSY
 }
+
+// lockAttempts bounds how often a private TMPDIR is made anew.
+const lockAttempts = 100
 
 // lockScratch takes the lock of a private TMPDIR. An error says that it is in use, not ours, or gone.
 func lockScratch(path string) (*os.File, error) {

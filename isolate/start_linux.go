@@ -389,9 +389,6 @@ func (h *Host) learn(p *Plan, e *StepError) bool {
 		if w.op != e.Op || w.kind != "" && w.kind != kind || !slices.Contains(w.errnos, e.Errno) {
 			continue
 		}
-		if w.op == "execveat" {
-			jailinit.Forget()
-		}
 		return w.learned(h, s)
 	}
 	return false

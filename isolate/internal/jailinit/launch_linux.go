@@ -115,39 +115,31 @@ func program() []byte {
 // ErrFileSize says that RLIMIT_FSIZE is too small for jail-init or a Plan to be written.
 var ErrFileSize = errors.New("the file size limit (ulimit -f) is smaller than jail-init needs")
 
-var image = struct {
+// images by whether they are files: fds that are made at first use and kept for ever, since a launch that is under way
+// may be about to execute one.
+var images = struct {
 	sync.Mutex
-	fd int
-}{fd: -1}
+	fd [2]int
+}{fd: [2]int{-1, -1}}
 
-// Image returns an fd of the sealed memfd that jail-init runs from. It is made at first use and belongs to the
-// package. noMemfd asks for the other way: an unnamed file in a folder that allows exec.
+// Image returns an fd of the sealed memfd that jail-init runs from; it belongs to the package. noMemfd asks for the
+// other way: an unnamed file in a folder that allows exec.
 func Image(noMemfd bool) (int, error) {
-	image.Lock()
-	defer image.Unlock()
-	if image.fd >= 0 {
-		return image.fd, nil
-	}
-	mint := mintMemfd
+	images.Lock()
+	defer images.Unlock()
+	fd, mint := &images.fd[0], mintMemfd
 	if noMemfd {
-		mint = mintFile
+		fd, mint = &images.fd[1], mintFile
 	}
-	fd, err := mint(program())
+	if *fd >= 0 {
+		return *fd, nil
+	}
+	made, err := mint(program())
 	if err != nil {
 		return -1, err
 	}
-	image.fd = fd
-	return fd, nil
-}
-
-// Forget drops the image, so that Image makes it anew in another way. Launches under way keep theirs.
-func Forget() {
-	image.Lock()
-	defer image.Unlock()
-	if image.fd >= 0 {
-		unix.Close(image.fd)
-		image.fd = -1
-	}
+	*fd = made
+	return made, nil
 }
 
 // mintMemfd writes p to a memfd and seals it, so that nothing in a jail can change what the next one runs

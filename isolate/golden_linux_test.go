@@ -1,0 +1,185 @@
+//go:build amd64 || arm64
+
+package isolate
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func formatIDs(p *Plan) string {
+	return fmt.Sprintf("%d:%d, keeps CAP_KILL %t, ambient %t", p.UID, p.GID, p.keepKill, p.ambient)
+}
+
+// hosts by the name that golden files have.
+var hosts = []struct {
+	name string
+	make func() *Host
+}{{"root", rootHost}, {"user", userHost}, {"weakroot", weakRootHost}, {"capable", capableHost}}
+
+// flagCases are Specs that go further than a level, each at the lowest level that has it.
+var flagCases = []struct {
+	name  string
+	level Level
+	hosts string // of those above; "" is root and user
+	set   func(s *Spec)
+}{
+	{name: "binds", level: Namespaced, set: func(s *Spec) {
+		s.View = append(s.View,
+			Rule{Kind: Show, Path: "/data", Source: "/srv/data"},
+			Rule{Kind: ShowWrite, Path: "/home/ann/project/out", Source: "/home/ann/project/out"},
+			Rule{Kind: Show, Path: "/absent", Source: "/absent", Optional: true},
+			Rule{Kind: ShowWrite, Path: "/dev/fuse", Source: "/dev/fuse"})
+	}},
+	{name: "binds-landlock", level: User, set: func(s *Spec) {
+		s.View = append(s.View,
+			Rule{Kind: Show, Path: "/srv/data", Source: "/srv/data"},
+			Rule{Kind: ShowWrite, Path: "/home/ann/project/out", Source: "/home/ann/project/out"})
+	}},
+	{name: "whole-root", level: Namespaced, set: func(s *Spec) {
+		s.View = append(s.View, Rule{Kind: Show, Path: "/", Source: "/"})
+	}},
+	{name: "made", level: Namespaced, set: func(s *Spec) {
+		s.View = append(s.View,
+			Rule{Kind: Tmpfs, Path: "/cache", Size: 1 << 20},
+			Rule{Kind: Dir, Path: "/a/b"},
+			Rule{Kind: Symlink, Path: "/a/link", Source: "../etc"},
+			Rule{Kind: File, Path: "/a/b/config", FD: 9})
+	}},
+	{name: "deny", level: Namespaced, set: func(s *Spec) {
+		s.View = append(s.View,
+			Rule{Kind: Show, Path: "/data", Source: "/srv/data"},
+			Rule{Kind: Deny, Path: "/data/secret"},
+			Rule{Kind: Deny, Path: "/etc/shadow"},
+			Rule{Kind: Deny, Path: "/dev/tty"},
+			Rule{Kind: Deny, Path: "/absent"})
+	}},
+	{name: "host-network", level: Namespaced, set: func(s *Spec) {
+		s.HostNetwork = true
+		s.SetLevel(Namespaced)
+	}},
+	{name: "host-network-landlock", level: User, set: func(s *Spec) {
+		s.HostNetwork = true
+		s.SetLevel(User)
+	}},
+	{name: "caller", level: Namespaced, set: func(s *Spec) { s.Identity = IdentityCaller }},
+	{name: "caller-landlock", level: User, set: func(s *Spec) { s.Identity = IdentityCaller }},
+	{name: "fixed", level: Namespaced, set: func(s *Spec) {
+		s.Identity, s.Process.User = IdentityFixed, specs.User{UID: 7, GID: 8}
+	}},
+	{name: "uid0-inside", level: Namespaced, hosts: "user", set: func(s *Spec) {
+		s.Identity, s.Process.User = IdentityFixed, specs.User{}
+	}},
+	{name: "caps", level: Namespaced, set: func(s *Spec) {
+		s.CapAdd, s.CapDrop = []string{"NET_RAW", "CAP_KILL", "chown"}, []string{"KILL"}
+	}},
+	{name: "caps-basic", level: Basic, hosts: "root", set: func(s *Spec) { s.CapDrop = []string{"SYS_ADMIN"} }},
+	{name: "rlimits", level: Basic, set: func(s *Spec) {
+		s.Process.Rlimits = []specs.POSIXRlimit{
+			{Type: "RLIMIT_NOFILE", Soft: 64, Hard: 128},
+			{Type: "RLIMIT_CORE", Soft: 0, Hard: 10},
+			{Type: "RLIMIT_FSIZE", Soft: ^uint64(0), Hard: ^uint64(0)},
+		}
+	}},
+	{name: "unconfined", level: Namespaced, set: func(s *Spec) {
+		s.NoFilter = true
+		s.SetLevel(Namespaced)
+	}},
+	{name: "env", level: Namespaced, set: func(s *Spec) {
+		s.Process.Env = []string{"PATH=/opt/bin::/usr/bin/", "TMPDIR=/cache", "HOME=/home/else"}
+		s.Process.Args[0] = "python3"
+	}},
+	{name: "workdir-home", level: Namespaced, set: func(s *Spec) { s.Process.Cwd = "/home" }},
+	{name: "workdir-root", level: Namespaced, set: func(s *Spec) { s.Process.Cwd = "/" }},
+	{name: "workdir-below-tmp", level: Namespaced, set: func(s *Spec) { s.Process.Cwd = "/tmp/build" }},
+	{name: "workdir-private", level: Namespaced, set: func(s *Spec) { s.Process.Cwd = "/root/work" }},
+	{name: "workdir-landlock", level: User, set: func(s *Spec) { s.Process.Cwd = "/srv/link" }},
+	{name: "ignored-signals", level: Basic, hosts: "hup", set: func(*Spec) {}},
+	{name: "old-landlock", level: User, hosts: "old", set: func(*Spec) {}},
+	{name: "no-sysfs", level: Namespaced, hosts: "nosysfs", set: func(*Spec) {}},
+	{name: "no-idmap", level: Namespaced, hosts: "noidmap", set: func(*Spec) {}},
+}
+
+// specialHosts are facts that one case is about.
+var specialHosts = map[string]func() *Host{
+	"hup": func() *Host {
+		h := userHost()
+		h.Ignored, h.Mask, h.Children = 1, 2, false
+		return h
+	},
+	"old": func() *Host {
+		h := userHost()
+		h.Kernel, h.Landlock = [2]int{5, 14}, 1
+		return h
+	},
+	"nosysfs": func() *Host {
+		h := userHost()
+		h.NoSysfs = true
+		return h
+	},
+	"noidmap": func() *Host {
+		h := rootHost()
+		h.NoIDMap[8] = true
+		return h
+	},
+}
+
+// TestGolden pins the Plan of each level for each kind of caller, and of what users ask for beyond a level.
+func TestGolden(t *testing.T) {
+	for _, level := range Levels() {
+		for _, h := range hosts {
+			golden(t, level.String()+"-"+h.name, NewSpec(level, "/bin/true", "an argument"), h.make())
+		}
+	}
+	for _, c := range flagCases {
+		concerned := map[string]func() *Host{"root": rootHost, "user": userHost}
+		if c.hosts != "" {
+			f := specialHosts[c.hosts]
+			if f == nil {
+				f = concerned[c.hosts]
+			}
+			concerned = map[string]func() *Host{c.hosts: f}
+		}
+		for name, host := range concerned {
+			s := NewSpec(c.level, "/bin/true")
+			c.set(s)
+			golden(t, "flags-"+c.name+"-"+name, s, host())
+		}
+	}
+}
+
+func golden(t *testing.T, name string, s *Spec, h *Host) {
+	t.Run(name, func(t *testing.T) {
+		if len(s.Filter) > 0 {
+			s.Filter = make([]byte, 2*8) // the real one is another on each architecture, and is checked where it is made
+		}
+		plan, err := Compile(s, h)
+		var got string
+		if err != nil {
+			got = fmt.Sprintf("%T: %v\n", err, err)
+		} else {
+			got = printPlan(plan)
+		}
+		path := filepath.Join("testdata", "plans", name+".golden")
+		if *update {
+			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatalf("%v; go test -run Golden -update makes it", err)
+		}
+		if diff := cmp.Diff(string(want), got); diff != "" {
+			t.Errorf("the Plan is another (-golden +now); go test -run Golden -update accepts it\n%s", diff)
+		}
+	})
+}
