@@ -1,0 +1,138 @@
+package main
+
+import (
+	_ "embed"
+	"fmt"
+)
+
+// help prints the help of a command, or of all.
+func help(args []string) int {
+	topic := ""
+	if len(args) > 0 {
+		topic = args[0]
+	}
+	if len(args) > 1 {
+		return fail(&usageError{problem: "jail help takes one topic"})
+	}
+	text := helpText(topic)
+	if text == "" {
+		return fail(&usageError{
+			problem: "no help on " + quote(topic),
+			hint:    didYouMean(topic, append([]string{"result"}, commands...), "jail help ", "there is help on run, explain, levels, version, help and result"),
+		})
+	}
+	fmt.Print(text)
+	return 0
+}
+
+// The schema of the Result is made from its Go type.
+//
+//go:generate go test -run ^TestResultSchema$ -update .
+//go:embed result.schema.json
+var resultSchema string
+
+// helpText is the help on a topic; "" is none.
+func helpText(topic string) string {
+	switch topic {
+	case "":
+		return overviewHelp
+	case "run":
+		return runHelp
+	case "explain":
+		return explainHelp
+	case "levels":
+		return levelsHelp
+	case "version":
+		return versionHelp
+	case "help":
+		return helpHelp
+	case "result":
+		return resultSchema
+	}
+	return ""
+}
+
+const (
+	overviewHelp = `jail runs a command with as much isolation as you ask for.
+
+  jail run [flags] [--] COMMAND [ARGUMENT …]   run it
+  jail explain [flags] [--] COMMAND …          what that does, what stays open
+  jail levels                                  what this host can give
+  jail version, jail help [COMMAND]
+
+Levels, each with all of the one before:
+  basic        own session, listed fds, clean environment, limits
+  user         another identity, a list of files, a filter for system calls
+  namespaced   own files, processes, network, hostname (the default)
+
+  $ jail run -- python3 untrusted.py
+  $ jail run --bind build --timeout 10m -- make -C build test
+  $ jail run --level=user --network host -- curl https://example.org
+  $ jail explain --bind build -- make
+`
+	runHelp = `jail run [flags] [--] COMMAND [ARGUMENT …]
+
+  --level basic|user|namespaced    how much isolation (namespaced)
+  --user UID[:GID]|caller          who COMMAND is; numbers only
+  --workdir DIR                    its working folder (--chdir)
+  --env NAME[=VALUE]               one variable; NAME alone passes yours
+  --env-all, --clearenv            all of yours; none but those of --env
+  --hostname NAME                  its hostname (jail)
+  --bind SRC[:DST]                 show a file or folder, writable (--rw)
+  --ro-bind SRC[:DST]              the same, readable only (--ro)
+  --bind-try, --ro-bind-try        the same where SRC exists
+  --tmpfs PATH[:SIZE]              an empty folder in memory
+  --dir PATH, --deny PATH          make a folder; take a path away
+  --symlink TARGET:LINK            make a link
+  --file FD:PATH                   make a file of what FD gives
+  --rlimit NAME=SOFT[:HARD]        nofile=64:128, as=1G, core=unlimited, …
+  --timeout TIME                   end it (10s, 5m), and with
+  --kill-after TIME                SIGTERM first, the kill after TIME
+  --network none|host              none but its own loopback (--net)
+  --cap-add, --cap-drop NAME       capabilities, or ALL
+  --seccomp baseline|unconfined    the filter for system calls
+  --fd N[:M]                       pass your fd N, as its fd M
+  --result FILE|-                  write what happened; - is stderr
+  --json                           as one line of JSON (jail help result)
+  --allow-downgrade                a lower level will do (--best-effort)
+  --verbose                        say on stderr how it ended
+
+SRC and --deny may be relative; SRC:DST meet at ":/". SIZE takes K, M, G.
+By default PATH, HOME, USER, LOGNAME, LANG, LC_*, TERM and TZ are passed, with
+the host's network the variables for proxies and certificates too.
+Exit code: COMMAND's; 128+signal; 124 time-out; 125 jail failed; 126, 127
+COMMAND could not be run, not found.
+  $ jail run --ro-bind ~/.nvm -- node server.js
+  $ jail run --bind . --rlimit as=1G --timeout 30s -- sh -c 'cc a.c && ./a.out'
+`
+	explainHelp = `jail explain [--plan] [--json] [flags of run] [--] COMMAND [ARGUMENT …]
+
+Prints what jail run would do with the same arguments: the permissions that
+COMMAND gets, the borders that hold it, what is monitored, and the escape
+routes that are known to stay open. Each step is tried first, so this is the
+plan that will run on this host; COMMAND itself is not started.
+
+  --plan   the steps in their order, and who does each: the launcher, jail-init
+           (the jail's first process) or the payload's process before its exec
+  --json   all of it for machines
+
+  $ jail explain -- python3 untrusted.py
+  $ jail explain --plan --level=user -- make
+`
+	levelsHelp = `jail levels [--json]
+
+Tries each level on this host, as you are, and prints that it works, or the
+first step that did not, with the reason and a way out where one is known.
+
+  $ jail levels
+`
+	versionHelp = `jail version
+
+Prints the version, the Go version it was built with, and what it needs.
+`
+	helpHelp = `jail help [run|explain|levels|version|result]
+
+Prints the help of a command; "result" prints the JSON Schema of the result that
+jail run --json writes.
+`
+)

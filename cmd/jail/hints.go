@@ -1,0 +1,179 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/jailrun/jail/isolate"
+)
+
+// hint is a way out of an error, or "" where none is known.
+func hint(err error) string {
+	var usage *usageError
+	var spec *isolate.SpecError
+	var unsupported *isolate.UnsupportedError
+	var exec *isolate.ExecError
+	switch {
+	case errors.As(err, &usage):
+		return usage.hint
+	case errors.As(err, &spec):
+		return specHint(spec)
+	case errors.As(err, &unsupported):
+		return unsupportedHint(unsupported)
+	case errors.As(err, &exec):
+		return execHint(exec)
+	}
+	return ""
+}
+
+func specHint(e *isolate.SpecError) string {
+	switch e.Field {
+	case "level":
+		var names []string
+		for _, l := range isolate.Levels() {
+			names = append(names, l.String())
+		}
+		return didYouMean(e.Value, names, "--level=", "")
+	case "rlimit":
+		name, _, _ := strings.Cut(e.Value, "=")
+		name = strings.TrimPrefix(strings.ToLower(name), "rlimit_")
+		return didYouMean(name, isolate.RlimitNames(), "--rlimit ", "")
+	case string(isolate.Show), string(isolate.ShowWrite):
+		if _, err := os.Lstat(e.Value); !errors.Is(err, os.ErrNotExist) || !strings.HasSuffix(e.Problem, syscall.ENOENT.Error()) {
+			return ""
+		}
+		if src, dst, ok := strings.Cut(e.Value, ":"); ok && src != "" && dst != "" {
+			return "the place in the jail has to be absolute: SRC:/DST"
+		}
+		return "--" + e.Field + "-try leaves out what does not exist"
+	}
+	return ""
+}
+
+func execHint(e *isolate.ExecError) string {
+	switch e.Errno {
+	case syscall.ENOEXEC:
+		return "it is neither a program for this machine nor a script with a #! line"
+	case syscall.ENOENT:
+		if info, err := os.Stat(e.Name); err == nil && info.Mode().IsRegular() {
+			return "you have that file; the jail shows it not, or not " + interpreter(e.Name) + " (--ro-bind)"
+		}
+	case syscall.EPERM:
+		if fileCapabilities(e.Path) {
+			return "it has file capabilities that the payload may not have, and the kernel does not run it without them; --level=namespaced does"
+		}
+	case syscall.EACCES:
+		if info, err := os.Stat(e.Path); err == nil {
+			switch {
+			case info.IsDir():
+				return "it is a folder"
+			case info.Mode()&0o111 == 0:
+				return "it is not executable: chmod +x"
+			}
+			return "the payload is another user, or the file is outside its view: --ro-bind shows a file, --user caller keeps your uid"
+		}
+	}
+	return ""
+}
+
+// interpreter is what the kernel starts to run a file.
+func interpreter(file string) string {
+	f, err := os.Open(file)
+	if err == nil {
+		defer f.Close()
+		head := make([]byte, 256)
+		n, _ := f.Read(head)
+		line, _, _ := strings.Cut(string(head[:n]), "\n")
+		if words, ok := strings.CutPrefix(line, "#!"); ok && strings.TrimSpace(words) != "" {
+			return "its interpreter " + quote(strings.Fields(words)[0])
+		}
+	}
+	return "its loader"
+}
+
+func unsupportedHint(e *isolate.UnsupportedError) string {
+	hints := sysctlHints(e, os.Geteuid() == 0, readSysctl)
+	if e.Highest != 0 {
+		hints = append(hints, "--level="+e.Highest.String()+" works here, and --allow-downgrade takes it where more can't be had")
+	}
+	return strings.Join(hints, "; ")
+}
+
+// sysctls are settings that close user namespaces: the value that does, and the errno that then comes of it. The
+// latter two bind ordinary users alone.
+var sysctls = []struct {
+	name, closed string
+	errno        syscall.Errno
+	remedy       string
+}{
+	{"user.max_user_namespaces", "0", syscall.ENOSPC, "root can raise it"},
+	{"kernel.unprivileged_userns_clone", "0", syscall.EPERM, "root can set it to 1"},
+	{"kernel.apparmor_restrict_unprivileged_userns", "1", syscall.EPERM, "root can give this program an AppArmor profile with userns, or set it to 0"},
+	{"kernel.apparmor_restrict_unprivileged_userns", "1", syscall.EACCES, "root can give this program an AppArmor profile with userns, or set it to 0"},
+}
+
+// sysctlHints names the settings that say of themselves that they closed what the step needed. It does not guess.
+func sysctlHints(e *isolate.UnsupportedError, root bool, read func(name string) string) []string {
+	var hints []string
+	for _, s := range sysctls {
+		if e.Step != nil && e.Step.Errno == s.errno && (!root || s.errno == syscall.ENOSPC) && read(s.name) == s.closed {
+			hints = append(hints, "the sysctl "+s.name+" is "+s.closed+" here: "+s.remedy)
+		}
+	}
+	return hints
+}
+
+func readSysctl(name string) string {
+	b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// didYouMean suggests what was probably meant, or else says otherwise.
+func didYouMean(word string, known []string, prefix, otherwise string) string {
+	best, distance := "", 3
+	for _, k := range known {
+		if k == word {
+			return otherwise
+		}
+		if d := editDistance(word, k); d < distance && d < len(k) {
+			best, distance = k, d
+		}
+	}
+	if best == "" {
+		return otherwise
+	}
+	return "did you mean " + prefix + best + "?"
+}
+
+// editDistance counts the bytes that have to be added, removed, changed or swapped to get from a to b. Words that are
+// much longer than any of ours are far from all of them.
+func editDistance(a, b string) int {
+	if len(a) > 64 {
+		return len(a)
+	}
+	before, previous := []int{}, make([]int, len(b)+1)
+	for j := range previous {
+		previous[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		current := make([]int, len(b)+1)
+		current[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			current[j] = min(previous[j]+1, current[j-1]+1, previous[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				current[j] = min(current[j], before[j-2]+1)
+			}
+		}
+		before, previous = previous, current
+	}
+	return previous[len(b)]
+}

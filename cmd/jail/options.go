@@ -1,0 +1,349 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/jailrun/jail/isolate"
+)
+
+// options is what the flags of run and explain say.
+type options struct {
+	level       isolate.Level
+	identity    isolate.Identity
+	user        specs.User
+	workdir     string
+	env         []string // NAME=VALUE, or NAME to pass the caller's
+	envAll      bool
+	clearEnv    bool
+	hostname    string
+	rules       []isolate.Rule
+	rlimits     []specs.POSIXRlimit
+	timeout     time.Duration
+	killAfter   time.Duration
+	network     string
+	capAdd      []string
+	capDrop     []string
+	seccomp     string
+	fds         map[int]int // the payload's fd → the caller's
+	result      string
+	json        bool
+	downgrade   bool
+	verbose     bool
+	plan        bool
+	help        bool
+	command     []string
+	environment []string // the caller's
+}
+
+// readOptions reads the command line of run or explain.
+func readOptions(table []flag, args []string) (*options, error) {
+	o := &options{level: isolate.Namespaced, fds: map[int]int{}, environment: os.Environ()}
+	rest, err := parseFlags(table, args, o)
+	o.command = rest
+	return o, err
+}
+
+// runFlags are the flags of jail run.
+var runFlags = []flag{
+	{"--level", "", "LEVEL", func(o *options, v string) (err error) {
+		o.level, err = isolate.ParseLevel(v)
+		return err
+	}},
+	{"--user", "", "UID[:GID]|caller", func(o *options, v string) (err error) {
+		o.identity, o.user, err = isolate.ParseUser(v)
+		return err
+	}},
+	{"--workdir", "--chdir", "DIR", func(o *options, v string) (err error) {
+		o.workdir, err = absolute(v)
+		return err
+	}},
+	{"--env", "", "NAME[=VALUE]", func(o *options, v string) error {
+		if v[0] == '=' {
+			return problem("has no name")
+		}
+		o.env = append(o.env, v)
+		return nil
+	}},
+	{"--env-all", "", "", func(o *options, _ string) error { o.envAll = true; return nil }},
+	{"--clearenv", "", "", func(o *options, _ string) error { o.clearEnv = true; return nil }},
+	{"--hostname", "", "NAME", func(o *options, v string) error { o.hostname = v; return nil }},
+	{"--bind", "--rw", "SRC[:DST]", bind(isolate.ShowWrite, false)},
+	{"--ro-bind", "--ro", "SRC[:DST]", bind(isolate.Show, false)},
+	{"--bind-try", "", "SRC[:DST]", bind(isolate.ShowWrite, true)},
+	{"--ro-bind-try", "", "SRC[:DST]", bind(isolate.Show, true)},
+	{"--tmpfs", "", "PATH[:SIZE]", func(o *options, v string) error {
+		path, size := v, int64(0)
+		if i := strings.LastIndexByte(v, ':'); i >= 0 {
+			n, err := isolate.ParseSize(v[i+1:])
+			switch {
+			case err != nil:
+				return problem("has no size after its last colon; a size is a number of bytes, or one with K, M or G")
+			case n == 0:
+				return problem("has the size 0")
+			}
+			path, size = v[:i], n
+		}
+		return o.place(isolate.Rule{Kind: isolate.Tmpfs, Path: path, Size: size})
+	}},
+	{"--dir", "", "PATH", func(o *options, v string) error {
+		return o.place(isolate.Rule{Kind: isolate.Dir, Path: v})
+	}},
+	{"--symlink", "", "TARGET:LINK", func(o *options, v string) error {
+		target, link, err := splitPlace(v)
+		if err == nil && link == "" {
+			err = problem("is not TARGET:LINK with an absolute LINK")
+		}
+		if err != nil {
+			return err
+		}
+		return o.place(isolate.Rule{Kind: isolate.Symlink, Path: link, Source: target})
+	}},
+	{"--file", "", "FD:PATH", func(o *options, v string) error {
+		number, path, _ := strings.Cut(v, ":")
+		fd, _, err := isolate.ParseFD(number)
+		if err != nil {
+			return problem("is not FD:PATH")
+		}
+		if err := inherited(fd, reading); err != nil {
+			return err
+		}
+		return o.place(isolate.Rule{Kind: isolate.File, Path: path, FD: fd})
+	}},
+	{"--deny", "", "PATH", func(o *options, v string) error {
+		path, err := absolute(v)
+		if err == nil {
+			o.rules = append(o.rules, isolate.Rule{Kind: isolate.Deny, Path: path})
+		}
+		return err
+	}},
+	{"--rlimit", "", "NAME=SOFT[:HARD]", func(o *options, v string) error {
+		limit, err := isolate.ParseRlimit(v)
+		o.rlimits = slices.DeleteFunc(o.rlimits, func(l specs.POSIXRlimit) bool { return l.Type == limit.Type })
+		o.rlimits = append(o.rlimits, limit)
+		return err
+	}},
+	{"--timeout", "", "TIME", func(o *options, v string) (err error) {
+		o.timeout, err = isolate.ParseDuration(v)
+		return err
+	}},
+	{"--kill-after", "", "TIME", func(o *options, v string) (err error) {
+		o.killAfter, err = isolate.ParseDuration(v)
+		return err
+	}},
+	{"--network", "--net", "none|host", func(o *options, v string) error {
+		return oneOf(&o.network, v, "none", "host")
+	}},
+	{"--cap-add", "", "CAPABILITY", func(o *options, v string) error { o.capAdd = append(o.capAdd, v); return nil }},
+	{"--cap-drop", "", "CAPABILITY", func(o *options, v string) error { o.capDrop = append(o.capDrop, v); return nil }},
+	{"--seccomp", "", "baseline|unconfined", func(o *options, v string) error {
+		return oneOf(&o.seccomp, v, "baseline", "unconfined")
+	}},
+	{"--fd", "", "N[:M]", func(o *options, v string) error {
+		from, to, err := isolate.ParseFD(v)
+		if err != nil {
+			return err
+		}
+		if from < 3 {
+			return problem("names a standard stream, which the payload has already")
+		}
+		if _, taken := o.fds[to]; taken {
+			return problem("gives the payload's fd " + strconv.Itoa(to) + " a second time")
+		}
+		o.fds[to] = from
+		if err := inherited(from, anyAccess); err != nil {
+			return err
+		}
+		return fits(to)
+	}},
+	{"--result", "", "FILE|-", func(o *options, v string) error { o.result = v; return nil }},
+	{"--json", "", "", func(o *options, _ string) error { o.json = true; return nil }},
+	{"--allow-downgrade", "--best-effort", "", func(o *options, _ string) error { o.downgrade = true; return nil }},
+	{"--verbose", "", "", func(o *options, _ string) error { o.verbose = true; return nil }},
+	{"--help", "-h", "", func(o *options, _ string) error { o.help = true; return nil }},
+}
+
+// problem is a SpecError that aboutFlag completes.
+func problem(text string) error { return &isolate.SpecError{Problem: text} }
+
+// aboutFlag says which flag and which value an error is about.
+func aboutFlag(f *flag, value string, err error) error {
+	var spec *isolate.SpecError
+	if errors.As(err, &spec) {
+		return &isolate.SpecError{Field: strings.TrimPrefix(f.name, "--"), Value: value, Problem: spec.Problem}
+	}
+	return err
+}
+
+func oneOf(to *string, value string, words ...string) error {
+	if !slices.Contains(words, value) {
+		return problem("is not " + strings.Join(words, " or "))
+	}
+	*to = value
+	return nil
+}
+
+func bind(kind isolate.RuleKind, optional bool) func(*options, string) error {
+	return func(o *options, v string) error {
+		src, dst, err := splitPlace(v)
+		if err != nil {
+			return err
+		}
+		if src, err = absolute(src); err != nil {
+			return err
+		}
+		if dst == "" {
+			dst = src
+		}
+		return o.place(isolate.Rule{Kind: kind, Path: dst, Source: src, Optional: optional})
+	}
+}
+
+// place adds a rule whose path is the jail's.
+func (o *options) place(r isolate.Rule) error {
+	switch {
+	case !filepath.IsAbs(r.Path):
+		return problem("does not give an absolute path in the jail")
+	case climbs(r.Path):
+		return problem(`has ".." in the jail's path`)
+	}
+	r.Path = filepath.Clean(r.Path)
+	o.rules = append(o.rules, r)
+	return nil
+}
+
+// splitPlace splits SRC:DST. DST is absolute, so they meet at ":/", of which there may be only one; any other colon is
+// part of SRC. Without one all of it is SRC.
+func splitPlace(v string) (src, dst string, err error) {
+	i := strings.Index(v, ":/")
+	switch {
+	case i < 0 && strings.HasSuffix(v, ":"):
+		return "", "", problem("has nothing behind its colon")
+	case i < 0:
+		return v, "", nil
+	case i == 0:
+		return "", "", problem("has nothing before its colon")
+	case strings.Contains(v[i+1:], ":/"):
+		return "", "", problem(`has more than one ":/"`)
+	}
+	return v[:i], v[i+1:], nil
+}
+
+// absolute makes a path of the host absolute. A leading ".." is the folder above the working folder; behind a name it
+// would mean one thing to the kernel and another to the eye where that name is a link, so it is refused.
+func absolute(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		if climbs(path) {
+			return "", problem(`has ".." behind a name`)
+		}
+		return filepath.Clean(path), nil
+	}
+	cwd, err := os.Getwd()
+	if above(path) {
+		cwd, err = syscall.Getwd() // not $PWD, which may be a way through links
+	}
+	for above(path) {
+		cwd, path = filepath.Dir(cwd), strings.TrimLeft(path[2:], "/")
+	}
+	switch {
+	case err != nil:
+		return "", problem("is relative to the working folder, which is gone: " + err.Error())
+	case climbs(path):
+		return "", problem(`has ".." behind a name`)
+	}
+	return filepath.Join(cwd, path), nil
+}
+
+func above(path string) bool { return path == ".." || strings.HasPrefix(path, "../") }
+
+func climbs(path string) bool { return slices.Contains(strings.Split(path, "/"), "..") }
+
+// spec is what the options ask for. What the level can't give is refused here where it is about the flag alone; the
+// rest is found by isolate.Compile.
+func (o *options) spec() (*isolate.Spec, error) {
+	if len(o.command) == 0 {
+		return nil, &usageError{problem: "no command to run", hint: "jail run [flags] [--] COMMAND [ARGUMENT …]"}
+	}
+	if err := o.conflict(); err != nil {
+		return nil, err
+	}
+	s := isolate.NewSpec(o.level, o.command[0], o.command[1:]...)
+	s.Identity = o.identity
+	s.Process.User = o.user
+	s.Process.Cwd = o.workdir
+	s.Process.Rlimits = o.rlimits
+	if o.hostname != "" {
+		s.Hostname = o.hostname
+	}
+	s.CapAdd, s.CapDrop = o.capAdd, o.capDrop
+	s.HostNetwork = o.network == "host"
+	s.NoFilter = o.seccomp == "unconfined"
+	s.Timeout, s.KillAfter = o.timeout, o.killAfter
+	s.AllowDowngrade = o.downgrade
+	s.View = append(s.View, o.rules...)
+	s.Process.Env = o.payloadEnv()
+	return s, nil
+}
+
+func (o *options) conflict() error {
+	needs := func(level isolate.Level, name, value string) error {
+		return &isolate.SpecError{Field: name, Value: value, Problem: "can't be had at level " + o.level.String() + ", but from level " + level.String() + " up"}
+	}
+	switch {
+	case o.envAll && o.clearEnv:
+		return &usageError{problem: "--env-all and --clearenv exclude each other"}
+	case o.killAfter > 0 && o.timeout == 0:
+		return &usageError{problem: "--kill-after needs --timeout"}
+	case o.level < isolate.Namespaced && o.network == "none":
+		return needs(isolate.Namespaced, "network", o.network)
+	case o.level < isolate.Namespaced && o.hostname != "":
+		return needs(isolate.Namespaced, "hostname", o.hostname)
+	case o.level < isolate.User && o.seccomp == "baseline":
+		return needs(isolate.User, "seccomp", o.seccomp)
+	case o.level < isolate.User && len(o.rules) > 0:
+		return needs(isolate.User, string(o.rules[0].Kind), o.rules[0].Path)
+	}
+	return nil
+}
+
+// payloadEnv is the payload's environment; nil is isolate's default.
+func (o *options) payloadEnv() []string {
+	if !o.envAll && !o.clearEnv && len(o.env) == 0 {
+		return nil
+	}
+	env := []string{}
+	switch {
+	case o.envAll:
+		env = slices.DeleteFunc(slices.Clone(o.environment), func(kv string) bool {
+			return o.level >= isolate.User && strings.HasPrefix(kv, "TMPDIR=") // the jail has its own
+		})
+	case !o.clearEnv:
+		env = isolate.DefaultEnv(o.environment, o.network == "host" || o.level < isolate.Namespaced)
+	}
+	for _, given := range o.env {
+		name, _, hasValue := strings.Cut(given, "=")
+		named := func(kv string) bool { return strings.HasPrefix(kv, name+"=") }
+		if !hasValue {
+			i := slices.IndexFunc(o.environment, named)
+			if i < 0 {
+				continue // the caller has none to pass
+			}
+			given = o.environment[i]
+		}
+		env = append(slices.DeleteFunc(env, named), given)
+	}
+	return env
+}
+
+// explainFlags are those of run, and --plan.
+func explainFlags() []flag {
+	return append(slices.Clone(runFlags), flag{"--plan", "", "", func(o *options, _ string) error { o.plan = true; return nil }})
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jailrun/jail/isolate"
+	"github.com/jailrun/jail/signals"
+)
+
+// run is jail run.
+func run(args []string) int {
+	o, err := readOptions(runFlags, args)
+	if err != nil {
+		return fail(err)
+	}
+	if o.help {
+		return help([]string{"run"})
+	}
+	spec, err := o.spec()
+	if err != nil {
+		return fail(err)
+	}
+	report, err := openReport(o) // before the start: a payload whose result can't be told is not run
+	if err != nil {
+		return fail(err)
+	}
+	cmd := isolate.FromSpec(context.Background(), spec)
+	o.passFiles(cmd)
+	code := start(cmd)
+	if code == started {
+		_ = cmd.Wait() // what it would say is in the Result
+		code = cmd.Result().ShellCode()
+	}
+	if result := cmd.Result(); result != nil {
+		if err := report.write(result); err != nil {
+			return fail(err)
+		}
+	}
+	return code
+}
+
+// started is not an exit code.
+const started = -1
+
+// start starts the payload and relays signals to it. Its exit code is that of a failure.
+func start(cmd *isolate.Cmd) int {
+	// From before the start: a signal to us is one to the payload from the moment on that it runs.
+	r := receiver{running: make(chan struct{})}
+	if _, err := signals.Relay(context.Background(), &r); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return fail(err)
+	}
+	if err := cmd.Start(); err != nil {
+		code := fail(err)
+		notePath(cmd, err)
+		return code
+	}
+	r.process = cmd.Process
+	close(r.running)
+	// The payload runs: what is said now costs it nothing.
+	for _, note := range cmd.Plan().Notes {
+		complain("note: " + note)
+	}
+	notePath(cmd, nil)
+	return started
+}
+
+// notePath prints the note on PATH of a payload that runs, or of one that was not found or found behind a closed door.
+func notePath(cmd *isolate.Cmd, failure error) {
+	var exec *isolate.ExecError
+	if failure != nil && !(errors.As(failure, &exec) && (exec.Errno == syscall.ENOENT || exec.Errno == syscall.EACCES)) {
+		return
+	}
+	if note := pathNote(cmd.Plan(), cmd.Spec().Process); note != "" {
+		complain("note: " + note)
+	}
+}
+
+// receiver passes signals on to the payload once it runs.
+type receiver struct {
+	running chan struct{}
+	process *isolate.Process // set when running is closed
+}
+
+// patience is how long a signal that ends programs waits for a payload that does not run yet.
+const patience = 200 * time.Millisecond
+
+func (r *receiver) SendSignal(sig syscall.Signal, value int, group bool) error {
+	var late <-chan time.Time
+	switch sig {
+	case syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM:
+		late = time.After(patience)
+	}
+	select {
+	case <-r.running:
+		return r.process.SendSignal(sig, value, group)
+	case <-late:
+		// The start hangs, as on a --file fd that nobody writes to. What was begun ends with us.
+		os.Exit(128 + int(sig))
+		return nil
+	}
+}
+
+// passFiles gives the payload our standard streams and what --fd names.
+func (o *options) passFiles(cmd *isolate.Cmd) {
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	for to, from := range o.fds {
+		f := os.NewFile(uintptr(from), fmt.Sprint("fd ", from))
+		switch to {
+		case 0:
+			cmd.Stdin = f
+		case 1:
+			cmd.Stdout = f
+		case 2:
+			cmd.Stderr = f
+		default:
+			for len(cmd.ExtraFiles) <= to-3 {
+				cmd.ExtraFiles = append(cmd.ExtraFiles, nil)
+			}
+			cmd.ExtraFiles[to-3] = f
+		}
+	}
+}
+
+// summary is the Result for people, line by line.
+func summary(r *isolate.Result, detail bool) []string {
+	lines := []string{r.String()}
+	if len(r.LostGuarantees) > 0 {
+		var lost []string
+		for _, g := range r.LostGuarantees {
+			lost = append(lost, string(g))
+		}
+		lines = append(lines, "lost by the downgrade: "+strings.Join(lost, ", "))
+	}
+	if detail {
+		lines = append(lines, r.Detail())
+	}
+	return lines
+}
