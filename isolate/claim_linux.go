@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -125,13 +126,23 @@ func removeStale(dir string, uid int) {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
+		if info, err := os.Lstat(path); err != nil || !ours(info, uid) {
+			continue
+		}
 		f, err := lockScratch(path)
 		if err != nil {
-			continue // in use, or not ours
+			continue // in use
 		}
 		removeScratch(path)
 		f.Close()
 	}
+}
+
+// ours says whether a private TMPDIR can have been left by a launcher of the uid: anybody may make folders of such a
+// name in /tmp, which root need not spend its time on.
+func ours(info os.FileInfo, uid int) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && (int(st.Uid) == uid || uid == 0 && int(st.Uid) >= firstUID && int(st.Uid) < firstUID+numUIDs)
 }
 
 // removeScratch removes a private TMPDIR whose payload is dead. For an ordinary user, folders that the payload closed

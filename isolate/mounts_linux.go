@@ -131,7 +131,7 @@ func (c *compiler) inView(path string) string {
 func (c *compiler) place(r Rule) error {
 	path := c.inView(r.Path)
 	if path == "/" {
-		return nil // the view's root is what the other rules make of it
+		return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "is the root of the view, which is what the other rules make of it"}
 	}
 	in := c.cover(path)
 	switch r.Kind {

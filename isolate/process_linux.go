@@ -21,15 +21,16 @@ type Process struct {
 	// Pid is jail-init's in this process's pid namespace: the jail's PID 1, or the parent of its payload.
 	Pid int
 
-	plan    *Plan
-	host    *Host
-	spec    *Spec
-	control int // the socket to jail-init; closed by wait, under mu
-	pidfd   int
-	started time.Time
-	payload int      // its pid, where that is of our pid namespace
-	scratch *os.File // holds the lock of the private TMPDIR
-	tempDir string
+	plan      *Plan
+	host      *Host
+	spec      *Spec
+	control   int // the socket to jail-init; closed by wait, under mu
+	pidfd     int
+	started   time.Time
+	startedUS int64    // by jail-init's clock
+	payload   int      // its pid, where that is of our pid namespace
+	scratch   *os.File // holds the lock of the private TMPDIR
+	tempDir   string
 
 	done   chan struct{} // closed when nothing of the jail is left
 	result Result        // complete when done is closed
@@ -89,7 +90,11 @@ func (p *Process) wait() Result {
 		removeScratch(p.tempDir)
 		p.scratch.Close()
 	}
-	p.result.WallMS = milliseconds(time.Since(p.started))
+	if told { // not when it was asked for: Wait may come late
+		p.result.WallMS = float64(r.TimeUS-p.startedUS) / 1000
+	} else {
+		p.result.WallMS = milliseconds(time.Since(p.started))
+	}
 	p.conclude(r, told)
 	close(p.done)
 	return p.result

@@ -244,7 +244,7 @@ func (l *launch) follow(p *Process) error {
 		case jailinit.RecordTried:
 			return nil
 		case jailinit.RecordStarted:
-			p.payload = int(r.Status)
+			p.payload, p.startedUS = int(r.Status), r.TimeUS
 			return nil
 		}
 	}

@@ -18,6 +18,87 @@ jail_init_entry:
 
 #NO_APP
 	.p2align 4
+	.type	report, @function
+report:
+	pushq	%r12
+	movq	%r9, %r12
+	pushq	%rbp
+	pushq	%rbx
+	movq	%rdi, %rbx
+	movl	%esi, %edi
+	leaq	-48(%rsp), %rbp
+	movq	%rbp, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_2:
+	movq	%rax, %rsi
+	addq	$1, %rax
+	movb	$0, (%rsi)
+	cmpq	%rsp, %rax
+	jne	.Linit_2
+	movl	%edi, -48(%rsp)
+	leaq	-64(%rsp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r9d, %r9d
+	movl	%edx, -44(%rsp)
+	movl	$228, %eax
+	movl	$1, %edi
+	xorl	%edx, %edx
+	movl	%r8d, -36(%rsp)
+	xorl	%r8d, %r8d
+	movl	%ecx, -40(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	js	.Linit_3
+	movabsq	$2361183241434822607, %rax
+	movq	-56(%rsp), %rsi
+	imulq	$1000000, -64(%rsp), %rcx
+	imulq	%rsi
+	sarq	$63, %rsi
+	sarq	$7, %rdx
+	subq	%rsi, %rdx
+	addq	%rcx, %rdx
+.Linit_3:
+	movq	%rdx, -32(%rsp)
+	testq	%r12, %r12
+	je	.Linit_4
+	imulq	$1000000, (%r12), %rax
+	addq	8(%r12), %rax
+	movq	%rax, -24(%rsp)
+	imulq	$1000000, 16(%r12), %rax
+	addq	24(%r12), %rax
+	movq	%rax, -16(%rsp)
+	movq	32(%r12), %rax
+	movq	%rax, -8(%rsp)
+.Linit_4:
+	movl	$44, %r12d
+	movl	$48, %edx
+	.p2align 4,,10
+	.p2align 3
+.Linit_5:
+	movslq	12(%rbx), %rdi
+	movl	$16384, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
+	movq	%rbp, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_5
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	ret
+	.size	report, .-report
+	.p2align 4
 	.type	same_file, @function
 same_file:
 	pushq	%rbp
@@ -25,7 +106,7 @@ same_file:
 	subq	$152, %rsp
 	movb	$0, -105(%rsp)
 	testq	%rdx, %rdx
-	je	.Linit_4
+	je	.Linit_18
 	movq	%rsi, %rbp
 	movq	%rdx, %rbx
 	leaq	-105(%rsp), %rsi
@@ -41,7 +122,7 @@ same_file:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_1
+	js	.Linit_15
 	movl	32(%rsp), %edx
 	movl	36(%rsp), %ecx
 	movq	%rdx, %rax
@@ -58,21 +139,21 @@ same_file:
 	andq	%rcx, %rdx
 	orq	%rdx, %rax
 	cmpq	%rbp, %rax
-	jne	.Linit_5
+	jne	.Linit_19
 	cmpq	%rbx, -72(%rsp)
-	jne	.Linit_5
-.Linit_4:
+	jne	.Linit_19
+.Linit_18:
 	xorl	%eax, %eax
-.Linit_1:
+.Linit_15:
 	addq	$152, %rsp
 	popq	%rbx
 	popq	%rbp
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_5:
+.Linit_19:
 	movq	$-116, %rax
-	jmp	.Linit_1
+	jmp	.Linit_15
 	.size	same_file, .-same_file
 	.p2align 4
 	.type	set_signals, @function
@@ -84,21 +165,21 @@ set_signals:
 	movq	%rsi, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_9:
+.Linit_22:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsp, %rax
-	jne	.Linit_9
+	jne	.Linit_22
 	movl	$1, %edi
 	movl	$13, %ebp
 	.p2align 4,,10
 	.p2align 3
-.Linit_14:
+.Linit_27:
 	cmpl	$9, %edi
-	je	.Linit_17
+	je	.Linit_30
 	cmpl	$19, %edi
-	je	.Linit_17
+	je	.Linit_30
 	leal	-1(%rdi), %ecx
 	movq	%rbx, %rax
 	movl	$8, %r10d
@@ -115,20 +196,20 @@ set_signals:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_8
+	js	.Linit_21
 	addq	$1, %rdi
 	cmpq	$65, %rdi
-	jne	.Linit_14
+	jne	.Linit_27
 	xorl	%eax, %eax
-.Linit_8:
+.Linit_21:
 	popq	%rbx
 	popq	%rbp
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_17:
+.Linit_30:
 	addq	$1, %rdi
-	jmp	.Linit_14
+	jmp	.Linit_27
 	.size	set_signals, .-set_signals
 	.p2align 4
 	.type	kill_tree, @function
@@ -153,9 +234,9 @@ kill_tree:
 	movq	%rax, -104(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_34:
+.Linit_47:
 	testl	%edi, %edi
-	jns	.Linit_21
+	jns	.Linit_34
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -168,7 +249,7 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_22:
+.Linit_35:
 	movl	84(%r12), %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -188,17 +269,17 @@ kill_tree:
 	movl	$1, %edx
 	setne	%r15b
 	testq	%rax, %rax
-	jle	.Linit_26
+	jle	.Linit_39
 	.p2align 4,,10
 	.p2align 3
-.Linit_31:
+.Linit_44:
 	cmpq	%r13, %rax
-	jne	.Linit_30
+	jne	.Linit_43
 	testb	%r15b, %r15b
-	je	.Linit_30
+	je	.Linit_43
 	movl	-84(%rsp), %eax
 	movl	%eax, (%r14)
-.Linit_30:
+.Linit_43:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -209,17 +290,17 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_31
+	jg	.Linit_44
 	movq	%rsi, %rbp
-.Linit_26:
+.Linit_39:
 	cmpq	$-10, %rax
-	je	.Linit_20
+	je	.Linit_33
 	movslq	84(%r12), %rdi
 	testq	%rax, %rax
-	jne	.Linit_34
+	jne	.Linit_47
 	testl	%edi, %edi
-	js	.Linit_20
-.Linit_21:
+	js	.Linit_33
+.Linit_34:
 	movq	-120(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -234,28 +315,28 @@ kill_tree:
 	movq	%rax, %rbx
 	movl	84(%r12), %eax
 	testl	%eax, %eax
-	js	.Linit_49
-.Linit_23:
+	js	.Linit_62
+.Linit_36:
 	testq	%rbx, %rbx
-	jle	.Linit_22
+	jle	.Linit_35
 	movq	-120(%rsp), %rax
 	xorl	%edi, %edi
 	movq	%rax, %r15
 	addq	%rax, %rbx
-	jmp	.Linit_29
+	jmp	.Linit_42
 	.p2align 4,,10
 	.p2align 3
-.Linit_27:
+.Linit_40:
 	leal	(%rdi,%rdi,4), %edx
 	leal	-48(%rax,%rdx,2), %edi
-.Linit_28:
+.Linit_41:
 	addq	$1, %r15
 	cmpq	%r15, %rbx
-	je	.Linit_22
-.Linit_29:
+	je	.Linit_35
+.Linit_42:
 	movsbl	(%r15), %eax
 	cmpb	$32, %al
-	jne	.Linit_27
+	jne	.Linit_40
 	movslq	%edi, %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -269,8 +350,8 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	xorl	%edi, %edi
-	jmp	.Linit_28
-.Linit_20:
+	jmp	.Linit_41
+.Linit_33:
 	addq	$4016, %rsp
 	popq	%rbx
 	popq	%rbp
@@ -279,7 +360,7 @@ kill_tree:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_49:
+.Linit_62:
 	movl	-108(%rsp), %edi
 	movl	$62, %eax
 	movl	$9, %esi
@@ -291,7 +372,7 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_23
+	jmp	.Linit_36
 	.size	kill_tree, .-kill_tree
 	.p2align 4
 	.type	make_file, @function
@@ -319,27 +400,27 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_50
+	js	.Linit_63
 	movq	%rax, %r12
 	movq	40(%r13), %rax
 	testq	%rax, %rax
-	je	.Linit_65
+	je	.Linit_78
 	leaq	-104(%rsp), %rdi
 	movq	%r13, -112(%rsp)
 	leaq	-88(%rsp), %r14
 	movq	%rdi, %r13
-.Linit_55:
+.Linit_68:
 	movq	-120(%rsp), %rcx
 	movl	20(%rcx,%rax,4), %ebx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_58:
+.Linit_71:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%r14, %rax
-	jne	.Linit_58
+	jne	.Linit_71
 	movq	-120(%rsp), %rax
 	movl	$1, %edx
 	movl	%ebx, -104(%rsp)
@@ -351,7 +432,7 @@ make_file:
 	movw	%ax, -92(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_59:
+.Linit_72:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -365,18 +446,18 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	cmpq	$-4, %rax
-	je	.Linit_59
+	je	.Linit_72
 	movq	%rdi, %r13
 	testq	%rax, %rax
-	js	.Linit_54
+	js	.Linit_67
 	cmpw	$0, -90(%rsp)
-	jne	.Linit_61
+	jne	.Linit_74
 	movslq	%ebx, %rdi
 	movl	$4096, %edx
 	movq	%r14, %rsi
 	.p2align 4,,10
 	.p2align 3
-.Linit_62:
+.Linit_75:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -387,22 +468,22 @@ make_file:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_62
+	je	.Linit_75
 	movq	%rax, %r15
 	movq	%rsi, %r14
 	testq	%rax, %rax
-	je	.Linit_80
-	js	.Linit_67
+	je	.Linit_93
+	js	.Linit_80
 	xorl	%ebx, %ebx
 	movq	%r12, %rdi
-	jmp	.Linit_57
+	jmp	.Linit_70
 	.p2align 4,,10
 	.p2align 3
-.Linit_82:
+.Linit_95:
 	addq	%rax, %rbx
 	cmpq	%r15, %rbx
-	jge	.Linit_81
-.Linit_57:
+	jge	.Linit_94
+.Linit_70:
 	movq	%r15, %rdx
 	leaq	(%r14,%rbx), %rsi
 	xorl	%r10d, %r10d
@@ -417,9 +498,9 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	jns	.Linit_82
+	jns	.Linit_95
 	movq	%rdi, %r12
-.Linit_54:
+.Linit_67:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -432,7 +513,7 @@ make_file:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_50:
+.Linit_63:
 	addq	$4008, %rsp
 	movq	%rbp, %rax
 	popq	%rbx
@@ -442,15 +523,15 @@ make_file:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_80:
+.Linit_93:
 	movq	-112(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_65:
+.Linit_78:
 	movq	24(%r13), %rsi
 	xorl	%ebp, %ebp
 	cmpq	$-1, %rsi
-	je	.Linit_54
+	je	.Linit_67
 	movq	32(%r13), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -463,77 +544,23 @@ make_file:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbp
-	jmp	.Linit_54
+	jmp	.Linit_67
 	.p2align 4,,10
 	.p2align 3
-.Linit_81:
+.Linit_94:
 	movq	-112(%rsp), %rax
 	movq	%rdi, %r12
 	movq	40(%rax), %rax
-	jmp	.Linit_55
+	jmp	.Linit_68
 	.p2align 4,,10
 	.p2align 3
-.Linit_61:
+.Linit_74:
 	movq	$-3, %rbp
-	jmp	.Linit_54
-.Linit_67:
+	jmp	.Linit_67
+.Linit_80:
 	movq	%r15, %rbp
-	jmp	.Linit_54
+	jmp	.Linit_67
 	.size	make_file, .-make_file
-	.p2align 4
-	.type	fail, @function
-fail:
-	pushq	%rbp
-	negq	%rdx
-	pushq	%rbx
-	movq	%rdi, %rbx
-	movl	%esi, %edi
-	movl	116(%rbx), %r8d
-	leaq	-40(%rsp), %rsi
-	movq	%rsi, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_84:
-	movq	%rax, %rcx
-	addq	$1, %rax
-	movb	$0, (%rcx)
-	cmpq	%rsp, %rax
-	jne	.Linit_84
-	movl	$2, -40(%rsp)
-	movl	$44, %ebp
-	movl	%edi, -36(%rsp)
-	movl	%r8d, -28(%rsp)
-	movl	%edx, -32(%rsp)
-	movl	$40, %edx
-	.p2align 4,,10
-	.p2align 3
-.Linit_85:
-	movslq	12(%rbx), %rdi
-	movl	$16384, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbp, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_85
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	popq	%rbx
-	popq	%rbp
-	ret
-	.size	fail, .-fail
 	.p2align 4
 	.type	run_step, @function
 run_step:
@@ -546,29 +573,29 @@ run_step:
 	movq	%rsi, %rbp
 	pushq	%rbx
 	subq	$296, %rsp
-	movq	(%rdi), %rdx
-	movl	24(%rdx), %eax
-	testl	%eax, %eax
-	je	.Linit_91
-	movl	8(%rsi), %ecx
-	addl	$1, %ecx
-	cmpl	%ecx, %eax
-	je	.Linit_275
-.Linit_91:
-	movl	0(%rbp), %eax
+	movq	(%rdi), %rcx
+	movl	(%rsi), %eax
+	movl	24(%rcx), %edx
+	testl	%edx, %edx
+	je	.Linit_97
+	movl	8(%rsi), %esi
+	leal	1(%rsi), %edi
+	cmpl	%edi, %edx
+	je	.Linit_279
+.Linit_97:
 	cmpl	$21, %eax
-	je	.Linit_93
-	ja	.Linit_94
+	je	.Linit_100
+	ja	.Linit_101
 	cmpl	$11, %eax
-	je	.Linit_95
-	jbe	.Linit_276
+	je	.Linit_102
+	jbe	.Linit_280
 	cmpl	$16, %eax
-	je	.Linit_204
-	jbe	.Linit_277
+	je	.Linit_209
+	jbe	.Linit_281
 	cmpl	$19, %eax
-	je	.Linit_115
+	je	.Linit_122
 	cmpl	$20, %eax
-	jne	.Linit_278
+	jne	.Linit_282
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	xorl	%r8d, %r8d
@@ -582,7 +609,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-.Linit_90:
+.Linit_96:
 	addq	$296, %rsp
 	movq	%rbx, %rax
 	popq	%rbx
@@ -594,18 +621,42 @@ run_step:
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_94:
+.Linit_280:
+	cmpl	$6, %eax
+	je	.Linit_104
+	jbe	.Linit_283
+	cmpl	$9, %eax
+	je	.Linit_112
+	cmpl	$10, %eax
+	jne	.Linit_284
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$4, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_96
+	.p2align 4,,10
+	.p2align 3
+.Linit_101:
 	cmpl	$32, %eax
-	je	.Linit_119
-	jbe	.Linit_279
+	je	.Linit_126
+	jbe	.Linit_285
 	cmpl	$37, %eax
-	je	.Linit_133
-	jbe	.Linit_280
+	je	.Linit_140
+	jbe	.Linit_286
 	cmpl	$40, %eax
-	je	.Linit_272
-	jbe	.Linit_281
+	je	.Linit_276
+	jbe	.Linit_287
 	cmpl	$41, %eax
-	jne	.Linit_270
+	jne	.Linit_275
 	movq	16(%rbp), %rax
 	leaq	24(%rsp), %rsi
 	xorl	%r8d, %r8d
@@ -623,27 +674,27 @@ run_step:
 	movq	56(%rbp), %r15
 	movq	(%r15), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_214
+	je	.Linit_219
 	leaq	32(%rsp), %rax
 	xorl	%r13d, %r13d
 	movq	$-2, %rbx
 	movl	$59, %r14d
 	movq	%rax, 8(%rsp)
-	jmp	.Linit_203
+	jmp	.Linit_208
 	.p2align 4,,10
 	.p2align 3
-.Linit_198:
+.Linit_203:
 	cmpq	$-2, %rbx
-	je	.Linit_216
+	je	.Linit_221
 	testb	%al, %al
-	jne	.Linit_216
-.Linit_199:
+	jne	.Linit_221
+.Linit_204:
 	movq	8(%r15), %rdi
 	addq	$8, %r15
 	addl	$1, %r13d
 	testq	%rdi, %rdi
-	je	.Linit_90
-.Linit_203:
+	je	.Linit_96
+.Linit_208:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -659,7 +710,7 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%al
 	cmpq	$-13, %r8
-	jne	.Linit_198
+	jne	.Linit_203
 	movq	(%r15), %rsi
 	movq	8(%rsp), %r8
 	movl	$2, %r10d
@@ -672,44 +723,20 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_215
+	js	.Linit_220
 	movl	%r13d, 116(%r12)
 	movq	$-13, %rbx
-	jmp	.Linit_199
+	jmp	.Linit_204
 	.p2align 4,,10
 	.p2align 3
-.Linit_276:
-	cmpl	$6, %eax
-	je	.Linit_97
-	jbe	.Linit_282
-	cmpl	$9, %eax
-	je	.Linit_105
-	cmpl	$10, %eax
-	jne	.Linit_283
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$4, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_279:
+.Linit_285:
 	cmpl	$27, %eax
-	je	.Linit_121
-	jbe	.Linit_284
+	je	.Linit_128
+	jbe	.Linit_288
 	cmpl	$30, %eax
-	je	.Linit_129
+	je	.Linit_136
 	cmpl	$31, %eax
-	jne	.Linit_285
+	jne	.Linit_289
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -723,15 +750,15 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_282:
+.Linit_283:
 	cmpl	$3, %eax
-	je	.Linit_99
-	jbe	.Linit_286
+	je	.Linit_106
+	jbe	.Linit_290
 	cmpl	$4, %eax
-	je	.Linit_287
+	je	.Linit_291
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -767,78 +794,77 @@ run_step:
 #NO_APP
 	movl	%eax, 16(%r13)
 	movslq	%eax, %rbx
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_284:
+.Linit_288:
 	cmpl	$24, %eax
-	je	.Linit_123
-	jbe	.Linit_288
+	je	.Linit_130
+	jbe	.Linit_292
 	cmpl	$25, %eax
-	je	.Linit_289
-	leaq	32(%rsp), %r13
-	movl	8(%rbp), %esi
-	leaq	72(%rsp), %rcx
-	movq	%r13, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_181:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_181
-	movl	%esi, 36(%rsp)
-	movl	$44, %ebx
-	movl	$40, %edx
-	movq	%r13, %rsi
-	movl	$1, 32(%rsp)
-	movq	$0, 40(%rsp)
-	.p2align 4,,10
-	.p2align 3
-.Linit_182:
-	movslq	12(%r12), %rdi
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbx, %rax
-	movl	$16384, %r10d
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_182
-	movl	$45, %ebx
-	movl	$24, %edx
-	.p2align 4,,10
-	.p2align 3
-.Linit_183:
-	movslq	12(%r12), %rdi
+	jne	.Linit_293
+	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%rbx, %rax
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$2621440, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_183
-	cmpq	$24, %rax
-	je	.Linit_290
+	movq	%rax, %r13
+	movq	%rax, %rbx
 	testq	%rax, %rax
-	movq	$-32, %rbx
-	cmovs	%rax, %rbx
-	jmp	.Linit_90
+	js	.Linit_96
+	movq	16(%rbp), %rax
+	movq	32(%rbp), %rdx
+	movl	%r13d, %edi
+	movl	%r13d, 40(%rsp)
+	movq	24(%rbp), %rsi
+	movq	%rax, 32(%rsp)
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_187
+	leaq	32(%rsp), %rdx
+	movslq	92(%r12), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$445, %eax
+	movl	$1, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
 	.p2align 4,,10
 	.p2align 3
-.Linit_286:
+.Linit_187:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r13, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_96
+	.p2align 4,,10
+	.p2align 3
+.Linit_290:
 	cmpl	$1, %eax
-	je	.Linit_101
+	je	.Linit_108
 	cmpl	$2, %eax
-	jne	.Linit_270
+	jne	.Linit_275
 	movq	56(%rbp), %rsi
 	movl	$256, %r10d
 	xorl	%r9d, %r9d
@@ -853,17 +879,17 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
+	js	.Linit_96
 	movq	16(%rbp), %rax
 	movq	$-18, %rbx
 	cmpq	%rax, 64(%rsp)
 	cmovne	%rdx, %rbx
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_288:
+.Linit_292:
 	cmpl	$22, %eax
-	je	.Linit_291
+	je	.Linit_294
 	xorl	%edx, %edx
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -877,20 +903,51 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_275:
-	movl	28(%rdx), %ebx
-	negq	%rbx
-	jmp	.Linit_90
+.Linit_279:
+	cmpl	$26, %eax
+	jne	.Linit_295
+.Linit_98:
+	movl	%esi, %edx
+	xorl	%r9d, %r9d
+	movl	$1, %esi
+	xorl	%r8d, %r8d
+	xorl	%ecx, %ecx
+	movq	%r12, %rdi
+	movl	$45, %ebx
+	call	report
+	leaq	32(%rsp), %rsi
+	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_280:
+.Linit_188:
+	movslq	12(%r12), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbx, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_188
+	cmpq	$24, %rax
+	je	.Linit_296
+	testq	%rax, %rax
+	movq	$-32, %rbx
+	cmovs	%rax, %rbx
+	jmp	.Linit_96
+	.p2align 4,,10
+	.p2align 3
+.Linit_286:
 	cmpl	$35, %eax
-	je	.Linit_135
+	je	.Linit_142
 	cmpl	$36, %eax
-	jne	.Linit_292
+	jne	.Linit_297
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -903,13 +960,14 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
+.Linit_277:
 	movq	%rax, %rbx
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_292:
+.Linit_297:
 	cmpl	$33, %eax
-	je	.Linit_293
+	je	.Linit_298
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -923,16 +981,16 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_277:
+.Linit_281:
 	cmpl	$14, %eax
-	je	.Linit_111
+	je	.Linit_118
 	cmpl	$15, %eax
-	jne	.Linit_294
+	jne	.Linit_299
 	testb	$2, 4(%rbp)
-	je	.Linit_295
+	je	.Linit_300
 	leaq	24(%rsp), %r14
 	movb	$46, 24(%rsp)
 	xorl	%r10d, %r10d
@@ -948,26 +1006,26 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r12
+	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
-	leaq	32(%rsp), %r13
+	js	.Linit_96
+	leaq	32(%rsp), %r12
 	movq	64(%rbp), %rsi
 	leaq	56(%rsp), %rcx
-	movq	%r13, %rax
+	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_166:
+.Linit_173:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_166
+	jne	.Linit_173
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r13, %rdx
+	movq	%r12, %rdx
 	movq	$2621440, 32(%rsp)
 	movl	$437, %eax
 	movq	$-100, %rdi
@@ -977,14 +1035,14 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r13
+	movq	%rax, %r12
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_167
+	js	.Linit_187
 	movl	$81, %r15d
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
-	movq	%r13, %rdi
+	movq	%r12, %rdi
 	movq	%r15, %rax
 	movq	%rdx, %rsi
 #APP
@@ -994,7 +1052,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_168
+	jne	.Linit_175
 	movq	72(%rbp), %rdx
 	movq	56(%rbp), %rdi
 	movl	$165, %eax
@@ -1010,7 +1068,7 @@ run_step:
 	movq	%rax, %rbp
 	xorl	%r8d, %r8d
 	movq	%r15, %rax
-	movq	%r12, %rdi
+	movq	%r13, %rdi
 	movq	%rbx, %rsi
 	movq	%rbx, %rdx
 #APP
@@ -1021,20 +1079,7 @@ run_step:
 	testq	%rbp, %rbp
 	cmovne	%rbp, %rax
 	movq	%rax, %rbx
-.Linit_168:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r13, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_167:
+.Linit_175:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1047,12 +1092,12 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_90
+	jmp	.Linit_187
 	.p2align 4,,10
 	.p2align 3
-.Linit_294:
+.Linit_299:
 	cmpl	$12, %eax
-	je	.Linit_296
+	je	.Linit_301
 	movb	$0, 32(%rsp)
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1069,22 +1114,22 @@ run_step:
 	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
+	js	.Linit_96
 	movq	72(%rbp), %r12
 	movl	$431, %r14d
 	movq	%rax, %rdi
 	movq	(%r12), %rdx
 	testq	%rdx, %rdx
-	jne	.Linit_156
-	jmp	.Linit_160
+	jne	.Linit_163
+	jmp	.Linit_167
 	.p2align 4,,10
 	.p2align 3
-.Linit_298:
+.Linit_303:
 	movq	16(%r12), %rdx
 	addq	$16, %r12
 	testq	%rdx, %rdx
-	je	.Linit_297
-.Linit_156:
+	je	.Linit_302
+.Linit_163:
 	movq	8(%r12), %r10
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1095,25 +1140,26 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jns	.Linit_298
-.Linit_159:
+	jns	.Linit_303
+.Linit_166:
 	movq	%rdi, %r13
-	jmp	.Linit_271
+	movq	%rax, %rbx
+	jmp	.Linit_187
 	.p2align 4,,10
 	.p2align 3
-.Linit_204:
-	leaq	32(%rsp), %r13
-	leaq	64(%rsp), %rcx
-	movq	%r13, %rax
-.Linit_109:
-	movq	%rax, %rdx
+.Linit_209:
+	leaq	32(%rsp), %r12
+	leaq	64(%rsp), %rdx
+	movq	%r12, %rax
+.Linit_116:
+	movq	%rax, %rcx
 	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_109
+	movb	$0, (%rcx)
+	cmpq	%rdx, %rax
+	jne	.Linit_116
 	movq	16(%rbp), %rax
 	movl	4(%rbp), %edx
-	movq	%r13, %r10
+	movq	%r12, %r10
 	movl	$32, %r8d
 	movq	56(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -1130,72 +1176,21 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_270:
+.Linit_295:
+	movl	28(%rcx), %ebx
+	negq	%rbx
+	jmp	.Linit_96
+	.p2align 4,,10
+	.p2align 3
+.Linit_275:
 	movq	$-38, %rbx
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_289:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$2621440, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_90
-	movq	16(%rbp), %rax
-	movq	32(%rbp), %rdx
-	movl	%r13d, %edi
-	movl	%r13d, 40(%rsp)
-	movq	24(%rbp), %rsi
-	movq	%rax, 32(%rsp)
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_180
-	leaq	32(%rsp), %rdx
-	movslq	92(%r12), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$445, %eax
-	movl	$1, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_271:
-	movq	%rax, %rbx
-.Linit_180:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r13, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_101:
+.Linit_108:
 	movq	64(%rbp), %r12
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -1212,17 +1207,17 @@ run_step:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
+	js	.Linit_96
 	xorl	%ebp, %ebp
 	cmpb	$0, (%r12)
-	je	.Linit_144
+	je	.Linit_151
 	.p2align 4,,10
 	.p2align 3
-.Linit_145:
+.Linit_152:
 	addq	$1, %rbp
 	cmpb	$0, 0(%rbp,%r12)
-	jne	.Linit_145
-.Linit_144:
+	jne	.Linit_152
+.Linit_151:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1244,17 +1239,34 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rbx, %rbx
-	js	.Linit_90
+	js	.Linit_96
 	cmpq	%rbp, %rbx
-	jne	.Linit_299
+	jne	.Linit_304
 	.p2align 4,,10
 	.p2align 3
-.Linit_272:
+.Linit_276:
 	xorl	%ebx, %ebx
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_287:
+.Linit_294:
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$263, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_96
+	.p2align 4,,10
+	.p2align 3
+.Linit_291:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1270,7 +1282,7 @@ run_step:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_147
+	js	.Linit_154
 	movq	(%r12), %rax
 	movl	$1030, %esi
 	movl	20(%rax), %edx
@@ -1289,47 +1301,13 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_147:
+.Linit_154:
 	movl	%ebx, 84(%r12)
 	movslq	%ebx, %rbx
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_291:
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$263, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_129:
-	movq	56(%rbp), %rsi
-	movq	16(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$116, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_105:
+.Linit_112:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1345,8 +1323,8 @@ run_step:
 	movq	16(%rbp), %rdx
 	movslq	%eax, %rbx
 	movl	%eax, 20(%r12,%rdx,4)
-	jmp	.Linit_90
-.Linit_295:
+	jmp	.Linit_96
+.Linit_300:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -1360,32 +1338,49 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
-.Linit_214:
+	jmp	.Linit_96
+.Linit_219:
 	movq	$-2, %rbx
-	jmp	.Linit_90
-.Linit_299:
+	jmp	.Linit_96
+.Linit_304:
 	movq	$-5, %rbx
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_216:
+.Linit_221:
 	movl	%r13d, 116(%r12)
 	movq	%r8, %rbx
 	cmpq	$-20, %r8
-	je	.Linit_199
+	je	.Linit_204
 	testb	%al, %al
-	jne	.Linit_90
-	jmp	.Linit_199
+	jne	.Linit_96
+	jmp	.Linit_204
 	.p2align 4,,10
 	.p2align 3
-.Linit_215:
+.Linit_220:
 	xorl	%eax, %eax
 	movq	$-2, %r8
-	jmp	.Linit_198
+	jmp	.Linit_203
 	.p2align 4,,10
 	.p2align 3
-.Linit_293:
+.Linit_301:
+	movq	16(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$170, %eax
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_96
+	.p2align 4,,10
+	.p2align 3
+.Linit_298:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1400,7 +1395,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
+	js	.Linit_96
 	movl	$157, %eax
 	movl	$47, %edi
 	movl	$4, %esi
@@ -1411,7 +1406,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
+	js	.Linit_96
 	movq	16(%rbp), %rax
 	movq	24(%rbp), %rcx
 	leaq	32(%rsp), %rsi
@@ -1433,21 +1428,21 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
+	js	.Linit_96
 	movl	$157, %r12d
 	movl	$47, %edi
 	movl	$2, %esi
-	jmp	.Linit_191
+	jmp	.Linit_196
 	.p2align 4,,10
 	.p2align 3
-.Linit_192:
+.Linit_197:
 	addq	$1, %rdx
 	cmpq	$64, %rdx
-	je	.Linit_272
-.Linit_191:
+	je	.Linit_276
+.Linit_196:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
-	jnc	.Linit_192
+	jnc	.Linit_197
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1458,38 +1453,87 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jns	.Linit_192
+	jns	.Linit_197
+	jmp	.Linit_277
 	.p2align 4,,10
 	.p2align 3
-.Linit_273:
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_115:
-	movq	56(%rbp), %rdx
-	movq	64(%rbp), %rdi
+.Linit_140:
+	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$266, %eax
-	movq	$-100, %rsi
+	movl	$110, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movslq	8(%r12), %rdx
+	cmpq	%rdx, %rax
+	jne	.Linit_200
+	movl	16(%r12), %eax
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$1, 28(%rsp)
+	leaq	24(%rsp), %rdi
+	xorl	%r9d, %r9d
+	movl	$1, %esi
+	movl	%eax, 24(%rsp)
+	movl	$271, %eax
+	movq	$0, 40(%rsp)
+	movq	$0, 32(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
+	testq	%rax, %rax
+	js	.Linit_96
+	cmpw	$0, 30(%rsp)
+	je	.Linit_276
+.Linit_200:
+	movq	$-3, %rbx
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_135:
-	xorl	%edx, %edx
-	movslq	92(%r12), %rdi
+.Linit_106:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$446, %eax
+	movl	$157, %eax
+	movl	$36, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_96
+	.p2align 4,,10
+	.p2align 3
+.Linit_104:
+	movq	16(%rbp), %rdx
+	movl	$61, %ebp
+	movq	%rdx, %rax
+	salq	$7, %rax
+	subq	%rdx, %rax
+	salq	$5, %rax
+	leaq	128(%r12,%rax), %r13
+	.p2align 4,,10
+	.p2align 3
+.Linit_155:
+	xorl	%edx, %edx
+	movslq	16(%r13), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbp, %rax
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
@@ -1497,10 +1541,38 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
+	cmpq	$-4, %rax
+	je	.Linit_155
+	testq	%rax, %rax
+	js	.Linit_96
+	movq	24(%r13), %rax
+	testq	%rax, %rax
+	jns	.Linit_156
+	movl	20(%r13), %eax
+	movl	%eax, 112(%r12)
+.Linit_156:
+	movq	24(%r13), %rbx
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_111:
+.Linit_136:
+	movq	56(%rbp), %rsi
+	movq	16(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$116, %eax
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_96
+	.p2align 4,,10
+	.p2align 3
+.Linit_118:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1515,7 +1587,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
+	js	.Linit_96
 	movq	56(%rbp), %rdi
 	movl	$166, %eax
 	movl	$2, %esi
@@ -1526,7 +1598,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
+	js	.Linit_96
 	movq	64(%rbp), %rdi
 	movl	$80, %eax
 	movq	%rdx, %rsi
@@ -1536,10 +1608,44 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_123:
+.Linit_142:
+	xorl	%edx, %edx
+	movslq	92(%r12), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$446, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_96
+	.p2align 4,,10
+	.p2align 3
+.Linit_122:
+	movq	56(%rbp), %rdx
+	movq	64(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$266, %eax
+	movq	$-100, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_96
+	.p2align 4,,10
+	.p2align 3
+.Linit_130:
 	movq	16(%rbp), %rax
 	movq	40(%rbp), %rsi
 	leaq	32(%rsp), %rdi
@@ -1560,29 +1666,12 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
+	js	.Linit_96
 	movl	%eax, 92(%r12)
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_99:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$36, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_95:
+.Linit_102:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1598,33 +1687,33 @@ run_step:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
-	leaq	32(%rsp), %r13
-	leaq	72(%rsp), %rcx
-	movq	%r13, %rdx
+	js	.Linit_96
+	leaq	32(%rsp), %r12
+	leaq	72(%rsp), %rdx
+	movq	%r12, %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_151:
-	movq	%rdx, %rax
-	addq	$1, %rdx
+.Linit_158:
+	movq	%rcx, %rax
+	addq	$1, %rcx
 	movb	$0, (%rax)
-	cmpq	%rcx, %rdx
-	jne	.Linit_151
+	cmpq	%rdx, %rcx
+	jne	.Linit_158
 	movq	56(%rbp), %rax
-	leaq	47(%rsp), %rsi
-	movq	%r13, %rdx
-	subq	%r13, %rax
+	leaq	47(%rsp), %rdx
+	movq	%r12, %rcx
+	subq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_152:
-	movzbl	(%rax,%rdx), %ecx
-	testb	%cl, %cl
-	je	.Linit_154
-	movb	%cl, (%rdx)
-	addq	$1, %rdx
-	cmpq	%rdx, %rsi
-	jne	.Linit_152
-.Linit_154:
+.Linit_159:
+	movzbl	(%rax,%rcx), %esi
+	testb	%sil, %sil
+	je	.Linit_161
+	movb	%sil, (%rcx)
+	addq	$1, %rcx
+	cmpq	%rcx, %rdx
+	jne	.Linit_159
+.Linit_161:
 	movl	$1, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1632,7 +1721,7 @@ run_step:
 	movw	%ax, 48(%rsp)
 	movl	$35092, %esi
 	movl	$16, %eax
-	movq	%r13, %rdx
+	movq	%r12, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1647,27 +1736,23 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_296:
-	movq	16(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$170, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_90
+.Linit_100:
+	addq	$296, %rsp
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	make_file
 	.p2align 4,,10
 	.p2align 3
-.Linit_119:
+.Linit_126:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1682,7 +1767,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
+	js	.Linit_96
 	movq	16(%rbp), %rdx
 	movl	$117, %eax
 	movq	%rdx, %rdi
@@ -1693,61 +1778,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_93:
-	addq	$296, %rsp
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	make_file
-	.p2align 4,,10
-	.p2align 3
-.Linit_97:
-	movq	16(%rbp), %rdx
-	movl	$61, %ebp
-	movq	%rdx, %rax
-	salq	$7, %rax
-	subq	%rdx, %rax
-	salq	$5, %rax
-	leaq	128(%r12,%rax), %r13
-	.p2align 4,,10
-	.p2align 3
-.Linit_148:
-	xorl	%edx, %edx
-	movslq	16(%r13), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbp, %rax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	cmpq	$-4, %rax
-	je	.Linit_148
-	testq	%rax, %rax
-	js	.Linit_90
-	movq	24(%r13), %rax
-	testq	%rax, %rax
-	jns	.Linit_149
-	movl	20(%r13), %eax
-	movl	%eax, 112(%r12)
-.Linit_149:
-	movq	24(%r13), %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_121:
+.Linit_128:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1761,55 +1795,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_133:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$110, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movslq	8(%r12), %rdx
-	cmpq	%rdx, %rax
-	jne	.Linit_195
-	movl	16(%r12), %eax
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movl	$1, 28(%rsp)
-	leaq	24(%rsp), %rdi
-	xorl	%r9d, %r9d
-	movl	$1, %esi
-	movl	%eax, 24(%rsp)
-	movl	$271, %eax
-	movq	$0, 40(%rsp)
-	movq	$0, 32(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_90
-	cmpw	$0, 30(%rsp)
-	je	.Linit_272
-.Linit_195:
-	movq	$-3, %rbx
-	jmp	.Linit_90
-	.p2align 4,,10
-	.p2align 3
-.Linit_297:
+	jmp	.Linit_96
+.Linit_302:
 	movq	%rdi, %r13
-.Linit_160:
+.Linit_167:
 	xorl	%r14d, %r14d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1825,7 +1814,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_300
+	js	.Linit_305
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1839,7 +1828,7 @@ run_step:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_161
+	js	.Linit_168
 	movq	64(%rbp), %r10
 	leaq	32(%rsp), %rsi
 	movq	%r12, %rdi
@@ -1855,7 +1844,7 @@ run_step:
 	movq	%rax, %rbx
 	xorl	%r8d, %r8d
 	testq	%rax, %rax
-	js	.Linit_162
+	js	.Linit_169
 	movl	$81, %eax
 	movq	%r14, %rsi
 	movq	%r14, %rdx
@@ -1872,14 +1861,27 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_167
-.Linit_290:
+.Linit_170:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r12, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_96
+.Linit_296:
 	cmpl	$1, 32(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
-	jmp	.Linit_90
-.Linit_300:
+	jmp	.Linit_96
+.Linit_305:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1890,8 +1892,8 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_90
-.Linit_161:
+	jmp	.Linit_96
+.Linit_168:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1904,8 +1906,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%r12, %rbx
-	jmp	.Linit_90
-.Linit_162:
+	jmp	.Linit_96
+.Linit_169:
 	xorl	%r9d, %r9d
 	movl	$3, %eax
 	movq	%r13, %rdi
@@ -1916,30 +1918,61 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_167
-.Linit_285:
+	jmp	.Linit_170
+.Linit_287:
+	cmpl	$38, %eax
+	je	.Linit_306
+	movq	16(%rbp), %rax
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %edi
+	xorl	%esi, %esi
+	movw	%ax, 32(%rsp)
+	movq	56(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movl	$317, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_96
+.Linit_306:
+	movq	16(%rbp), %rdi
+	addq	$296, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	set_signals
+.Linit_289:
 	cmpl	$28, %eax
-	je	.Linit_301
+	je	.Linit_307
 	movq	16(%rbp), %rbp
 	xorl	%esi, %esi
 	movl	$157, %r12d
 	movl	$24, %edi
-	jmp	.Linit_187
+	jmp	.Linit_192
 	.p2align 4,,10
 	.p2align 3
-.Linit_302:
+.Linit_308:
 	testq	%rax, %rax
-	js	.Linit_273
-.Linit_189:
+	js	.Linit_277
+.Linit_194:
 	addq	$1, %rsi
 	cmpq	$64, %rsi
-	je	.Linit_272
-.Linit_187:
+	je	.Linit_276
+.Linit_192:
 	movq	%rbp, %rdx
 	movl	%esi, %ecx
 	shrq	%cl, %rdx
 	andl	$1, %edx
-	jne	.Linit_189
+	jne	.Linit_194
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1950,10 +1983,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-22, %rax
-	jne	.Linit_302
+	jne	.Linit_308
 	xorl	%ebx, %ebx
-	jmp	.Linit_90
-.Linit_301:
+	jmp	.Linit_96
+.Linit_307:
 	movq	24(%rbp), %rax
 	movq	16(%rbp), %rsi
 	leaq	32(%rsp), %rdx
@@ -1971,10 +2004,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
-.Linit_278:
+	jmp	.Linit_96
+.Linit_282:
 	cmpl	$17, %eax
-	je	.Linit_303
+	je	.Linit_309
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -1989,10 +2022,10 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
+	js	.Linit_96
 	movq	24(%rbp), %rdx
 	cmpq	$-1, %rdx
-	je	.Linit_90
+	je	.Linit_96
 	movq	56(%rbp), %rsi
 	movq	32(%rbp), %r10
 	movl	$256, %r8d
@@ -2003,8 +2036,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
-.Linit_303:
+	jmp	.Linit_96
+.Linit_309:
 	movl	4(%rbp), %edx
 	movb	$0, 24(%rsp)
 	xorl	%r10d, %r10d
@@ -2021,43 +2054,43 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r14
+	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_90
+	js	.Linit_96
 	movq	32(%rbp), %rdx
 	movq	24(%rbp), %rsi
 	movl	%eax, %edi
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_170
+	js	.Linit_187
 	movq	40(%rbp), %rdi
 	movq	16(%rbp), %rsi
 	movq	%rdi, %rax
 	orq	%rsi, %rax
-	je	.Linit_171
+	je	.Linit_178
 	leaq	32(%rsp), %rax
-	leaq	64(%rsp), %rcx
+	leaq	64(%rsp), %rdx
 	.p2align 4,,10
 	.p2align 3
-.Linit_172:
-	movq	%rax, %rdx
+.Linit_179:
+	movq	%rax, %rcx
 	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_172
+	movb	$0, (%rcx)
+	cmpq	%rdx, %rax
+	jne	.Linit_179
 	testq	%rdi, %rdi
-	jne	.Linit_173
+	jne	.Linit_180
 	movq	%rsi, 32(%rsp)
-.Linit_174:
+.Linit_181:
 	movl	4(%rbp), %edx
 	leaq	24(%rsp), %rsi
 	leaq	32(%rsp), %r10
 	xorl	%r9d, %r9d
 	movl	$32, %r8d
 	movl	$442, %eax
-	movq	%r14, %rdi
+	movq	%r13, %rdi
 	sall	$15, %edx
 	movzwl	%dx, %edx
 	orl	$4096, %edx
@@ -2068,63 +2101,51 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_170
-.Linit_171:
+	js	.Linit_187
+.Linit_178:
 	movq	64(%rbp), %rbx
 	testb	$2, 4(%rbp)
-	jne	.Linit_304
+	jne	.Linit_310
+.Linit_177:
 	leaq	24(%rsp), %rsi
 	movq	%rbx, %r10
 	xorl	%r9d, %r9d
 	movl	$429, %eax
 	movl	$4, %r8d
 	movq	$-100, %rdx
-	movq	%r14, %rdi
+	movq	%r13, %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-.Linit_170:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r14, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_90
-.Linit_173:
+	jmp	.Linit_187
+.Linit_180:
 	movslq	20(%r12,%rdi,4), %rax
 	orq	$1048576, %rsi
 	movq	%rsi, 32(%rsp)
 	movq	%rax, 56(%rsp)
-	jmp	.Linit_174
-.Linit_304:
-	leaq	32(%rsp), %r13
+	jmp	.Linit_181
+.Linit_310:
+	leaq	32(%rsp), %r12
 	leaq	56(%rsp), %rcx
-	movq	%r13, %rax
+	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_177:
+.Linit_184:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_177
+	jne	.Linit_184
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rbx, %rsi
 	movl	$437, %eax
 	movq	$-100, %rdi
-	movq	%r13, %rdx
+	movq	%r12, %rdx
 	movq	$2621440, 32(%rsp)
 	movq	$18, 48(%rsp)
 #APP
@@ -2135,10 +2156,10 @@ run_step:
 	movq	%rax, %rbp
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_170
+	js	.Linit_187
 	leaq	24(%rsp), %rsi
 	movl	$429, %eax
-	movq	%r14, %rdi
+	movq	%r13, %rdi
 	movq	%rbp, %rdx
 	movq	%rsi, %r10
 	movl	$68, %r8d
@@ -2159,10 +2180,13 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_170
-.Linit_283:
+	jmp	.Linit_187
+.Linit_293:
+	movl	8(%rbp), %esi
+	jmp	.Linit_98
+.Linit_284:
 	cmpl	$7, %eax
-	je	.Linit_305
+	je	.Linit_311
 	movq	16(%rbp), %rax
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -2177,8 +2201,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
-.Linit_305:
+	jmp	.Linit_96
+.Linit_311:
 	xorl	%edx, %edx
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -2192,37 +2216,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_90
-.Linit_281:
-	cmpl	$38, %eax
-	je	.Linit_306
-	movq	16(%rbp), %rax
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$1, %edi
-	xorl	%esi, %esi
-	movw	%ax, 32(%rsp)
-	movq	56(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movl	$317, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_273
-.Linit_306:
-	movq	16(%rbp), %rdi
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	set_signals
+	jmp	.Linit_96
 	.size	run_step, .-run_step
 	.p2align 4
 	.type	run_payload, @function
@@ -2256,8 +2250,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 104(%rbp)
 	testq	%rax, %rax
-	je	.Linit_314
-.Linit_308:
+	je	.Linit_319
+.Linit_313:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2270,36 +2264,36 @@ run_payload:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_314:
+.Linit_319:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_309
+	jle	.Linit_314
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_311
+	jmp	.Linit_316
 	.p2align 4,,10
 	.p2align 3
-.Linit_315:
+.Linit_320:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_309
-.Linit_311:
+	je	.Linit_314
+.Linit_316:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 112(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_315
-.Linit_310:
+	jns	.Linit_320
+.Linit_315:
 	movq	%rax, 104(%rbp)
-	jmp	.Linit_308
-.Linit_309:
+	jmp	.Linit_313
+.Linit_314:
 	xorl	%eax, %eax
-	jmp	.Linit_310
+	jmp	.Linit_315
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	run_aside, @function
@@ -2319,26 +2313,26 @@ run_aside:
 	movq	48(%rdx), %rdx
 	leaq	(%rdx,%rcx,8), %rbx
 	testl	%eax, %eax
-	jle	.Linit_317
+	jle	.Linit_322
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_319
+	jmp	.Linit_324
 	.p2align 4,,10
 	.p2align 3
-.Linit_322:
+.Linit_327:
 	addq	$88, %rbx
 	cmpq	%r13, %rbx
-	je	.Linit_317
-.Linit_319:
+	je	.Linit_322
+.Linit_324:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%r12, %rdi
 	movl	%eax, 20(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_322
-.Linit_318:
+	jns	.Linit_327
+.Linit_323:
 	xorl	%edx, %edx
 	movq	%rax, 24(%rbp)
 	xorl	%r10d, %r10d
@@ -2352,9 +2346,9 @@ run_aside:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_317:
+.Linit_322:
 	xorl	%eax, %eax
-	jmp	.Linit_318
+	jmp	.Linit_323
 	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	jail_main, @function
@@ -2365,111 +2359,115 @@ jail_main:
 	pushq	%r12
 	pushq	%rbp
 	pushq	%rbx
-	subq	$33416, %rsp
-	movq	16(%rdi), %rbx
-	leaq	8916(%rsp), %r13
-	leaq	8980(%rsp), %rbp
-	movq	$-1, 80(%rsp)
+	subq	$33368, %rsp
+	movq	16(%rdi), %rbp
+	leaq	8868(%rsp), %r13
+	leaq	8932(%rsp), %rbx
+	movq	$-1, 72(%rsp)
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_324:
+.Linit_329:
 	movl	$-1, (%rax)
 	addq	$4, %rax
-	cmpq	%rbp, %rax
-	jne	.Linit_324
+	cmpq	%rbx, %rax
+	jne	.Linit_329
+	addq	$8, %rbp
 	movl	$72, %r12d
 	movl	$2, %esi
 	movl	$1, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_325:
-	movsbl	(%rbx), %eax
+.Linit_332:
+	movsbl	-8(%rbp), %eax
+	leaq	-8(%rbp), %rcx
 	testb	%al, %al
-	je	.Linit_329
-	movsbl	1(%rbx), %edi
+	je	.Linit_336
+	xorl	%edi, %edi
+	jmp	.Linit_335
+	.p2align 4,,10
+	.p2align 3
+.Linit_331:
+	movsbl	(%rcx), %eax
+.Linit_335:
+	sall	$4, %edi
 	subl	$65, %eax
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	sall	$12, %eax
-	xorl	%r9d, %r9d
-	subl	$65, %edi
-	sall	$8, %edi
+	addq	$1, %rcx
 	orl	%eax, %edi
-	movsbl	3(%rbx), %eax
-	subl	$65, %eax
-	orl	%eax, %edi
-	movsbl	2(%rbx), %eax
-	subl	$65, %eax
-	sall	$4, %eax
-	orl	%eax, %edi
-	movq	%r12, %rax
+	cmpq	%rcx, %rbp
+	jne	.Linit_331
 	movl	%edi, 0(%r13)
+	xorl	%r10d, %r10d
 	movslq	%edi, %rdi
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	addq	$4, %r13
-	addq	$4, %rbx
-	cmpq	%rbp, %r13
-	jne	.Linit_325
-.Linit_329:
-	xorl	%edx, %edx
+	addq	$8, %rbp
+	cmpq	%rbx, %r13
+	jne	.Linit_332
+.Linit_336:
+	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$39, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
+	movq	%rbp, %rdi
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 8904(%rsp)
-	movq	8920(%rsp), %rax
-	movl	$-1, 8988(%rsp)
-	movq	%rax, 8908(%rsp)
+	movl	%eax, 8856(%rsp)
+	movq	8872(%rsp), %rax
+	movl	$-1, 8940(%rsp)
+	movq	%rax, 8860(%rsp)
 	movl	$95, %eax
-	movl	$-1, 8980(%rsp)
-	movl	$0, 9012(%rsp)
-	movl	$0, 9008(%rsp)
-	movq	$0, 9000(%rsp)
+	movl	$-1, 8932(%rsp)
+	movl	$0, 8964(%rsp)
+	movl	$0, 8960(%rsp)
+	movq	$0, 8952(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 8992(%rsp)
+	movl	%eax, 8944(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_326
-	leaq	8896(%rsp), %rax
-	movq	%rax, 32(%rsp)
-.Linit_327:
-	leaq	448(%rsp), %rsi
+	js	.Linit_333
+	leaq	8848(%rsp), %rax
+	movq	%rax, 40(%rsp)
+.Linit_334:
+	leaq	400(%rsp), %rsi
+	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	xorl	%edx, %edx
 	movq	%rsi, 56(%rsp)
-	movslq	8916(%rsp), %rdi
 	xorl	%r9d, %r9d
 	movl	$5, %eax
+	movq	%rbp, %rdx
+	movslq	8868(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_429
-.Linit_330:
-	movslq	8916(%rsp), %r8
+	js	.Linit_421
+.Linit_337:
+	movslq	8868(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
 	movl	$268435456, %edi
-	movq	496(%rsp), %rsi
+	movq	448(%rsp), %rsi
 	movl	$1048578, %r10d
 	movl	$3, %edx
 #APP
@@ -2478,32 +2476,32 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_430
-.Linit_331:
-	xorl	%edx, %edx
-	movslq	8916(%rsp), %rdi
+	js	.Linit_422
+.Linit_338:
+	xorl	%r12d, %r12d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
+	movslq	8868(%rsp), %rdi
 	movl	$3, %eax
-	movq	%rdx, %rsi
+	movq	%r12, %rsi
+	movq	%r12, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	268435464, %r15d
-	movl	268435476, %eax
-	movq	$268435456, 8896(%rsp)
-	movl	%eax, 8(%rsp)
-	movl	%r15d, %eax
+	movl	268435464, %ebp
+	movl	268435476, %r15d
+	movq	$268435456, 8848(%rsp)
+	movl	%ebp, %eax
 	andl	$1, %eax
 	movl	%eax, 48(%rsp)
-	je	.Linit_332
-	cmpl	$1, 8904(%rsp)
-	jne	.Linit_431
-.Linit_332:
-	leaq	80(%rsp), %rsi
+	je	.Linit_339
+	cmpl	$1, 8856(%rsp)
+	jne	.Linit_423
+.Linit_339:
+	leaq	72(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$289, %eax
@@ -2515,13 +2513,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_333
-	movq	8896(%rsp), %rax
+	js	.Linit_340
+	movq	8848(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
-	movq	%rbx, %rdi
+	movq	%r12, %rdi
 	movl	20(%rax), %edx
 	movl	$72, %eax
 #APP
@@ -2530,7 +2528,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	xorl	%edx, %edx
-	movq	%rax, %rbx
+	movq	%rax, %r12
 	movl	$3, %eax
 	movq	%rdx, %rsi
 #APP
@@ -2538,64 +2536,82 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_333:
-	movslq	%ebx, %rdx
-	movl	%ebx, 8984(%rsp)
-	testq	%rdx, %rdx
-	js	.Linit_432
-.Linit_334:
-	movq	8896(%rsp), %rdx
+.Linit_340:
+	movl	%r12d, 8936(%rsp)
+	movslq	%r12d, %r12
+	testq	%r12, %r12
+	js	.Linit_424
+.Linit_341:
+	movq	8848(%rsp), %rdx
 	movl	12(%rdx), %eax
-	movq	32(%rdx), %r12
+	movq	32(%rdx), %r13
 	testl	%eax, %eax
-	jle	.Linit_336
+	jle	.Linit_343
 	subl	$1, %eax
-	movq	32(%rsp), %r13
+	movq	40(%rsp), %r14
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
-	leaq	88(%r12,%rax,8), %rbx
-	jmp	.Linit_338
+	leaq	88(%r13,%rax,8), %r12
+	jmp	.Linit_345
 	.p2align 4,,10
 	.p2align 3
-.Linit_433:
-	addq	$88, %r12
-	cmpq	%r12, %rbx
-	je	.Linit_336
-.Linit_338:
-	movl	8(%r12), %eax
-	movq	%r12, %rsi
-	movq	%r13, %rdi
-	movl	%eax, 9008(%rsp)
+.Linit_425:
+	addq	$88, %r13
+	cmpq	%r13, %r12
+	je	.Linit_343
+.Linit_345:
+	movl	8(%r13), %eax
+	movq	%r13, %rsi
+	movq	%r14, %rdi
+	movl	%eax, 8960(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_433
-	movl	9008(%rsp), %esi
-	movq	32(%rsp), %rdi
-	movq	%rax, %rdx
-	call	fail
-.Linit_336:
+	jns	.Linit_425
+	negq	%rax
+	movq	40(%rsp), %rdi
+	xorl	%r9d, %r9d
+	movl	$2, %esi
+	movl	8960(%rsp), %edx
+	movl	8964(%rsp), %r8d
+	movq	%rax, %rcx
+	call	report
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$4, %edi
+	movl	$231, %eax
+	movl	$125, %edi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	testq	%rax, %rax
-	js	.Linit_434
-.Linit_340:
-	movq	32(%rsp), %rsi
+.Linit_343:
+	xorl	%r12d, %r12d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movl	$56, %eax
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$4, %edi
+	movq	%r12, %rsi
+	movq	%r12, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	js	.Linit_426
+.Linit_347:
+	movq	40(%rsp), %rsi
+	xorl	%r14d, %r14d
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
 	leaq	run_payload(%rip), %r12
+	movl	$56, %eax
 	movl	$16657, %edi
-	xorl	%edx, %edx
+	movq	%r14, %rdx
 	movq	%rsi, %r13
 #APP
 # 25 "src/sys.h" 1
@@ -2611,37 +2627,49 @@ jail_main:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_435
-.Linit_341:
-	movq	9000(%rsp), %rdx
-	testq	%rdx, %rdx
-	js	.Linit_436
-.Linit_342:
-	movq	8896(%rsp), %rdx
+	js	.Linit_427
+.Linit_348:
+	movq	8952(%rsp), %rax
+	testq	%rax, %rax
+	js	.Linit_428
+.Linit_349:
+	movq	8848(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
 	leaq	(%rax,%rcx,2), %rcx
 	movq	40(%rdx), %rax
 	leaq	-88(%rax,%rcx,8), %r13
-	movl	9008(%rsp), %eax
+	movl	8960(%rsp), %eax
 	cmpl	8(%r13), %eax
-	je	.Linit_343
-	movl	9008(%rsp), %esi
-	movq	32(%rsp), %rdi
-	movq	$-125, %rdx
-	call	fail
-.Linit_343:
-	leaq	304(%rsp), %rax
+	je	.Linit_350
+	movl	8960(%rsp), %edx
+	movq	40(%rsp), %rdi
+	xorl	%r9d, %r9d
+	movl	$125, %ecx
+	movl	8964(%rsp), %r8d
+	movl	$2, %esi
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_350:
 	cmpl	$40, 0(%r13)
-	leaq	344(%rsp), %rbx
-	movq	%rax, (%rsp)
-	je	.Linit_437
-.Linit_344:
+	je	.Linit_429
+.Linit_351:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$11, %eax
-	movq	496(%rsp), %rsi
+	movq	448(%rsp), %rsi
 	movl	$268435456, %edi
 	xorl	%edx, %edx
 #APP
@@ -2650,13 +2678,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movl	$3, %r14d
-	leaq	8936(%rsp), %r13
+	leaq	8888(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_348:
+.Linit_353:
 	movslq	0(%r13), %rdi
 	testl	%edi, %edi
-	js	.Linit_347
+	js	.Linit_352
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2668,13 +2696,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_347:
+.Linit_352:
 	addq	$4, %r13
-	cmpq	%rbp, %r13
-	jne	.Linit_348
-	movl	8988(%rsp), %eax
+	cmpq	%rbx, %r13
+	jne	.Linit_353
+	movl	8940(%rsp), %eax
 	testl	%eax, %eax
-	js	.Linit_349
+	js	.Linit_354
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
@@ -2687,111 +2715,84 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_349:
-	movq	%r15, %rax
-	leaq	176(%rsp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%edx, %edx
-	salq	$4, %rax
-	movq	%rdi, 24(%rsp)
-	movq	(%rsp), %rsi
-	xorl	%r8d, %r8d
-	andl	$32, %eax
-	xorl	%r9d, %r9d
-	movq	$537396514, 176(%rsp)
-	movl	%eax, 308(%rsp)
-	movl	%eax, 304(%rsp)
-	movl	$126, %eax
-	movq	$0, 312(%rsp)
-	movq	$0, 320(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbp
-	testq	%rax, %rax
-	js	.Linit_350
-	movl	8(%rsp), %eax
-	testl	%eax, %eax
-	jne	.Linit_438
-.Linit_352:
-	movl	%r12d, 52(%rsp)
-	movq	(%rsp), %rax
-	.p2align 4,,10
-	.p2align 3
 .Linit_354:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rbx, %rax
-	jne	.Linit_354
-	movq	(%rsp), %rsi
-	movl	$44, %ebx
-	movl	$40, %edx
-	movq	$4, 304(%rsp)
-	movl	$0, 312(%rsp)
-	movl	%r12d, 316(%rsp)
-	.p2align 4,,10
-	.p2align 3
-.Linit_355:
-	movl	$16384, %r10d
+	salq	$4, %rbp
+	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%rbx, %rax
-	movslq	8908(%rsp), %rdi
+	andl	$32, %ebp
+	xorl	%edx, %edx
+	leaq	256(%rsp), %rsi
+	movq	$537396514, 128(%rsp)
+	leaq	128(%rsp), %rdi
+	movl	%ebp, 260(%rsp)
+	movl	$126, %eax
+	movl	%ebp, 256(%rsp)
+	movq	$0, 264(%rsp)
+	movq	$0, 272(%rsp)
+	movq	%rsi, 8(%rsp)
+	movq	%rdi, 32(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_355
-	leaq	112(%rsp), %rax
-	movl	$0, 76(%rsp)
-	leaq	136(%rsp), %rbx
-	movq	%rax, 16(%rsp)
-	.p2align 4,,10
-	.p2align 3
-.Linit_356:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rbx, %rax
-	jne	.Linit_356
-	movslq	52(%rsp), %r14
-	movl	$1, %ebp
-	movl	8984(%rsp), %eax
-	movl	$1, %r12d
-	movl	$1, %r13d
-	movw	%r12w, 124(%rsp)
-	leaq	72(%rsp), %r15
-	movl	%eax, 112(%rsp)
-	movl	8912(%rsp), %eax
-	movw	%bp, 132(%rsp)
-	movl	%eax, 120(%rsp)
-	movl	8908(%rsp), %eax
-	movw	%r13w, 116(%rsp)
-	movl	%eax, 128(%rsp)
-	movq	%r14, %rax
-	movq	%r15, %r14
-	movq	%rax, %r15
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_355
+	testl	%r15d, %r15d
+	jne	.Linit_430
 .Linit_357:
-	movq	%rbx, 40(%rsp)
-.Linit_373:
-	movl	$61, %r12d
-	movq	$-1, %rbp
-	movl	$1, %ebx
-.Linit_361:
-	xorl	%r13d, %r13d
-	movq	%r14, %rsi
-	jmp	.Linit_358
+	movq	40(%rsp), %rdi
+	xorl	%ecx, %ecx
+	xorl	%r9d, %r9d
+	movl	%r12d, %r8d
+	xorl	%edx, %edx
+	movl	$4, %esi
+	movl	%r12d, 52(%rsp)
+	call	report
+	leaq	104(%rsp), %rax
+	movq	32(%rsp), %rcx
+	movl	$0, 68(%rsp)
+	movq	%rax, 24(%rsp)
 	.p2align 4,,10
 	.p2align 3
 .Linit_359:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_359
+	movl	$1, %ebx
+	movl	$1, %ebp
+	movslq	52(%rsp), %r15
+	movl	8936(%rsp), %eax
+	movl	$1, %r12d
+	movw	%bx, 124(%rsp)
+	leaq	64(%rsp), %r14
+	movl	%eax, 104(%rsp)
+	movl	8864(%rsp), %eax
+	movw	%bp, 116(%rsp)
+	movl	%eax, 112(%rsp)
+	movl	8860(%rsp), %eax
+	movw	%r12w, 108(%rsp)
+	movl	%eax, 120(%rsp)
+	.p2align 4,,10
+	.p2align 3
+.Linit_376:
+	movl	$61, %r12d
+	movq	$-1, %rbp
+	movl	$1, %ebx
+.Linit_364:
+	xorl	%r13d, %r13d
+	movq	%r14, %rsi
+	jmp	.Linit_361
+	.p2align 4,,10
+	.p2align 3
+.Linit_362:
 	cmpq	%rax, %r15
-	je	.Linit_439
-.Linit_358:
+	je	.Linit_431
+.Linit_361:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2804,11 +2805,11 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_359
+	jg	.Linit_362
 	movq	%rsi, %r14
 	testl	%r13d, %r13d
-	jne	.Linit_360
-	movq	16(%rsp), %rdi
+	jne	.Linit_363
+	movq	24(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
 	movl	$3, %esi
@@ -2818,15 +2819,15 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_361
+	je	.Linit_364
 	testq	%rax, %rax
-	js	.Linit_440
-	cmpw	$0, 126(%rsp)
-	je	.Linit_366
+	js	.Linit_432
+	cmpw	$0, 118(%rsp)
+	je	.Linit_369
 	movl	48(%rsp), %r8d
 	testl	%r8d, %r8d
-	je	.Linit_441
-.Linit_367:
+	je	.Linit_433
+.Linit_370:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2839,22 +2840,22 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_366:
-	movq	%r14, 8(%rsp)
-	movq	24(%rsp), %r14
+.Linit_369:
+	movq	%r14, 16(%rsp)
+	movq	32(%rsp), %r14
 	movl	$64, %ebx
 	movl	$128, %r13d
-	leaq	432(%rsp), %rbp
+	leaq	384(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_368:
-	cmpw	$0, 118(%rsp)
-	je	.Linit_426
+.Linit_371:
+	cmpw	$0, 110(%rsp)
+	je	.Linit_419
 	xorl	%r12d, %r12d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movslq	8984(%rsp), %rdi
+	movslq	8936(%rsp), %rdi
 	movq	%r12, %rax
 	movq	%r14, %rsi
 	movq	%r13, %rdx
@@ -2864,86 +2865,85 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_426
-	movl	176(%rsp), %ecx
+	jne	.Linit_419
+	movl	128(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_369
+	je	.Linit_372
 	xorl	%eax, %eax
-	movq	224(%rsp), %rdi
-	movl	%ecx, 92(%rsp)
+	movq	176(%rsp), %rdi
+	movl	%ecx, 84(%rsp)
 	movl	%ecx, %esi
-	cmpl	$-1, 184(%rsp)
-	movl	$2, 88(%rsp)
+	cmpl	$-1, 136(%rsp)
+	movl	$2, 80(%rsp)
 	sete	%al
-	movl	$0, 96(%rsp)
-	movl	%eax, 100(%rsp)
-	movq	%rdi, 104(%rsp)
-	jne	.Linit_370
-	movq	(%rsp), %rax
+	movl	$0, 88(%rsp)
+	movl	%eax, 92(%rsp)
+	movq	%rdi, 96(%rsp)
+	jne	.Linit_373
+	movq	8(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_371:
+.Linit_374:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_371
-	movl	%ecx, 304(%rsp)
+	jne	.Linit_374
+	movl	%ecx, 256(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%rdi, 328(%rsp)
+	movq	%rdi, 280(%rsp)
 	movl	$129, %eax
 	movq	%r15, %rdi
-	movq	(%rsp), %rdx
-	movl	$-1, 312(%rsp)
+	movq	8(%rsp), %rdx
+	movl	$-1, 264(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_369:
+.Linit_372:
 	subl	$1, %ebx
-	jne	.Linit_368
+	jne	.Linit_371
 	.p2align 4,,10
 	.p2align 3
-.Linit_426:
-	cmpw	$0, 134(%rsp)
-	movq	8(%rsp), %r14
-	je	.Linit_373
-	movq	40(%rsp), %rbx
-	leaq	88(%rsp), %rsi
-	movl	$45, %ebp
+.Linit_419:
+	cmpw	$0, 126(%rsp)
+	movq	16(%rsp), %r14
+	je	.Linit_376
+	leaq	80(%rsp), %rsi
+	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_376:
+.Linit_379:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%rbp, %rax
-	movslq	8908(%rsp), %rdi
+	movq	%rbx, %rax
+	movslq	8860(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_376
+	je	.Linit_379
 	cmpq	$24, %rax
-	je	.Linit_377
+	je	.Linit_380
 	testq	%rax, %rax
-	jns	.Linit_378
-	cmpq	$-104, %rax
-	je	.Linit_378
+	jns	.Linit_381
 	cmpq	$-32, %rax
-	jne	.Linit_357
-.Linit_378:
-	movl	$-1, 128(%rsp)
-	jmp	.Linit_357
+	je	.Linit_381
+	cmpq	$-104, %rax
+	jne	.Linit_376
+.Linit_381:
+	movl	$-1, 120(%rsp)
+	jmp	.Linit_376
 	.p2align 4,,10
 	.p2align 3
-.Linit_370:
+.Linit_373:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2955,29 +2955,29 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_369
+	jmp	.Linit_372
 	.p2align 4,,10
 	.p2align 3
-.Linit_439:
-	movl	72(%rsp), %eax
+.Linit_431:
+	movl	64(%rsp), %eax
 	movl	$1, %r13d
-	movl	%eax, 76(%rsp)
-	jmp	.Linit_358
-.Linit_441:
+	movl	%eax, 68(%rsp)
+	jmp	.Linit_361
+.Linit_433:
 	movl	52(%rsp), %esi
-	movq	32(%rsp), %rdi
+	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_367
-.Linit_377:
-	movl	88(%rsp), %eax
+	jmp	.Linit_370
+.Linit_380:
+	movl	80(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_442
+	je	.Linit_434
 	cmpl	$3, %eax
-	jne	.Linit_357
+	jne	.Linit_376
 	movl	48(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_386
+	je	.Linit_389
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2990,86 +2990,54 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_357
-.Linit_360:
+	jmp	.Linit_376
+.Linit_363:
 	movl	48(%rsp), %eax
-	movq	40(%rsp), %rbx
 	testl	%eax, %eax
-	je	.Linit_365
-.Linit_364:
-	movq	(%rsp), %rax
+	je	.Linit_368
+.Linit_367:
+	movq	8(%rsp), %rax
 	movq	56(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_388:
+.Linit_391:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_388
+	jne	.Linit_391
+	xorl	%ebx, %ebx
+	movq	8(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$98, %eax
 	movq	$-1, %rdi
-	xorl	%edx, %edx
-	movq	(%rsp), %rsi
+	movq	%rbx, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	76(%rsp), %ecx
-	movq	24(%rsp), %rsi
-	movq	%rbx, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_389:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rsi, %rax
-	jne	.Linit_389
-	movl	%ecx, 148(%rsp)
-	movl	$44, %ebp
-	movl	$40, %edx
-	movq	%rbx, %rsi
-	imulq	$1000000, 304(%rsp), %rax
-	addq	312(%rsp), %rax
-	movq	$5, 136(%rsp)
-	movq	%rax, 152(%rsp)
-	imulq	$1000000, 320(%rsp), %rax
-	addq	328(%rsp), %rax
-	movl	$0, 144(%rsp)
-	movq	%rax, 160(%rsp)
-	movq	336(%rsp), %rax
-	movq	%rax, 168(%rsp)
-	.p2align 4,,10
-	.p2align 3
-.Linit_390:
-	movl	$16384, %r10d
+	movl	68(%rsp), %r8d
+	movq	40(%rsp), %rdi
+	movq	%rsi, %r9
+	xorl	%ecx, %ecx
+	movl	$5, %esi
+	call	report
+	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%rbp, %rax
-	movslq	8908(%rsp), %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_390
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
 	movl	$231, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
+	movq	%rbx, %rdi
+	movq	%rbx, %rsi
+	movq	%rbx, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	addq	$33416, %rsp
+	addq	$33368, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -3077,47 +3045,76 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_438:
-	leal	-1(%rax), %esi
-	movq	%rdx, %rdi
+.Linit_430:
+	leal	-1(%r15), %esi
 	movl	$436, %eax
+	movq	%rdx, %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbp
+	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_352
-.Linit_350:
+	jns	.Linit_357
+.Linit_355:
+	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$62, %eax
 	movl	$9, %esi
-	xorl	%edx, %edx
 	movq	%r12, %rdi
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	9008(%rsp), %esi
-	movq	32(%rsp), %rdi
+	movl	8960(%rsp), %edx
+	movq	40(%rsp), %rdi
+	negq	%rbx
+	movl	$2, %esi
+	movl	8964(%rsp), %r8d
+	movq	%rbx, %rcx
+	call	report
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rbp, %rsi
 	movq	%rbp, %rdx
-	call	fail
-	jmp	.Linit_352
-.Linit_431:
-	movq	32(%rsp), %rdi
-	movq	$-18, %rdx
-	movl	$-1, %esi
-	call	fail
-	jmp	.Linit_332
-.Linit_440:
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_357
+.Linit_423:
+	movq	40(%rsp), %rdi
+	movl	$18, %ecx
+	movl	$-1, %edx
+	movl	8964(%rsp), %r8d
+	movl	$2, %esi
+	call	report
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%r12, %rsi
+	movq	%r12, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_339
+.Linit_432:
 	movl	48(%rsp), %r11d
-	movq	40(%rsp), %rbx
 	testl	%r11d, %r11d
-	je	.Linit_386
+	je	.Linit_389
 	movl	$231, %eax
 	movl	$125, %edi
 	movq	%rdx, %rsi
@@ -3127,92 +3124,186 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movl	52(%rsp), %esi
-	movq	32(%rsp), %rdi
-	leaq	76(%rsp), %rdx
+	movq	40(%rsp), %rdi
+	leaq	68(%rsp), %rdx
 	call	kill_tree
-	jmp	.Linit_364
-.Linit_386:
+	jmp	.Linit_367
+.Linit_389:
 	movl	52(%rsp), %esi
-	movq	32(%rsp), %rdi
-	leaq	76(%rsp), %rdx
+	movq	40(%rsp), %rdi
+	leaq	68(%rsp), %rdx
 	call	kill_tree
-.Linit_365:
+.Linit_368:
 	movl	52(%rsp), %esi
-	movq	32(%rsp), %rdi
+	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_364
-.Linit_432:
-	movq	32(%rsp), %rdi
-	movl	$-1, %esi
-	call	fail
-	jmp	.Linit_334
-.Linit_436:
-	movl	9008(%rsp), %esi
-	movq	32(%rsp), %rdi
-	call	fail
-	jmp	.Linit_342
-.Linit_430:
-	movq	32(%rsp), %rdi
-	movq	%rax, %rdx
-	movl	$-1, %esi
-	call	fail
-	jmp	.Linit_331
-.Linit_435:
-	movl	9008(%rsp), %esi
-	movq	32(%rsp), %rdi
-	movq	%rax, %rdx
-	call	fail
-	jmp	.Linit_341
-.Linit_434:
-	movl	9008(%rsp), %esi
-	movq	32(%rsp), %rdi
-	movq	%rax, %rdx
-	call	fail
-	jmp	.Linit_340
-.Linit_429:
-	movq	32(%rsp), %rdi
-	movq	%rax, %rdx
-	movl	$-1, %esi
-	call	fail
-	jmp	.Linit_330
-.Linit_326:
-	leaq	8896(%rsp), %rcx
-	movq	%rax, %rdx
-	movl	$-1, %esi
-	movq	%rcx, %rdi
-	movq	%rcx, 32(%rsp)
-	call	fail
-	jmp	.Linit_327
-.Linit_437:
-	movl	9008(%rsp), %ecx
-.Linit_345:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rbx, %rax
-	jne	.Linit_345
-	movl	%ecx, 308(%rsp)
-	movq	(%rsp), %rsi
-	movl	$44, %r13d
-	movl	$40, %edx
-	movl	$3, 304(%rsp)
-	movq	$0, 312(%rsp)
-.Linit_346:
-	movl	$16384, %r10d
+	jmp	.Linit_367
+.Linit_424:
+	movq	40(%rsp), %rdi
+	movq	%r12, %rcx
+	xorl	%r9d, %r9d
+	movl	$-1, %edx
+	movl	8964(%rsp), %r8d
+	negq	%rcx
+	movl	$2, %esi
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r13, %rax
-	movslq	8908(%rsp), %rdi
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_346
+	jmp	.Linit_341
+.Linit_428:
+	negq	%rax
+	movq	40(%rsp), %rdi
+	xorl	%r9d, %r9d
+	movl	$2, %esi
+	movl	8960(%rsp), %edx
+	movl	8964(%rsp), %r8d
+	movq	%rax, %rcx
+	call	report
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_349
+.Linit_422:
+	negq	%rax
+	movq	40(%rsp), %rdi
+	movl	$-1, %edx
+	movl	8964(%rsp), %r8d
+	movq	%rax, %rcx
+	movl	$2, %esi
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_338
+.Linit_427:
+	movq	40(%rsp), %rdi
+	movq	%rax, %rcx
+	xorl	%r9d, %r9d
+	movl	$2, %esi
+	movl	8960(%rsp), %edx
+	movl	8964(%rsp), %r8d
+	negq	%rcx
+	call	report
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%r14, %rsi
+	movq	%r14, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_348
+.Linit_426:
+	negq	%rax
+	movq	40(%rsp), %rdi
+	movl	$2, %esi
+	movl	8960(%rsp), %edx
+	movl	8964(%rsp), %r8d
+	movq	%rax, %rcx
+	call	report
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%r12, %rsi
+	movq	%r12, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_347
+.Linit_421:
+	negq	%rax
+	movq	40(%rsp), %rdi
+	movl	$-1, %edx
+	movl	8964(%rsp), %r8d
+	movq	%rax, %rcx
+	movl	$2, %esi
+	call	report
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_337
+.Linit_333:
+	negq	%rax
+	xorl	%r9d, %r9d
+	movl	$-1, %edx
+	movl	$2, %esi
+	movl	8964(%rsp), %r8d
+	movq	%rax, %rcx
+	leaq	8848(%rsp), %rax
+	movq	%rax, %rdi
+	movq	%rax, 40(%rsp)
+	call	report
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_334
+.Linit_429:
+	movl	8960(%rsp), %edx
+	xorl	%r9d, %r9d
+	xorl	%r8d, %r8d
+	xorl	%ecx, %ecx
+	movq	40(%rsp), %rdi
+	movl	$3, %esi
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
 	movl	$231, %eax
 	movq	%rdx, %rdi
 	movq	%rdx, %rsi
@@ -3221,46 +3312,46 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_344
-.Linit_442:
-	movl	92(%rsp), %esi
-	movl	100(%rsp), %edi
+	jmp	.Linit_351
+.Linit_434:
+	movl	84(%rsp), %esi
+	movl	92(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_382
-	movq	(%rsp), %rax
-	leaq	432(%rsp), %rcx
-.Linit_383:
+	je	.Linit_385
+	movq	8(%rsp), %rax
+	leaq	384(%rsp), %rcx
+.Linit_386:
 	movq	%rax, %rdi
 	addq	$1, %rax
 	movb	$0, (%rdi)
 	cmpq	%rcx, %rax
-	jne	.Linit_383
-	movq	104(%rsp), %rax
+	jne	.Linit_386
+	movq	96(%rsp), %rax
 	movslq	52(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movl	%edx, 304(%rsp)
+	movl	%edx, 256(%rsp)
 	xorl	%r9d, %r9d
-	movq	(%rsp), %rdx
-	movq	%rax, 328(%rsp)
+	movq	8(%rsp), %rdx
+	movq	%rax, 280(%rsp)
 	movl	$129, %eax
-	movl	$-1, 312(%rsp)
+	movl	$-1, 264(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_357
-.Linit_382:
+	jmp	.Linit_376
+.Linit_385:
 	movslq	52(%rsp), %rdi
-	movl	96(%rsp), %ecx
+	movl	88(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_385
+	je	.Linit_388
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_385:
+.Linit_388:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3271,7 +3362,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_357
+	jmp	.Linit_376
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end
@@ -3286,7 +3377,7 @@ run_child:
 	pushq	%rbp
 	movq	%rdi, %rbp
 	pushq	%rbx
-	subq	$8, %rsp
+	subq	$72, %rsp
 	movq	(%rdi), %rbx
 	movl	12(%rbx), %esi
 	testl	%esi, %esi
@@ -3529,7 +3620,9 @@ run_child:
 .Llaunch_24:
 	movl	2076(%rbx,%r8,4), %edi
 	movq	%r9, %rdx
-	movl	$12, %ecx
+	movl	$28, %ecx
+	.p2align 4,,10
+	.p2align 3
 .Llaunch_25:
 	movl	%edi, %eax
 	addq	$1, %rdx
@@ -3540,9 +3633,9 @@ run_child:
 	movb	%al, -1(%rdx)
 	cmpl	$-4, %ecx
 	jne	.Llaunch_25
-	addl	$4, %r10d
+	addl	$8, %r10d
 	addq	$1, %r8
-	addq	$4, %r9
+	addq	$8, %r9
 	cmpl	%r8d, 24(%rbx)
 	jg	.Llaunch_24
 .Llaunch_26:

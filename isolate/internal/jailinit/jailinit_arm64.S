@@ -20,6 +20,85 @@ jail_init_entry:
 #NO_APP
 	.align	2
 	.p2align 4,,11
+	.type	report, %function
+report:
+	sub	sp, sp, #64
+	mov	x9, x0
+	add	x10, sp, 16
+	mov	w15, w1
+	mov	w14, w2
+	mov	x13, x3
+	mov	w12, w4
+	mov	x11, x5
+	mov	x6, x10
+	.p2align 3,,7
+.Linit_2:
+	mov	x7, x6
+	add	x0, sp, 64
+	add	x6, x6, 1
+	strb	wzr, [x7]
+	cmp	x6, x0
+	bne	.Linit_2
+	mov	x1, sp
+	mov	x8, 113
+	mov	x0, 1
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	w15, w14, [sp, 16]
+	stp	w13, w12, [sp, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x1, 0
+	tbnz	x0, #63, .Linit_3
+	ldp	x1, x2, [sp]
+	mov	x0, 63439
+	movk	x0, 0xe353, lsl 16
+	mov	x3, 16960
+	movk	x0, 0x9ba5, lsl 32
+	movk	x3, 0xf, lsl 16
+	movk	x0, 0x20c4, lsl 48
+	smulh	x0, x2, x0
+	asr	x0, x0, 7
+	sub	x2, x0, x2, asr 63
+	madd	x1, x1, x3, x2
+.Linit_3:
+	str	x1, [sp, 32]
+	cbz	x11, .Linit_5
+	ldp	x1, x3, [x11]
+	mov	x2, 16960
+	ldp	x0, x4, [x11, 16]
+	movk	x2, 0xf, lsl 16
+	madd	x1, x1, x2, x3
+	ldr	x3, [x11, 32]
+	madd	x0, x0, x2, x4
+	stp	x1, x0, [sp, 40]
+	str	x3, [sp, 56]
+	.p2align 3,,7
+.Linit_5:
+	ldrsw	x0, [x9, 12]
+	mov	x1, x10
+	mov	x8, 206
+	mov	x2, 48
+	mov	x3, 16384
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	cmn	x0, #4
+	beq	.Linit_5
+	add	sp, sp, 64
+	ret
+	.size	report, .-report
+	.align	2
+	.p2align 4,,11
 	.type	own_mounts, %function
 own_mounts:
 	mov	x6, x0
@@ -36,13 +115,13 @@ own_mounts:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_1
+	tbnz	x0, #63, .Linit_15
 	ldr	x0, [x6, 16]
 	mov	x1, -18
 	ldr	x2, [sp, 32]
 	cmp	x2, x0
 	csel	x0, xzr, x1, ne
-.Linit_1:
+.Linit_15:
 	add	sp, sp, 256
 	ret
 	.size	own_mounts, .-own_mounts
@@ -52,7 +131,7 @@ own_mounts:
 same_file:
 	sub	sp, sp, #272
 	strb	wzr, [sp, 15]
-	cbz	x2, .Linit_9
+	cbz	x2, .Linit_22
 	mov	x7, x1
 	mov	x6, x2
 	sxtw	x0, w0
@@ -67,7 +146,7 @@ same_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_6
+	tbnz	x0, #63, .Linit_19
 	ldp	w0, w1, [sp, 152]
 	and	x3, x1, 255
 	lsl	x2, x0, 32
@@ -79,19 +158,19 @@ same_file:
 	orr	x0, x0, x1
 	orr	x0, x0, x2
 	cmp	x0, x7
-	bne	.Linit_10
+	bne	.Linit_23
 	ldr	x0, [sp, 48]
 	cmp	x0, x6
-	bne	.Linit_10
-.Linit_9:
+	bne	.Linit_23
+.Linit_22:
 	mov	x0, 0
-.Linit_6:
+.Linit_19:
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_10:
+.Linit_23:
 	mov	x0, -116
-	b	.Linit_6
+	b	.Linit_19
 	.size	same_file, .-same_file
 	.align	2
 	.p2align 4,,11
@@ -99,7 +178,7 @@ same_file:
 keep_fd:
 	mov	x6, x1
 	mov	x7, x1
-	tbnz	x1, #63, .Linit_12
+	tbnz	x1, #63, .Linit_25
 	ldr	x2, [x0]
 	mov	x8, 25
 	mov	x1, 1030
@@ -123,7 +202,7 @@ keep_fd:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_12:
+.Linit_25:
 	mov	x0, x7
 	ret
 	.size	keep_fd, .-keep_fd
@@ -136,16 +215,16 @@ set_signals:
 	mov	x10, sp
 	mov	x1, x10
 	.p2align 3,,7
-.Linit_16:
+.Linit_29:
 	mov	x0, x1
 	add	x1, x1, 1
 	strb	wzr, [x0]
 	add	x0, sp, 32
 	cmp	x1, x0
-	bne	.Linit_16
+	bne	.Linit_29
 	mov	x7, 1
 	.p2align 3,,7
-.Linit_20:
+.Linit_33:
 	sub	w2, w7, #1
 	cmp	w7, 9
 	mov	x0, x7
@@ -158,7 +237,7 @@ set_signals:
 	mov	x3, 8
 	mov	x4, 0
 	mov	x5, 0
-	beq	.Linit_25
+	beq	.Linit_38
 	str	x6, [sp]
 #APP
 // 42 "src/sys.h" 1
@@ -166,17 +245,17 @@ set_signals:
 // 0 "" 2
 #NO_APP
 	add	x7, x7, 1
-	tbnz	x0, #63, .Linit_15
+	tbnz	x0, #63, .Linit_28
 	cmp	x7, 65
-	bne	.Linit_20
+	bne	.Linit_33
 	mov	x0, 0
-.Linit_15:
+.Linit_28:
 	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_25:
+.Linit_38:
 	add	x7, x7, 1
-	b	.Linit_20
+	b	.Linit_33
 	.size	set_signals, .-set_signals
 	.align	2
 	.p2align 4,,11
@@ -201,24 +280,24 @@ exec:
 #NO_APP
 	ldr	x9, [x10, 56]
 	ldr	x0, [x9]
-	cbz	x0, .Linit_33
+	cbz	x0, .Linit_46
 	add	x13, sp, 16
 	mov	w7, 0
 	mov	x11, -2
-	b	.Linit_32
+	b	.Linit_45
 	.p2align 2,,3
-.Linit_28:
+.Linit_41:
 	cmn	x0, #2
 	cset	w1, ne
-.Linit_29:
+.Linit_42:
 	cmp	w1, 0
 	ccmn	x11, #2, 4, eq
-	beq	.Linit_41
-.Linit_30:
+	beq	.Linit_54
+.Linit_43:
 	ldr	x0, [x9, 8]!
 	add	w7, w7, 1
-	cbz	x0, .Linit_26
-.Linit_32:
+	cbz	x0, .Linit_39
+.Linit_45:
 	ldp	x1, x2, [x10, 64]
 	mov	x8, 221
 	mov	x3, 0
@@ -231,7 +310,7 @@ exec:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #13
-	bne	.Linit_28
+	bne	.Linit_41
 	ldr	x1, [x9]
 	mov	x4, x13
 	mov	x8, 291
@@ -244,33 +323,33 @@ exec:
 // 0 "" 2
 #NO_APP
 	mov	w1, 0
-	tbnz	x0, #63, .Linit_34
+	tbnz	x0, #63, .Linit_47
 	ldr	x0, [x9, 8]!
 	str	w7, [x12, 116]
 	mov	x11, x6
 	add	w7, w7, 1
-	cbnz	x0, .Linit_32
-.Linit_26:
+	cbnz	x0, .Linit_45
+.Linit_39:
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_41:
+.Linit_54:
 	str	w7, [x12, 116]
 	cmp	w1, 0
 	mov	x11, x6
 	ccmn	x6, #20, 4, ne
-	beq	.Linit_30
+	beq	.Linit_43
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_34:
+.Linit_47:
 	mov	x6, -2
-	b	.Linit_29
-.Linit_33:
+	b	.Linit_42
+.Linit_46:
 	mov	x11, -2
-	b	.Linit_26
+	b	.Linit_39
 	.size	exec, .-exec
 	.align	2
 	.p2align 4,,11
@@ -287,10 +366,10 @@ kill_tree:
 	add	x7, sp, 12
 	add	x14, sp, 16
 	.p2align 3,,7
-.Linit_56:
+.Linit_69:
 	mov	x11, 0
-	tbz	w0, #31, .Linit_67
-.Linit_43:
+	tbz	w0, #31, .Linit_80
+.Linit_56:
 	mov	x8, 129
 	mov	x0, x15
 	mov	x1, 9
@@ -303,25 +382,25 @@ kill_tree:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_44:
+.Linit_57:
 	add	x6, sp, 16
 	mov	w0, 0
 	add	x9, x11, x6
 	cmp	x11, 0
-	bgt	.Linit_50
-	b	.Linit_51
+	bgt	.Linit_63
+	b	.Linit_64
 	.p2align 2,,3
-.Linit_48:
+.Linit_61:
 	add	w1, w3, w1, lsl 1
 	add	x6, x6, 1
 	sub	w0, w1, #48
 	cmp	x9, x6
-	beq	.Linit_51
-.Linit_50:
+	beq	.Linit_64
+.Linit_63:
 	ldrb	w3, [x6]
 	add	w1, w0, w0, lsl 2
 	cmp	w3, 32
-	bne	.Linit_48
+	bne	.Linit_61
 	sxtw	x0, w0
 	mov	x8, 129
 	mov	x1, 9
@@ -337,8 +416,8 @@ kill_tree:
 	add	x6, x6, 1
 	mov	w0, 0
 	cmp	x9, x6
-	bne	.Linit_50
-.Linit_51:
+	bne	.Linit_63
+.Linit_64:
 	ldr	w2, [x13, 84]
 	mov	x1, x7
 	mov	x8, 260
@@ -356,10 +435,10 @@ kill_tree:
 	mov	x6, x0
 	cset	w9, ne
 	cmp	x0, 0
-	bgt	.Linit_53
-	b	.Linit_47
+	bgt	.Linit_66
+	b	.Linit_60
 	.p2align 2,,3
-.Linit_52:
+.Linit_65:
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -367,8 +446,8 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	ble	.Linit_47
-.Linit_53:
+	ble	.Linit_60
+.Linit_66:
 	cmp	w9, 0
 	mov	x1, x7
 	ccmp	x6, x10, 0, ne
@@ -378,7 +457,7 @@ kill_tree:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	bne	.Linit_52
+	bne	.Linit_65
 	ldr	w6, [sp, 12]
 	str	w6, [x12]
 #APP
@@ -388,14 +467,14 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	bgt	.Linit_53
-.Linit_47:
+	bgt	.Linit_66
+.Linit_60:
 	cmn	x6, #10
-	beq	.Linit_42
+	beq	.Linit_55
 	ldr	w0, [x13, 84]
-	cbnz	x6, .Linit_56
-	tbnz	w0, #31, .Linit_42
-.Linit_67:
+	cbnz	x6, .Linit_69
+	tbnz	w0, #31, .Linit_55
+.Linit_80:
 	sxtw	x0, w0
 	mov	x1, x14
 	mov	x8, 67
@@ -410,9 +489,9 @@ kill_tree:
 #NO_APP
 	ldr	w1, [x13, 84]
 	mov	x11, x0
-	tbz	w1, #31, .Linit_44
-	b	.Linit_43
-.Linit_42:
+	tbz	w1, #31, .Linit_57
+	b	.Linit_56
+.Linit_55:
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
@@ -422,18 +501,18 @@ kill_tree:
 	.type	send_signal, %function
 send_signal:
 	ldr	w2, [x1, 12]
-	cbz	w2, .Linit_70
+	cbz	w2, .Linit_83
 	sub	sp, sp, #128
 	mov	x2, sp
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_71:
+.Linit_84:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 128
 	cmp	x3, x4
-	bne	.Linit_71
+	bne	.Linit_84
 	ldr	w6, [x1, 4]
 	mov	w9, -1
 	ldr	x7, [x1, 16]
@@ -454,7 +533,7 @@ send_signal:
 	add	sp, sp, 128
 	ret
 	.p2align 2,,3
-.Linit_70:
+.Linit_83:
 	ldp	w1, w3, [x1, 4]
 	neg	w2, w0
 	sxtw	x0, w0
@@ -493,32 +572,32 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x11, x0
-	tbnz	x0, #63, .Linit_96
+	tbnz	x0, #63, .Linit_109
 	ldr	x0, [x13, 40]
 	mov	x12, 4112
 	sub	sp, sp, x12
-	cbz	x0, .Linit_95
+	cbz	x0, .Linit_108
 	mov	x12, sp
 	add	x10, sp, 16
 	mov	w15, 1
-.Linit_85:
+.Linit_98:
 	add	x0, x14, x0, lsl 2
 	mov	x2, x12
 	ldr	w7, [x0, 20]
 	.p2align 3,,7
-.Linit_88:
+.Linit_101:
 	mov	x3, x2
 	add	x2, x2, 1
 	strb	wzr, [x3]
 	cmp	x2, x10
-	bne	.Linit_88
+	bne	.Linit_101
 	ldr	w0, [x14, 16]
 	str	w7, [sp]
 	strh	w15, [sp, 4]
 	str	w0, [sp, 8]
 	strh	w15, [sp, 12]
 	.p2align 3,,7
-.Linit_89:
+.Linit_102:
 	mov	x0, x12
 	mov	x8, 73
 	mov	x1, 2
@@ -533,13 +612,13 @@ make_file:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #4
-	beq	.Linit_89
-	tbnz	x0, #63, .Linit_84
+	beq	.Linit_102
+	tbnz	x0, #63, .Linit_97
 	ldrsh	w0, [sp, 14]
-	cbnz	w0, .Linit_91
+	cbnz	w0, .Linit_104
 	sxtw	x7, w7
 	.p2align 3,,7
-.Linit_92:
+.Linit_105:
 	mov	x0, x7
 	mov	x1, x10
 	mov	x8, 63
@@ -554,18 +633,18 @@ make_file:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_92
+	beq	.Linit_105
 	cmp	x0, 0
-	cbz	x0, .Linit_95
-	blt	.Linit_97
+	cbz	x0, .Linit_108
+	blt	.Linit_110
 	mov	x7, 0
-	b	.Linit_87
+	b	.Linit_100
 	.p2align 2,,3
-.Linit_110:
+.Linit_123:
 	add	x7, x7, x0
 	cmp	x7, x9
-	bge	.Linit_109
-.Linit_87:
+	bge	.Linit_122
+.Linit_100:
 	mov	x0, x11
 	add	x1, x10, x7
 	sub	x2, x9, x7
@@ -579,8 +658,8 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_110
-.Linit_84:
+	tbz	x0, #63, .Linit_123
+.Linit_97:
 	mov	x0, x11
 	mov	x8, 57
 	mov	x1, 0
@@ -598,11 +677,11 @@ make_file:
 	add	sp, sp, x12
 	ret
 	.p2align 2,,3
-.Linit_95:
+.Linit_108:
 	ldr	x1, [x13, 24]
 	mov	x6, 0
 	cmn	x1, #1
-	beq	.Linit_84
+	beq	.Linit_97
 	ldr	x2, [x13, 32]
 	mov	x0, x11
 	mov	x8, 55
@@ -615,103 +694,52 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_84
+	b	.Linit_97
+	.p2align 2,,3
+.Linit_122:
+	ldr	x0, [x13, 40]
+	b	.Linit_98
 	.p2align 2,,3
 .Linit_109:
-	ldr	x0, [x13, 40]
-	b	.Linit_85
-	.p2align 2,,3
-.Linit_96:
 	ret
 	.p2align 2,,3
-.Linit_91:
+.Linit_104:
 	mov	x6, -3
-	b	.Linit_84
-.Linit_97:
+	b	.Linit_97
+.Linit_110:
 	mov	x6, x9
-	b	.Linit_84
+	b	.Linit_97
 	.size	make_file, .-make_file
-	.align	2
-	.p2align 4,,11
-	.type	fail, %function
-fail:
-	mov	x6, x0
-	sub	sp, sp, #48
-	mov	w3, w1
-	add	x1, sp, 8
-	mov	w0, w3
-	neg	x2, x2
-	ldr	w5, [x6, 116]
-	mov	x3, x1
-	.p2align 3,,7
-.Linit_112:
-	mov	x4, x3
-	add	x3, x3, 1
-	strb	wzr, [x4]
-	add	x4, sp, 48
-	cmp	x3, x4
-	bne	.Linit_112
-	mov	w3, 2
-	stp	w3, w0, [sp, 8]
-	stp	w2, w5, [sp, 16]
-	.p2align 3,,7
-.Linit_113:
-	ldrsw	x0, [x6, 12]
-	mov	x8, 206
-	mov	x2, 40
-	mov	x3, 16384
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	cmn	x0, #4
-	beq	.Linit_113
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	add	sp, sp, 48
-	ret
-	.size	fail, .-fail
 	.align	2
 	.p2align 4,,11
 	.type	run_step, %function
 run_step:
-	ldr	x3, [x0]
-	mov	x11, x0
-	mov	x10, x1
-	ldr	w2, [x3, 24]
-	cbz	w2, .Linit_119
-	ldr	w4, [x1, 8]
-	add	w4, w4, 1
-	cmp	w2, w4
-	beq	.Linit_281
-.Linit_119:
-	ldr	w2, [x10]
-	cmp	w2, 21
-	beq	.Linit_121
 	stp	x29, x30, [sp, -64]!
+	mov	x18, x0
+	mov	x10, x1
 	mov	x29, sp
-	bhi	.Linit_122
-	cmp	w2, 11
-	beq	.Linit_123
-	bls	.Linit_282
-	cmp	w2, 16
-	beq	.Linit_219
-	bls	.Linit_283
-	cmp	w2, 19
-	beq	.Linit_143
-	cmp	w2, 20
-	bne	.Linit_284
+	ldr	x4, [x0]
+	ldr	w3, [x1]
+	ldr	w0, [x4, 24]
+	cbz	w0, .Linit_125
+	ldr	w2, [x1, 8]
+	add	w1, w2, 1
+	cmp	w0, w1
+	beq	.Linit_284
+.Linit_125:
+	cmp	w3, 21
+	beq	.Linit_128
+	bhi	.Linit_129
+	cmp	w3, 11
+	beq	.Linit_130
+	bls	.Linit_285
+	cmp	w3, 16
+	beq	.Linit_224
+	bls	.Linit_286
+	cmp	w3, 19
+	beq	.Linit_150
+	cmp	w3, 20
+	bne	.Linit_287
 	ldp	x2, x3, [x10, 16]
 	mov	x8, 33
 	ldr	x1, [x10, 56]
@@ -724,43 +752,26 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-.Linit_118:
+.Linit_124:
 	mov	x0, x9
 	ldp	x29, x30, [sp], 64
 	ret
 	.p2align 2,,3
-.Linit_122:
-	cmp	w2, 32
-	beq	.Linit_147
-	bls	.Linit_285
-	cmp	w2, 37
-	beq	.Linit_161
-	bls	.Linit_286
-	cmp	w2, 40
-	beq	.Linit_277
-	bls	.Linit_287
-	cmp	w2, 41
-	bne	.Linit_276
-	ldp	x29, x30, [sp], 64
-	mov	x1, x10
-	mov	x0, x11
-	b	exec
-	.p2align 2,,3
-.Linit_282:
-	cmp	w2, 6
-	beq	.Linit_125
+.Linit_285:
+	cmp	w3, 6
+	beq	.Linit_132
 	bls	.Linit_288
-	cmp	w2, 9
-	beq	.Linit_133
-	cmp	w2, 10
+	cmp	w3, 9
+	beq	.Linit_140
+	cmp	w3, 10
 	bne	.Linit_289
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 1
 	.p2align 3,,7
-.Linit_278:
+.Linit_280:
 	mov	x2, 0
-.Linit_279:
+.Linit_282:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -774,14 +785,31 @@ run_step:
 	ldp	x29, x30, [sp], 64
 	ret
 	.p2align 2,,3
-.Linit_285:
-	cmp	w2, 27
-	beq	.Linit_149
+.Linit_129:
+	cmp	w3, 32
+	beq	.Linit_154
 	bls	.Linit_290
-	cmp	w2, 30
-	beq	.Linit_157
-	cmp	w2, 31
-	bne	.Linit_291
+	cmp	w3, 37
+	beq	.Linit_168
+	bls	.Linit_291
+	cmp	w3, 40
+	beq	.Linit_279
+	bls	.Linit_292
+	cmp	w3, 41
+	bne	.Linit_278
+	ldp	x29, x30, [sp], 64
+	mov	x1, x10
+	mov	x0, x18
+	b	exec
+	.p2align 2,,3
+.Linit_290:
+	cmp	w3, 27
+	beq	.Linit_156
+	bls	.Linit_293
+	cmp	w3, 30
+	beq	.Linit_164
+	cmp	w3, 31
+	bne	.Linit_294
 	ldr	x0, [x10, 16]
 	mov	x8, 149
 	mov	x3, 0
@@ -795,16 +823,16 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_118
+	b	.Linit_124
 	.p2align 2,,3
 .Linit_288:
-	cmp	w2, 3
-	beq	.Linit_127
-	bls	.Linit_292
-	cmp	w2, 4
-	beq	.Linit_293
+	cmp	w3, 3
+	beq	.Linit_134
+	bls	.Linit_295
+	cmp	w3, 4
+	beq	.Linit_296
 	ldp	x0, x7, [x10, 16]
-	add	x3, x11, 128
+	add	x3, x18, 128
 	ldr	x6, [x10, 32]
 	mov	x4, -125
 	ldr	w5, [x10, 8]
@@ -816,7 +844,7 @@ run_step:
 	lsl	x2, x2, 5
 	add	x10, x3, x2
 	add	x1, x10, 4064
-	str	x11, [x3, x2]
+	str	x18, [x3, x2]
 	mov	x2, 0
 	str	x4, [x10, 24]
 	mov	x3, 0
@@ -837,35 +865,19 @@ run_step:
 #NO_APP
 	sxtw	x9, w0
 	str	w0, [x10, 16]
-	b	.Linit_118
+	b	.Linit_124
 	.p2align 2,,3
-.Linit_290:
-	cmp	w2, 24
-	beq	.Linit_151
-	bls	.Linit_294
-	cmp	w2, 25
-	beq	.Linit_295
-	add	x6, sp, 24
-	ldr	w2, [x10, 8]
-	mov	x0, x6
-	.p2align 3,,7
-.Linit_204:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	add	x1, sp, 64
-	cmp	x0, x1
-	bne	.Linit_204
-	mov	w0, 1
-	stp	w0, w2, [sp, 24]
-	str	xzr, [sp, 32]
-	.p2align 3,,7
-.Linit_205:
-	ldrsw	x0, [x11, 12]
-	mov	x1, x6
-	mov	x8, 206
-	mov	x2, 40
-	mov	x3, 16384
+.Linit_293:
+	cmp	w3, 24
+	beq	.Linit_158
+	bls	.Linit_297
+	cmp	w3, 25
+	bne	.Linit_298
+	ldr	x1, [x10, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 2621440
+	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
 #APP
@@ -873,12 +885,76 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	cmn	x0, #4
-	beq	.Linit_205
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_124
+	ldp	x3, x1, [x10, 16]
+	str	x3, [sp, 24]
+	ldr	x2, [x10, 32]
+	str	w0, [sp, 32]
+	bl	same_file
+	mov	x6, x0
+	cbnz	x0, .Linit_210
+	mov	x8, 445
+	mov	x1, 1
+	add	x2, sp, 24
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	ldrsw	x0, [x18, 92]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
 	.p2align 3,,7
-.Linit_206:
-	ldrsw	x0, [x11, 12]
-	mov	x1, x6
+.Linit_210:
+	mov	x0, x9
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x6
+	b	.Linit_124
+	.p2align 2,,3
+.Linit_295:
+	cmp	w3, 1
+	beq	.Linit_136
+	cmp	w3, 2
+	bne	.Linit_278
+	ldp	x29, x30, [sp], 64
+	mov	x0, x10
+	b	own_mounts
+	.p2align 2,,3
+.Linit_297:
+	cmp	w3, 22
+	beq	.Linit_299
+	ldr	x0, [x10, 56]
+	mov	x8, 49
+	mov	x1, 0
+	b	.Linit_280
+	.p2align 2,,3
+.Linit_284:
+	cmp	w3, 26
+	bne	.Linit_300
+.Linit_126:
+	mov	w1, 1
+	mov	x0, x18
+	mov	x5, 0
+	mov	w4, 0
+	mov	x3, 0
+	bl	report
+	add	x1, sp, 24
+	.p2align 3,,7
+.Linit_211:
+	ldrsw	x0, [x18, 12]
 	mov	x8, 207
 	mov	x2, 24
 	mov	x3, 0
@@ -891,44 +967,39 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_206
+	beq	.Linit_211
 	cmp	x0, x2
-	beq	.Linit_296
+	beq	.Linit_301
 	cmp	x0, 0
 	mov	x0, -32
 	csel	x9, x9, x0, lt
-	b	.Linit_118
+	b	.Linit_124
 	.p2align 2,,3
-.Linit_292:
-	cmp	w2, 1
-	beq	.Linit_129
-	cmp	w2, 2
-	bne	.Linit_276
-	ldp	x29, x30, [sp], 64
-	mov	x0, x10
-	b	own_mounts
+.Linit_291:
+	cmp	w3, 35
+	beq	.Linit_170
+	cmp	w3, 36
+	bne	.Linit_302
+	mov	x8, 167
+	mov	x0, 1
+	mov	x1, 9
+	b	.Linit_280
 	.p2align 2,,3
-.Linit_294:
-	cmp	w2, 22
-	beq	.Linit_297
-	ldr	x0, [x10, 56]
-	mov	x8, 49
-	mov	x1, 0
-	b	.Linit_278
+.Linit_302:
+	cmp	w3, 33
+	beq	.Linit_303
+	mov	x8, 167
+	mov	x0, 38
+	mov	x1, 1
+	b	.Linit_280
 	.p2align 2,,3
-.Linit_281:
-	ldr	w9, [x3, 28]
-	neg	x9, x9
-	mov	x0, x9
-	ret
-	.p2align 2,,3
-.Linit_283:
-	cmp	w2, 14
-	beq	.Linit_139
-	cmp	w2, 15
-	bne	.Linit_298
+.Linit_286:
+	cmp	w3, 14
+	beq	.Linit_146
+	cmp	w3, 15
+	bne	.Linit_304
 	ldr	w0, [x10, 4]
-	tbz	x0, 1, .Linit_299
+	tbz	x0, 1, .Linit_305
 	add	x11, sp, 16
 	mov	w0, 46
 	strb	w0, [sp, 16]
@@ -946,19 +1017,18 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
+	tbnz	x0, #63, .Linit_124
 	ldr	x1, [x10, 64]
-	add	x6, sp, 24
-	mov	x0, x6
+	add	x2, sp, 24
+	mov	x0, x2
 	add	x4, sp, 48
 	.p2align 3,,7
-.Linit_189:
-	mov	x2, x0
+.Linit_196:
+	mov	x3, x0
 	add	x0, x0, 1
-	strb	wzr, [x2]
+	strb	wzr, [x3]
 	cmp	x0, x4
-	bne	.Linit_189
-	mov	x2, x6
+	bne	.Linit_196
 	mov	x7, 2621440
 	mov	x6, 18
 	mov	x8, 437
@@ -974,7 +1044,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_203
+	tbnz	x0, #63, .Linit_210
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
@@ -985,7 +1055,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_191
+	cbnz	x0, .Linit_198
 	ldr	x3, [x10, 16]
 	mov	x1, x11
 	ldr	x0, [x10, 56]
@@ -1010,7 +1080,7 @@ run_step:
 #NO_APP
 	cmp	x7, 0
 	csel	x7, x7, x0, ne
-.Linit_191:
+.Linit_198:
 	mov	x0, x6
 	mov	x8, 57
 	mov	x1, 0
@@ -1024,11 +1094,11 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x7
-	b	.Linit_203
+	b	.Linit_210
 	.p2align 2,,3
-.Linit_298:
-	cmp	w2, 12
-	beq	.Linit_300
+.Linit_304:
+	cmp	w3, 12
+	beq	.Linit_306
 	ldr	x0, [x10, 56]
 	mov	x8, 430
 	mov	x1, 1
@@ -1043,16 +1113,16 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
+	tbnz	x0, #63, .Linit_124
 	ldr	x7, [x10, 72]
 	ldr	x2, [x7]
-	cbnz	x2, .Linit_182
-	b	.Linit_185
+	cbnz	x2, .Linit_189
+	b	.Linit_192
 	.p2align 2,,3
-.Linit_301:
+.Linit_307:
 	ldr	x2, [x7, 16]!
-	cbz	x2, .Linit_185
-.Linit_182:
+	cbz	x2, .Linit_192
+.Linit_189:
 	ldr	x3, [x7, 8]
 	mov	x0, x9
 	mov	x8, 431
@@ -1065,9 +1135,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_301
+	tbz	x0, #63, .Linit_307
 	mov	x7, -1
-.Linit_183:
+.Linit_190:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -1080,54 +1150,36 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x7, #63, .Linit_186
+	tbnz	x7, #63, .Linit_193
 	mov	x0, x7
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_186:
+.Linit_193:
 	mov	x9, x6
-	b	.Linit_118
+	b	.Linit_124
 	.p2align 2,,3
-.Linit_286:
-	cmp	w2, 35
-	beq	.Linit_163
-	cmp	w2, 36
-	bne	.Linit_302
-	mov	x8, 167
-	mov	x0, 1
-	mov	x1, 9
-	b	.Linit_278
-	.p2align 2,,3
-.Linit_302:
-	cmp	w2, 33
-	beq	.Linit_303
-	mov	x8, 167
-	mov	x0, 38
-	mov	x1, 1
-	b	.Linit_278
-	.p2align 2,,3
-.Linit_219:
-	add	x6, sp, 24
-	add	x2, sp, 56
-	mov	x0, x6
-.Linit_137:
+.Linit_224:
+	add	x2, sp, 24
+	add	x4, sp, 56
+	mov	x0, x2
+.Linit_144:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
-	cmp	x0, x2
-	bne	.Linit_137
-	ldr	w2, [x10, 4]
-	mov	x3, x6
+	cmp	x0, x4
+	bne	.Linit_144
+	ldr	w0, [x10, 4]
+	mov	x3, x2
 	ldp	x7, x6, [x10, 16]
 	mov	x8, 442
 	ldr	x1, [x10, 56]
-	ubfiz	x2, x2, 15, 1
-	mov	x0, -100
+	ubfiz	x2, x0, 15, 1
 	mov	x4, 32
 	mov	x5, 0
+	mov	x0, -100
 	str	x7, [sp, 24]
 	str	x6, [sp, 40]
 #APP
@@ -1136,85 +1188,25 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_118
+	b	.Linit_124
 	.p2align 2,,3
-.Linit_276:
+.Linit_300:
+	ldr	w9, [x4, 28]
+	neg	x9, x9
+	b	.Linit_124
+	.p2align 2,,3
+.Linit_278:
 	mov	x9, -38
-	b	.Linit_118
+	b	.Linit_124
 	.p2align 2,,3
-.Linit_293:
+.Linit_299:
+	ldr	x2, [x10, 16]
+	mov	x8, 35
 	ldr	x1, [x10, 56]
-	mov	x8, 56
 	mov	x0, -100
-	mov	x2, 524288
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x1, x0
-	mov	x0, x11
-	bl	keep_fd
-	sxtw	x9, w0
-	str	w0, [x11, 84]
-	b	.Linit_118
+	b	.Linit_282
 	.p2align 2,,3
-.Linit_295:
-	ldr	x1, [x10, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 2621440
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
-	ldp	x3, x1, [x10, 16]
-	str	x3, [sp, 24]
-	ldr	x2, [x10, 32]
-	str	w0, [sp, 32]
-	bl	same_file
-	mov	x6, x0
-	cbnz	x0, .Linit_203
-	mov	x8, 445
-	mov	x1, 1
-	add	x2, sp, 24
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	ldrsw	x0, [x11, 92]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	.p2align 3,,7
-.Linit_203:
-	mov	x0, x9
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x6
-	b	.Linit_118
-	.p2align 2,,3
-.Linit_129:
+.Linit_136:
 	mov	x2, 1
 	mov	x8, 56
 	ldp	x1, x7, [x10, 56]
@@ -1230,16 +1222,16 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
+	tbnz	x0, #63, .Linit_124
 	ldrb	w0, [x7]
 	mov	x6, 0
-	cbz	w0, .Linit_172
+	cbz	w0, .Linit_179
 	.p2align 3,,7
-.Linit_173:
+.Linit_180:
 	add	x6, x6, 1
 	ldrb	w1, [x6, x7]
-	cbnz	w1, .Linit_173
-.Linit_172:
+	cbnz	w1, .Linit_180
+.Linit_179:
 	mov	x1, x7
 	mov	x0, x10
 	mov	x2, x6
@@ -1262,28 +1254,35 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x9, #63, .Linit_118
+	tbnz	x9, #63, .Linit_124
 	cmp	x6, x9
-	bne	.Linit_304
+	bne	.Linit_308
 	.p2align 3,,7
-.Linit_277:
+.Linit_279:
 	mov	x9, 0
-	b	.Linit_118
+	b	.Linit_124
 	.p2align 2,,3
-.Linit_297:
-	ldr	x2, [x10, 16]
-	mov	x8, 35
+.Linit_296:
 	ldr	x1, [x10, 56]
+	mov	x8, 56
 	mov	x0, -100
-	b	.Linit_279
+	mov	x2, 524288
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x1, x0
+	mov	x0, x18
+	bl	keep_fd
+	sxtw	x9, w0
+	str	w0, [x18, 84]
+	b	.Linit_124
 	.p2align 2,,3
-.Linit_157:
-	ldr	x0, [x10, 16]
-	mov	x8, 159
-	ldr	x1, [x10, 56]
-	b	.Linit_278
-	.p2align 2,,3
-.Linit_133:
+.Linit_140:
 	ldr	x1, [x10, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1298,10 +1297,10 @@ run_step:
 #NO_APP
 	ldr	x1, [x10, 16]
 	sxtw	x9, w0
-	add	x1, x11, x1, lsl 2
+	add	x1, x18, x1, lsl 2
 	str	w0, [x1, 20]
-	b	.Linit_118
-.Linit_299:
+	b	.Linit_124
+.Linit_305:
 	ldr	x3, [x10, 16]
 	mov	x8, 40
 	ldp	x0, x1, [x10, 56]
@@ -1313,266 +1312,16 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_118
-.Linit_304:
+	b	.Linit_124
+.Linit_308:
 	mov	x9, -5
-	b	.Linit_118
+	b	.Linit_124
 	.p2align 2,,3
-.Linit_300:
-	ldr	x1, [x10, 16]
-	mov	x8, 161
-	ldr	x0, [x10, 56]
-	b	.Linit_278
-	.p2align 2,,3
-.Linit_139:
-	ldr	x0, [x10, 56]
-	mov	x8, 41
-	mov	x2, 0
-	mov	x3, 0
-	mov	x1, x0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
-	ldr	x0, [x10, 56]
-	mov	x8, 39
-	mov	x1, 2
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
-	ldr	x0, [x10, 64]
-	mov	x8, 49
-	mov	x1, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_118
-	.p2align 2,,3
-.Linit_163:
-	ldrsw	x0, [x11, 92]
+.Linit_170:
+	ldrsw	x0, [x18, 92]
 	mov	x8, 446
 	mov	x1, 0
-	b	.Linit_278
-	.p2align 2,,3
-.Linit_161:
-	mov	x8, 173
-	mov	x0, 0
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	ldrsw	x1, [x11, 8]
-	cmp	x0, x1
-	bne	.Linit_218
-	ldr	w7, [x11, 16]
-	mov	w6, 1
-	add	x0, sp, 16
-	add	x2, sp, 24
-	mov	x8, 73
-	mov	x1, 1
-	stp	w7, w6, [sp, 16]
-	stp	xzr, xzr, [sp, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
-	ldrsh	w0, [sp, 22]
-	cbz	w0, .Linit_277
-.Linit_218:
-	mov	x9, -3
-	b	.Linit_118
-	.p2align 2,,3
-.Linit_123:
-	mov	x1, 2
-	mov	x8, 198
-	movk	x1, 0x8, lsl 16
-	mov	x0, 2
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x7, x0
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
-	add	x6, sp, 24
-	mov	x1, x6
-	.p2align 3,,7
-.Linit_177:
-	mov	x2, x1
-	add	x0, sp, 64
-	add	x1, x1, 1
-	strb	wzr, [x2]
-	cmp	x1, x0
-	bne	.Linit_177
-	ldr	x3, [x10, 56]
-	mov	x1, x3
-	add	x3, x3, 15
-	sub	x0, x6, x1
-	.p2align 3,,7
-.Linit_178:
-	ldrb	w2, [x1]
-	cbz	w2, .Linit_180
-	strb	w2, [x0, x1]
-	add	x1, x1, 1
-	cmp	x3, x1
-	bne	.Linit_178
-.Linit_180:
-	mov	x2, x6
-	mov	x0, x7
-	mov	w6, 1
-	mov	x8, 29
-	mov	x1, 35092
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x9, x0
-	mov	x1, 0
-	mov	x0, x7
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_118
-	.p2align 2,,3
-.Linit_125:
-	ldr	x1, [x10, 16]
-	add	x0, x11, 128
-	lsl	x6, x1, 7
-	sub	x6, x6, x1
-	add	x6, x0, x6, lsl 5
-	.p2align 3,,7
-.Linit_174:
-	ldrsw	x0, [x6, 16]
-	mov	x8, 260
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	cmn	x0, #4
-	beq	.Linit_174
-	tbnz	x0, #63, .Linit_118
-	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_305
-	ldr	x9, [x6, 24]
-	b	.Linit_118
-.Linit_305:
-	ldr	w0, [x6, 20]
-	str	w0, [x11, 112]
-	ldr	x9, [x6, 24]
-	b	.Linit_118
-	.p2align 2,,3
-.Linit_151:
-	ldp	x9, x7, [x10, 16]
-	add	x0, sp, 24
-	ldp	x6, x1, [x10, 32]
-	mov	x8, 444
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x9, x7, [sp, 24]
-	str	x6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
-	str	w0, [x11, 92]
-	b	.Linit_118
-	.p2align 2,,3
-.Linit_143:
-	ldp	x2, x0, [x10, 56]
-	mov	x8, 36
-	mov	x1, -100
-	b	.Linit_279
-	.p2align 2,,3
-.Linit_127:
-	mov	x8, 167
-	mov	x0, 36
-	mov	x1, 1
-	b	.Linit_278
-	.p2align 2,,3
-.Linit_149:
-	mov	x8, 157
-	mov	x0, 0
-	mov	x1, 0
-	b	.Linit_278
-	.p2align 2,,3
-.Linit_147:
-	mov	x8, 167
-	mov	x0, 8
-	mov	x1, 1
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
-	ldr	x0, [x10, 16]
-	mov	x8, 147
-	mov	x1, x0
-	mov	x2, x0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_118
-	.p2align 2,,3
-.Linit_121:
-	mov	x1, x10
-	mov	x0, x11
-	b	make_file
+	b	.Linit_280
 	.p2align 2,,3
 .Linit_303:
 	mov	x8, 167
@@ -1588,7 +1337,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
+	tbnz	x0, #63, .Linit_124
 	mov	x0, 47
 	mov	x1, 4
 #APP
@@ -1597,7 +1346,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
+	tbnz	x0, #63, .Linit_124
 	ldp	x6, x9, [x10, 16]
 	mov	x11, 1314
 	movk	x11, 0x2008, lsl 16
@@ -1617,15 +1366,15 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
+	tbnz	x0, #63, .Linit_124
 	mov	x6, 0
-	b	.Linit_214
+	b	.Linit_219
 	.p2align 2,,3
-.Linit_215:
+.Linit_220:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_277
-.Linit_214:
+	beq	.Linit_279
+.Linit_219:
 	ldr	x7, [x10, 24]
 	mov	x2, x6
 	mov	x8, 167
@@ -1635,22 +1384,278 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_215
+	tbz	x7, 0, .Linit_220
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbz	x0, #63, .Linit_215
-	b	.Linit_118
-.Linit_296:
+	tbz	x0, #63, .Linit_220
+	b	.Linit_124
+	.p2align 2,,3
+.Linit_164:
+	ldr	x0, [x10, 16]
+	mov	x8, 159
+	ldr	x1, [x10, 56]
+	b	.Linit_280
+	.p2align 2,,3
+.Linit_146:
+	ldr	x0, [x10, 56]
+	mov	x8, 41
+	mov	x2, 0
+	mov	x3, 0
+	mov	x1, x0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_124
+	ldr	x0, [x10, 56]
+	mov	x8, 39
+	mov	x1, 2
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_124
+	ldr	x0, [x10, 64]
+	mov	x8, 49
+	mov	x1, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_124
+	.p2align 2,,3
+.Linit_132:
+	ldr	x1, [x10, 16]
+	add	x0, x18, 128
+	lsl	x6, x1, 7
+	sub	x6, x6, x1
+	add	x6, x0, x6, lsl 5
+	.p2align 3,,7
+.Linit_181:
+	ldrsw	x0, [x6, 16]
+	mov	x8, 260
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	cmn	x0, #4
+	beq	.Linit_181
+	tbnz	x0, #63, .Linit_124
+	ldr	x0, [x6, 24]
+	tbnz	x0, #63, .Linit_309
+	ldr	x9, [x6, 24]
+	b	.Linit_124
+.Linit_309:
+	ldr	w0, [x6, 20]
+	str	w0, [x18, 112]
+	ldr	x9, [x6, 24]
+	b	.Linit_124
+	.p2align 2,,3
+.Linit_158:
+	ldp	x9, x7, [x10, 16]
+	add	x0, sp, 24
+	ldp	x6, x1, [x10, 32]
+	mov	x8, 444
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	x9, x7, [sp, 24]
+	str	x6, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_124
+	str	w0, [x18, 92]
+	b	.Linit_124
+	.p2align 2,,3
+.Linit_156:
+	mov	x8, 157
+	mov	x0, 0
+	mov	x1, 0
+	b	.Linit_280
+	.p2align 2,,3
+.Linit_130:
+	mov	x1, 2
+	mov	x8, 198
+	movk	x1, 0x8, lsl 16
+	mov	x0, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_124
+	add	x2, sp, 24
+	mov	x1, x2
+	.p2align 3,,7
+.Linit_184:
+	mov	x3, x1
+	add	x0, sp, 64
+	add	x1, x1, 1
+	strb	wzr, [x3]
+	cmp	x1, x0
+	bne	.Linit_184
+	ldr	x3, [x10, 56]
+	mov	x1, x3
+	add	x3, x3, 15
+	sub	x5, x2, x1
+	.p2align 3,,7
+.Linit_185:
+	ldrb	w4, [x1]
+	cbz	w4, .Linit_187
+	strb	w4, [x5, x1]
+	add	x1, x1, 1
+	cmp	x3, x1
+	bne	.Linit_185
+.Linit_187:
+	mov	w7, 1
+	mov	x0, x6
+	mov	x8, 29
+	mov	x1, 35092
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w7, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x9, x0
+	mov	x1, 0
+	mov	x0, x6
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_124
+	.p2align 2,,3
+.Linit_128:
+	ldp	x29, x30, [sp], 64
+	mov	x1, x10
+	mov	x0, x18
+	b	make_file
+	.p2align 2,,3
+.Linit_168:
+	mov	x8, 173
+	mov	x0, 0
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldrsw	x1, [x18, 8]
+	cmp	x0, x1
+	bne	.Linit_223
+	ldr	w7, [x18, 16]
+	mov	w6, 1
+	add	x0, sp, 16
+	add	x2, sp, 24
+	mov	x8, 73
+	mov	x1, 1
+	stp	w7, w6, [sp, 16]
+	stp	xzr, xzr, [sp, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_124
+	ldrsh	w0, [sp, 22]
+	cbz	w0, .Linit_279
+.Linit_223:
+	mov	x9, -3
+	b	.Linit_124
+	.p2align 2,,3
+.Linit_150:
+	ldp	x2, x0, [x10, 56]
+	mov	x8, 36
+	mov	x1, -100
+	b	.Linit_282
+	.p2align 2,,3
+.Linit_154:
+	mov	x8, 167
+	mov	x0, 8
+	mov	x1, 1
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_124
+	ldr	x0, [x10, 16]
+	mov	x8, 147
+	mov	x1, x0
+	mov	x2, x0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_124
+	.p2align 2,,3
+.Linit_134:
+	mov	x8, 167
+	mov	x0, 36
+	mov	x1, 1
+	b	.Linit_280
+	.p2align 2,,3
+.Linit_306:
+	ldr	x1, [x10, 16]
+	mov	x8, 161
+	ldr	x0, [x10, 56]
+	b	.Linit_280
+.Linit_301:
 	ldr	w0, [sp, 24]
 	mov	x9, -125
 	cmp	w0, 1
 	csel	x9, x9, xzr, ne
-	b	.Linit_118
-.Linit_185:
+	b	.Linit_124
+.Linit_192:
 	mov	x0, x9
 	mov	x8, 431
 	mov	x1, 6
@@ -1665,7 +1670,7 @@ run_step:
 #NO_APP
 	mov	x7, -1
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_183
+	tbnz	x0, #63, .Linit_190
 	ldr	x2, [x10, 16]
 	mov	x0, x9
 	mov	x8, 432
@@ -1677,7 +1682,7 @@ run_step:
 #NO_APP
 	mov	x7, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_183
+	tbnz	x0, #63, .Linit_190
 	ldr	x3, [x10, 64]
 	add	x1, sp, 24
 	mov	x8, 429
@@ -1689,7 +1694,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_183
+	tbnz	x0, #63, .Linit_190
 	mov	x0, x7
 	mov	x8, 50
 	mov	x1, 0
@@ -1702,10 +1707,87 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_183
-.Linit_287:
-	cmp	w2, 38
-	beq	.Linit_306
+	b	.Linit_190
+.Linit_289:
+	cmp	w3, 7
+	beq	.Linit_310
+	ldr	x0, [x10, 16]
+	mov	x8, 268
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	add	x0, x18, x0, lsl 2
+	mov	x5, 0
+	ldrsw	x0, [x0, 20]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_124
+.Linit_310:
+	ldr	x0, [x10, 16]
+	mov	x8, 97
+	mov	x1, 0
+	b	.Linit_280
+.Linit_294:
+	cmp	w3, 28
+	beq	.Linit_311
+	ldr	x10, [x10, 16]
+	mov	x6, 0
+	b	.Linit_215
+	.p2align 2,,3
+.Linit_312:
+	tbnz	x0, #63, .Linit_124
+.Linit_217:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_279
+.Linit_215:
+	mov	x1, x6
+	mov	x8, 167
+	mov	x0, 24
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x10, x6
+	tbnz	x7, 0, .Linit_217
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	cmn	x0, #22
+	bne	.Linit_312
+	mov	x9, 0
+	b	.Linit_124
+.Linit_311:
+	ldp	x1, x7, [x10, 16]
+	add	x2, sp, 24
+	ldr	x6, [x10, 32]
+	mov	x8, 261
+	mov	x0, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	x7, x6, [sp, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_124
+.Linit_298:
+	ldr	w2, [x10, 8]
+	b	.Linit_126
+.Linit_292:
+	cmp	w3, 38
+	beq	.Linit_313
 	ldr	x7, [x10, 16]
 	add	x2, sp, 24
 	ldr	x6, [x10, 56]
@@ -1723,14 +1805,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_118
-.Linit_306:
+	b	.Linit_124
+.Linit_313:
 	ldr	x0, [x10, 16]
 	ldp	x29, x30, [sp], 64
 	b	set_signals
-.Linit_284:
-	cmp	w2, 17
-	beq	.Linit_307
+.Linit_287:
+	cmp	w3, 17
+	beq	.Linit_314
 	ldr	x2, [x10, 16]
 	mov	x8, 34
 	ldr	x1, [x10, 56]
@@ -1744,10 +1826,10 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
+	tbnz	x0, #63, .Linit_124
 	ldr	x2, [x10, 24]
 	cmn	x2, #1
-	beq	.Linit_118
+	beq	.Linit_124
 	ldr	x3, [x10, 32]
 	mov	x8, 54
 	ldr	x1, [x10, 56]
@@ -1759,8 +1841,8 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_118
-.Linit_307:
+	b	.Linit_124
+.Linit_314:
 	ldr	w2, [x10, 4]
 	mov	w3, 1
 	movk	w3, 0x8, lsl 16
@@ -1780,35 +1862,35 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_118
+	tbnz	x0, #63, .Linit_124
 	ldp	x1, x2, [x10, 24]
 	bl	same_file
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_203
-	ldr	x4, [x10, 16]
+	tbnz	x0, #63, .Linit_210
+	ldr	x5, [x10, 16]
 	ldr	x3, [x10, 40]
-	orr	x0, x4, x3
-	cbz	x0, .Linit_194
-	add	x6, sp, 24
-	add	x2, sp, 56
-	mov	x0, x6
+	orr	x0, x5, x3
+	cbz	x0, .Linit_201
+	add	x2, sp, 24
+	add	x4, sp, 56
+	mov	x0, x2
 	.p2align 3,,7
-.Linit_195:
+.Linit_202:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
-	cmp	x0, x2
-	bne	.Linit_195
-	cbnz	x3, .Linit_196
-	str	x4, [sp, 24]
-.Linit_197:
-	ldr	w2, [x10, 4]
-	mov	x3, x6
+	cmp	x0, x4
+	bne	.Linit_202
+	cbnz	x3, .Linit_203
+	str	x5, [sp, 24]
+.Linit_204:
+	ldr	w5, [x10, 4]
+	mov	x3, x2
 	mov	x0, x9
 	add	x1, sp, 16
 	mov	x8, 442
 	mov	x4, 32
-	ubfiz	x2, x2, 15, 1
+	ubfiz	x2, x5, 15, 1
 	mov	x5, 0
 	orr	x2, x2, 4096
 #APP
@@ -1817,12 +1899,12 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_203
-.Linit_194:
+	tbnz	x0, #63, .Linit_210
+.Linit_201:
 	ldr	w0, [x10, 4]
 	ldr	x3, [x10, 64]
-	tbnz	x0, 1, .Linit_308
-.Linit_193:
+	tbnz	x0, 1, .Linit_315
+.Linit_200:
 	mov	x0, x9
 	add	x1, sp, 16
 	mov	x8, 429
@@ -1835,27 +1917,26 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_203
-.Linit_196:
-	add	x3, x11, x3, lsl 2
-	orr	x4, x4, 1048576
-	str	x4, [sp, 24]
+	b	.Linit_210
+.Linit_203:
+	add	x3, x18, x3, lsl 2
+	orr	x5, x5, 1048576
+	str	x5, [sp, 24]
 	ldrsw	x0, [x3, 20]
 	str	x0, [sp, 48]
-	b	.Linit_197
-.Linit_308:
-	add	x6, sp, 24
+	b	.Linit_204
+.Linit_315:
+	add	x2, sp, 24
 	add	x4, sp, 48
-	mov	x0, x6
+	mov	x0, x2
 	.p2align 3,,7
-.Linit_200:
-	mov	x2, x0
+.Linit_207:
+	mov	x5, x0
 	add	x0, x0, 1
-	strb	wzr, [x2]
+	strb	wzr, [x5]
 	cmp	x0, x4
-	bne	.Linit_200
+	bne	.Linit_207
 	mov	x1, x3
-	mov	x2, x6
 	mov	x7, 2621440
 	mov	x6, 18
 	mov	x8, 437
@@ -1872,7 +1953,7 @@ run_step:
 #NO_APP
 	mov	x6, x0
 	mov	x7, x0
-	tbnz	x0, #63, .Linit_203
+	tbnz	x0, #63, .Linit_210
 	add	x1, sp, 16
 	mov	x2, x0
 	mov	x3, x1
@@ -1896,87 +1977,13 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_203
-.Linit_291:
-	cmp	w2, 28
-	beq	.Linit_309
-	ldr	x10, [x10, 16]
-	mov	x6, 0
 	b	.Linit_210
-	.p2align 2,,3
-.Linit_310:
-	tbnz	x0, #63, .Linit_118
-.Linit_212:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_277
-.Linit_210:
-	mov	x1, x6
-	mov	x8, 167
-	mov	x0, 24
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	lsr	x7, x10, x6
-	tbnz	x7, 0, .Linit_212
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	cmn	x0, #22
-	bne	.Linit_310
-	mov	x9, 0
-	b	.Linit_118
-.Linit_309:
-	ldp	x1, x7, [x10, 16]
-	add	x2, sp, 24
-	ldr	x6, [x10, 32]
-	mov	x8, 261
-	mov	x0, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x7, x6, [sp, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_118
-.Linit_289:
-	cmp	w2, 7
-	beq	.Linit_311
-	ldr	x0, [x10, 16]
-	mov	x8, 268
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	add	x0, x11, x0, lsl 2
-	mov	x5, 0
-	ldrsw	x0, [x0, 20]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_118
-.Linit_311:
-	ldr	x0, [x10, 16]
-	mov	x8, 97
-	mov	x1, 0
-	b	.Linit_278
 	.size	run_step, .-run_step
 	.align	2
 	.p2align 4,,11
 	.type	run_payload, %function
 run_payload:
-	stp	x29, x30, [sp, -32]!
+	stp	x29, x30, [sp, -48]!
 	mov	x8, 166
 	mov	x1, 0
 	mov	x29, sp
@@ -1985,28 +1992,29 @@ run_payload:
 	mov	x4, 0
 	mov	x5, 0
 	stp	x19, x20, [sp, 16]
-	mov	x19, x0
+	mov	x20, x0
 	ldrsw	x0, [x0, 96]
+	str	x21, [sp, 32]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	x0, [x19]
+	ldr	x0, [x20]
 	mov	w6, -1
 	mov	x8, 436
 	mov	x1, 4294967295
 	mov	x2, 4
 	ldr	w0, [x0, 20]
-	str	w6, [x19, 112]
+	str	w6, [x20, 112]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	str	x0, [x19, 104]
-	cbz	x0, .Linit_319
-.Linit_313:
+	str	x0, [x20, 104]
+	cbz	x0, .Linit_323
+.Linit_317:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2019,35 +2027,35 @@ run_payload:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_319:
-	ldr	x0, [x19]
-	ldr	w20, [x0, 16]
-	ldr	x18, [x0, 40]
-	cmp	w20, 0
-	ble	.Linit_314
-	add	w20, w20, w6
-	add	x0, x18, 88
+.Linit_323:
+	ldr	x0, [x20]
+	ldr	w21, [x0, 16]
+	ldr	x19, [x0, 40]
+	cmp	w21, 0
+	ble	.Linit_318
+	add	w21, w21, w6
+	add	x0, x19, 88
 	mov	w1, 88
-	umaddl	x20, w20, w1, x0
-	b	.Linit_316
+	umaddl	x21, w21, w1, x0
+	b	.Linit_320
 	.p2align 2,,3
+.Linit_324:
+	add	x19, x19, 88
+	cmp	x19, x21
+	beq	.Linit_318
 .Linit_320:
-	add	x18, x18, 88
-	cmp	x18, x20
-	beq	.Linit_314
-.Linit_316:
-	ldr	w0, [x18, 8]
-	mov	x1, x18
-	str	w0, [x19, 112]
-	mov	x0, x19
+	ldr	w0, [x19, 8]
+	mov	x1, x19
+	str	w0, [x20, 112]
+	mov	x0, x20
 	bl	run_step
-	tbz	x0, #63, .Linit_320
-	str	x0, [x19, 104]
-	b	.Linit_313
-.Linit_314:
+	tbz	x0, #63, .Linit_324
+	str	x0, [x20, 104]
+	b	.Linit_317
+.Linit_318:
 	mov	x0, 0
-	str	x0, [x19, 104]
-	b	.Linit_313
+	str	x0, [x20, 104]
+	b	.Linit_317
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -2056,32 +2064,32 @@ run_aside:
 	stp	x29, x30, [sp, -48]!
 	mov	w1, 88
 	mov	x29, sp
+	stp	x21, x22, [sp, 32]
+	ldr	x22, [x0]
 	stp	x19, x20, [sp, 16]
-	mov	x19, x0
-	ldp	w18, w20, [x0, 8]
-	str	x21, [sp, 32]
-	ldr	x21, [x0]
-	ldr	x0, [x21]
+	mov	x20, x0
+	ldp	w19, w21, [x0, 8]
+	ldr	x0, [x22]
 	ldr	x0, [x0, 48]
-	smaddl	x18, w18, w1, x0
-	cmp	w20, 0
-	ble	.Linit_322
-	smaddl	x20, w20, w1, x18
-	b	.Linit_324
+	smaddl	x19, w19, w1, x0
+	cmp	w21, 0
+	ble	.Linit_326
+	smaddl	x21, w21, w1, x19
+	b	.Linit_328
 	.p2align 2,,3
-.Linit_327:
-	add	x18, x18, 88
-	cmp	x18, x20
-	beq	.Linit_322
-.Linit_324:
-	ldr	w2, [x18, 8]
-	mov	x1, x18
-	str	w2, [x19, 20]
-	mov	x0, x21
+.Linit_331:
+	add	x19, x19, 88
+	cmp	x19, x21
+	beq	.Linit_326
+.Linit_328:
+	ldr	w2, [x19, 8]
+	mov	x1, x19
+	str	w2, [x20, 20]
+	mov	x0, x22
 	bl	run_step
 	mov	x6, x0
-	tbz	x0, #63, .Linit_327
-.Linit_323:
+	tbz	x0, #63, .Linit_331
+.Linit_327:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -2089,77 +2097,79 @@ run_aside:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	str	x6, [x19, 24]
+	str	x6, [x20, 24]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_322:
+.Linit_326:
 	mov	x6, 0
-	b	.Linit_323
+	b	.Linit_327
 	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
 	.type	jail_main, %function
 jail_main:
-	mov	x12, 33440
+	mov	x12, 33392
 	sub	sp, sp, x12
-	mov	x8, 8928
+	mov	x8, 8880
 	mov	x3, -1
 	stp	x29, x30, [sp]
 	mov	x29, sp
-	ldr	x6, [x0, 16]
+	ldr	x10, [x0, 16]
 	stp	x21, x22, [sp, 32]
 	add	x22, sp, x8
-	add	x11, x22, 20
+	add	x9, x22, 20
 	add	x2, x22, 84
-	mov	x1, x11
+	mov	x1, x9
 	mov	w0, w3
 	stp	x19, x20, [sp, 16]
-	mov	x19, x22
+	mov	x20, x22
 	stp	x23, x24, [sp, 48]
 	stp	x25, x26, [sp, 64]
 	str	x27, [sp, 80]
-	str	x3, [sp, 112]
+	str	x3, [sp, 104]
 	.p2align 3,,7
-.Linit_329:
+.Linit_333:
 	str	w0, [x1], 4
-	cmp	x1, x2
-	bne	.Linit_329
-	add	x12, x6, 64
+	cmp	x2, x1
+	bne	.Linit_333
+	add	x7, x10, 8
+	add	x10, x10, 136
 	.p2align 3,,7
-.Linit_331:
-	ldrb	w7, [x6]
+.Linit_336:
+	ldrb	w0, [x7, -8]
+	sub	x1, x7, #8
+	cbz	w0, .Linit_340
+	mov	w6, 0
+	b	.Linit_339
+	.p2align 2,,3
+.Linit_335:
+	ldrb	w0, [x1]
+.Linit_339:
+	sub	w0, w0, #65
+	add	x1, x1, 1
+	orr	w6, w0, w6, lsl 4
+	cmp	x7, x1
+	bne	.Linit_335
+	sxtw	x0, w6
 	mov	x8, 25
 	mov	x1, 2
 	mov	x2, 1
-	sub	w0, w7, #65
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	lsl	w9, w0, 12
-	cbz	w7, .Linit_335
-	ldrb	w0, [x6, 2]
-	ldrb	w7, [x6, 1]
-	ldrb	w10, [x6, 3]
-	sub	w0, w0, #65
-	sub	w7, w7, #65
-	sub	w10, w10, #65
-	orr	w0, w10, w0, lsl 4
-	orr	w7, w9, w7, lsl 8
-	orr	w0, w0, w7
-	str	w0, [x11], 4
-	sxtw	x0, w0
+	str	w6, [x9], 4
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	add	x6, x6, 4
-	cmp	x12, x6
-	bne	.Linit_331
-.Linit_335:
+	add	x7, x7, 8
+	cmp	x10, x7
+	bne	.Linit_336
+.Linit_340:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2173,19 +2183,19 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	str	w7, [sp, 8936]
+	str	w7, [sp, 8888]
 	mov	x7, 8704
 	add	x7, sp, x7
-	ldr	x6, [sp, 8952]
+	ldr	x6, [sp, 8904]
 	mov	w11, -1
 	mov	x8, 166
 	mov	x0, 0
-	str	x6, [x7, 236]
-	str	w11, [sp, 9012]
-	str	w11, [sp, 9020]
-	str	xzr, [sp, 9032]
-	str	wzr, [sp, 9040]
-	str	wzr, [sp, 9044]
+	str	x6, [x7, 188]
+	str	w11, [sp, 8964]
+	str	w11, [sp, 8972]
+	str	xzr, [sp, 8984]
+	str	wzr, [sp, 8992]
+	str	wzr, [sp, 8996]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2193,12 +2203,12 @@ jail_main:
 #NO_APP
 	mov	x1, x0
 	mov	x0, 0
-	str	w1, [sp, 9024]
+	str	w1, [sp, 8976]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_432
-.Linit_333:
-	ldrsw	x0, [sp, 8948]
-	add	x1, sp, 480
+	tbnz	x0, #63, .Linit_422
+.Linit_338:
+	ldrsw	x0, [sp, 8900]
+	add	x1, sp, 432
 	mov	x8, 80
 	mov	x2, 0
 	mov	x3, 0
@@ -2209,11 +2219,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_433
-.Linit_336:
+	tbnz	x0, #63, .Linit_423
+.Linit_341:
 	mov	x3, 2
-	ldrsw	x4, [sp, 8948]
-	ldr	x1, [sp, 528]
+	ldrsw	x4, [sp, 8900]
+	ldr	x1, [sp, 480]
 	mov	x8, 222
 	movk	x3, 0x10, lsl 16
 	mov	x0, 268435456
@@ -2224,9 +2234,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_434
-.Linit_337:
-	ldrsw	x0, [sp, 8948]
+	tbnz	x0, #63, .Linit_424
+.Linit_342:
+	ldrsw	x0, [sp, 8900]
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
@@ -2239,17 +2249,17 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x0, 268435456
-	ldr	w20, [x0, 8]
+	ldr	w23, [x0, 8]
 	ldr	w21, [x0, 20]
-	str	x0, [sp, 8928]
-	and	w26, w20, 1
-	tbz	x20, 0, .Linit_338
-	ldr	w0, [sp, 8936]
+	str	x0, [sp, 8880]
+	and	w25, w23, 1
+	tbz	x23, 0, .Linit_343
+	ldr	w0, [sp, 8888]
 	cmp	w0, 1
-	bne	.Linit_435
-.Linit_338:
+	bne	.Linit_425
+.Linit_343:
 	mov	x3, 2048
-	add	x1, sp, 112
+	add	x1, sp, 104
 	mov	x8, 74
 	movk	x3, 0x8, lsl 16
 	mov	x0, -1
@@ -2264,37 +2274,52 @@ jail_main:
 	mov	x1, x0
 	mov	x0, x22
 	bl	keep_fd
-	str	w0, [sp, 9016]
-	sxtw	x2, w0
-	tbnz	x0, 31, .Linit_436
-.Linit_339:
-	ldr	x1, [sp, 8928]
+	str	w0, [sp, 8968]
+	sxtw	x3, w0
+	tbnz	x0, 31, .Linit_426
+.Linit_344:
+	ldr	x1, [sp, 8880]
 	ldr	w0, [x1, 12]
-	ldr	x18, [x1, 32]
+	ldr	x19, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_341
+	ble	.Linit_346
 	sub	w0, w0, #1
-	add	x1, x18, 88
+	add	x1, x19, 88
 	mov	w2, 88
-	umaddl	x23, w0, w2, x1
-	b	.Linit_343
+	umaddl	x24, w0, w2, x1
+	b	.Linit_348
 	.p2align 2,,3
-.Linit_437:
-	cmp	x23, x18
-	beq	.Linit_341
-.Linit_343:
-	ldr	w2, [x18, 8]
-	mov	x1, x18
+.Linit_427:
+	cmp	x24, x19
+	beq	.Linit_346
+.Linit_348:
+	ldr	w2, [x19, 8]
+	mov	x1, x19
 	mov	x0, x22
-	add	x18, x18, 88
-	str	w2, [sp, 9040]
+	add	x19, x19, 88
+	str	w2, [sp, 8992]
 	bl	run_step
-	tbz	x0, #63, .Linit_437
-	ldr	w1, [sp, 9040]
-	mov	x2, x0
+	tbz	x0, #63, .Linit_427
+	ldr	w2, [sp, 8992]
+	neg	x3, x0
+	ldr	w4, [sp, 8996]
 	mov	x0, x22
-	bl	fail
-.Linit_341:
+	mov	x5, 0
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_346:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -2307,9 +2332,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_438
-.Linit_345:
-	mov	x1, 8928
+	tbnz	x0, #63, .Linit_428
+.Linit_350:
+	mov	x1, 8880
 	add	x1, sp, x1
 	mov	x10, x1
 	mov	x8, 220
@@ -2330,33 +2355,47 @@ jail_main:
 1:
 // 0 "" 2
 #NO_APP
-	mov	x25, x0
-	tbnz	x0, #63, .Linit_439
-.Linit_346:
-	ldr	x2, [sp, 9032]
-	tbnz	x2, #63, .Linit_440
-.Linit_347:
-	ldr	x1, [sp, 8928]
+	mov	x24, x0
+	tbnz	x0, #63, .Linit_429
+.Linit_351:
+	ldr	x3, [sp, 8984]
+	tbnz	x3, #63, .Linit_430
+.Linit_352:
+	ldr	x1, [sp, 8880]
 	mov	w3, 88
-	ldr	w2, [sp, 9040]
+	ldr	w2, [sp, 8992]
 	ldr	x0, [x1, 40]
-	ldr	w7, [x1, 16]
+	ldr	w18, [x1, 16]
 	sub	x0, x0, #88
-	umaddl	x7, w7, w3, x0
-	ldr	w0, [x7, 8]
+	umaddl	x18, w18, w3, x0
+	ldr	w0, [x18, 8]
 	cmp	w2, w0
-	beq	.Linit_348
-	ldr	w1, [sp, 9040]
+	beq	.Linit_353
+	ldr	w2, [sp, 8992]
 	mov	x0, x22
-	mov	x2, -125
-	bl	fail
-.Linit_348:
-	ldr	w0, [x7]
-	add	x24, sp, 336
+	ldr	w4, [sp, 8996]
+	mov	x5, 0
+	mov	x3, 125
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_353:
+	ldr	w0, [x18]
 	cmp	w0, 40
-	beq	.Linit_441
-.Linit_349:
-	ldr	x1, [sp, 528]
+	beq	.Linit_431
+.Linit_354:
+	ldr	x1, [sp, 480]
 	mov	x8, 215
 	mov	x0, 268435456
 	mov	x2, 0
@@ -2370,8 +2409,8 @@ jail_main:
 #NO_APP
 	add	x7, x22, 44
 	.p2align 3,,7
-.Linit_353:
-	ldr	w6, [x19, 40]
+.Linit_356:
+	ldr	w6, [x20, 40]
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
@@ -2379,18 +2418,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w6
 	mov	x5, 0
-	tbnz	w6, #31, .Linit_352
+	tbnz	w6, #31, .Linit_355
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_352:
-	add	x19, x19, 4
-	cmp	x7, x19
-	bne	.Linit_353
-	ldr	w0, [sp, 9020]
-	tbnz	w0, #31, .Linit_354
+.Linit_355:
+	add	x20, x20, 4
+	cmp	x7, x20
+	bne	.Linit_356
+	ldr	w0, [sp, 8972]
+	tbnz	w0, #31, .Linit_357
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -2403,95 +2442,74 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_354:
-	ubfiz	x6, x20, 4, 32
+.Linit_357:
+	ubfiz	x6, x23, 4, 32
+	add	x20, sp, 160
+	add	x26, sp, 288
 	mov	x7, 1314
-	add	x20, sp, 208
 	and	x6, x6, 32
 	movk	x7, 0x2008, lsl 16
 	mov	x0, x20
-	mov	x1, x24
+	mov	x1, x26
 	mov	x8, 91
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	str	x7, [sp, 208]
-	str	w6, [sp, 336]
-	str	w6, [sp, 340]
-	stp	xzr, xzr, [sp, 344]
+	str	x7, [sp, 160]
+	str	w6, [sp, 288]
+	str	w6, [sp, 292]
+	stp	xzr, xzr, [sp, 296]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_355
-	cbnz	w21, .Linit_442
-.Linit_357:
-	mov	w21, w25
-	mov	x0, x24
-	add	x2, x24, 40
-	.p2align 3,,7
-.Linit_359:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	cmp	x0, x2
-	bne	.Linit_359
-	mov	x0, 4
-	str	x0, [sp, 336]
-	str	wzr, [sp, 344]
-	str	w25, [sp, 348]
-	.p2align 3,,7
+	tbnz	x0, #63, .Linit_358
+	cbnz	w21, .Linit_432
 .Linit_360:
-	ldrsw	x0, [sp, 8940]
-	mov	x1, x24
-	mov	x8, 206
-	mov	x2, 40
-	mov	x3, 16384
-	mov	x4, 0
+	add	x23, sp, 112
+	mov	x0, x22
+	mov	w2, 0
+	mov	w4, w24
 	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	cmn	x0, #4
-	beq	.Linit_360
-	add	x23, sp, 120
-	str	wzr, [sp, 108]
+	mov	x3, 0
+	mov	w1, 4
+	bl	report
+	mov	w21, w24
 	mov	x0, x23
 	add	x2, x23, 24
+	str	wzr, [sp, 100]
 	.p2align 3,,7
-.Linit_361:
+.Linit_362:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_361
-	ldr	w1, [sp, 8940]
-	add	x18, sp, 104
-	ldr	w2, [sp, 8944]
+	bne	.Linit_362
+	ldr	w1, [sp, 8892]
+	add	x18, sp, 96
+	ldr	w2, [sp, 8896]
 	sxtw	x27, w21
-	ldr	w3, [sp, 9016]
-	add	x19, sp, 144
+	ldr	w3, [sp, 8968]
+	add	x19, sp, 136
 	mov	w0, 1
-	str	w3, [sp, 120]
+	str	w3, [sp, 112]
+	strh	w0, [sp, 116]
+	str	w2, [sp, 120]
 	strh	w0, [sp, 124]
-	str	w2, [sp, 128]
+	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
-	str	w1, [sp, 136]
-	strh	w0, [sp, 140]
 	.p2align 3,,7
-.Linit_366:
+.Linit_367:
 	mov	w6, 0
-	b	.Linit_363
+	b	.Linit_364
 	.p2align 2,,3
-.Linit_364:
+.Linit_365:
 	cmp	x27, x0
-	beq	.Linit_443
-.Linit_363:
+	beq	.Linit_433
+.Linit_364:
 	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
@@ -2505,8 +2523,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_364
-	cbnz	w6, .Linit_365
+	bgt	.Linit_365
+	cbnz	w6, .Linit_366
 	mov	x0, x23
 	mov	x8, 73
 	mov	x1, 3
@@ -2517,12 +2535,12 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_366
-	tbnz	x0, #63, .Linit_444
-	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_371
-	cbz	w26, .Linit_445
-.Linit_372:
+	beq	.Linit_367
+	tbnz	x0, #63, .Linit_434
+	ldrsh	w0, [sp, 126]
+	cbz	w0, .Linit_372
+	cbz	w25, .Linit_435
+.Linit_373:
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2535,13 +2553,13 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_371:
+.Linit_372:
 	mov	w10, 64
 	mov	w11, 2
-	b	.Linit_373
+	b	.Linit_374
 	.p2align 2,,3
-.Linit_446:
-	ldrsw	x0, [sp, 9016]
+.Linit_436:
+	ldrsw	x0, [sp, 8968]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2549,37 +2567,37 @@ jail_main:
 #NO_APP
 	mov	x1, x19
 	cmp	x0, x2
-	bne	.Linit_377
-	ldr	w2, [sp, 208]
+	bne	.Linit_378
+	ldr	w2, [sp, 160]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_374
-	ldr	w4, [sp, 216]
-	ldr	x3, [sp, 256]
+	beq	.Linit_375
+	ldr	w4, [sp, 168]
+	ldr	x3, [sp, 208]
 	cmn	w4, #1
 	cset	w4, eq
-	stp	w11, w2, [sp, 144]
-	stp	wzr, w4, [sp, 152]
-	str	x3, [sp, 160]
+	stp	w11, w2, [sp, 136]
+	stp	wzr, w4, [sp, 144]
+	str	x3, [sp, 152]
 	bl	send_signal
-.Linit_374:
+.Linit_375:
 	subs	w10, w10, #1
-	beq	.Linit_377
-.Linit_373:
-	ldrsh	w0, [sp, 126]
+	beq	.Linit_378
+.Linit_374:
+	ldrsh	w0, [sp, 118]
 	mov	x1, x20
 	mov	x8, 63
 	mov	x2, 128
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_446
-.Linit_377:
-	ldrsh	w0, [sp, 142]
-	cbz	w0, .Linit_366
+	cbnz	w0, .Linit_436
+.Linit_378:
+	ldrsh	w0, [sp, 134]
+	cbz	w0, .Linit_367
 	.p2align 3,,7
-.Linit_379:
-	ldrsw	x0, [sp, 8940]
+.Linit_380:
+	ldrsw	x0, [sp, 8892]
 	mov	x1, x19
 	mov	x8, 207
 	mov	x2, 24
@@ -2592,36 +2610,36 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_379
-	cmp	x0, x2
 	beq	.Linit_380
-	tbz	x0, #63, .Linit_381
-	cmn	x0, #104
-	mov	x1, -32
+	cmp	x0, x2
+	beq	.Linit_381
+	tbz	x0, #63, .Linit_382
+	cmn	x0, #32
+	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_366
-.Linit_381:
+	bne	.Linit_367
+.Linit_382:
 	mov	w0, -1
-	str	w0, [sp, 136]
-	b	.Linit_366
+	str	w0, [sp, 128]
+	b	.Linit_367
 	.p2align 2,,3
-.Linit_443:
-	ldr	w0, [sp, 104]
+.Linit_433:
+	ldr	w0, [sp, 96]
 	mov	w6, w2
-	str	w0, [sp, 108]
-	b	.Linit_363
-.Linit_445:
+	str	w0, [sp, 100]
+	b	.Linit_364
+.Linit_435:
 	mov	w1, w21
 	mov	x0, x22
 	bl	kill_tree
-	b	.Linit_372
-.Linit_380:
-	ldr	w0, [sp, 144]
+	b	.Linit_373
+.Linit_381:
+	ldr	w0, [sp, 136]
 	cmp	w0, 2
-	beq	.Linit_447
+	beq	.Linit_437
 	cmp	w0, 3
-	bne	.Linit_366
-	cbz	w26, .Linit_384
+	bne	.Linit_367
+	cbz	w25, .Linit_385
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -2632,22 +2650,22 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_366
-.Linit_365:
-	cbz	w26, .Linit_370
-.Linit_369:
-	mov	x0, x24
-	add	x2, x24, 144
+	b	.Linit_367
+.Linit_366:
+	cbz	w25, .Linit_371
+.Linit_370:
+	mov	x0, x26
+	add	x2, x26, 144
 	.p2align 3,,7
-.Linit_386:
+.Linit_387:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_386
-	mov	x1, x24
+	bne	.Linit_387
 	mov	x8, 165
 	mov	x0, -1
+	mov	x1, x26
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
@@ -2657,58 +2675,25 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	add	x1, sp, 168
-	ldr	w5, [sp, 108]
-	mov	x0, x1
-	add	x3, x1, 40
-	.p2align 3,,7
-.Linit_387:
-	mov	x2, x0
-	add	x0, x0, 1
-	strb	wzr, [x2]
-	cmp	x0, x3
-	bne	.Linit_387
-	ldp	x2, x4, [sp, 336]
-	mov	x6, 5
-	ldr	x0, [sp, 352]
-	str	x6, [sp, 168]
-	ldr	x6, [sp, 360]
-	mov	x3, 16960
-	movk	x3, 0xf, lsl 16
-	stp	wzr, w5, [sp, 176]
-	madd	x2, x2, x3, x4
-	ldr	x4, [sp, 368]
-	madd	x0, x0, x3, x6
-	str	x2, [sp, 184]
-	str	x0, [sp, 192]
-	str	x4, [sp, 200]
-	.p2align 3,,7
-.Linit_388:
-	ldrsw	x0, [sp, 8940]
-	mov	x8, 206
-	mov	x2, 40
-	mov	x3, 16384
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	cmn	x0, #4
-	beq	.Linit_388
+	ldr	w4, [sp, 100]
+	mov	x5, x26
+	mov	x0, x22
+	mov	w1, 5
+	bl	report
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	ldp	x29, x30, [sp]
-	mov	x12, 33440
+	mov	x12, 33392
 	ldp	x19, x20, [sp, 16]
 	ldp	x21, x22, [sp, 32]
 	ldp	x23, x24, [sp, 48]
@@ -2716,7 +2701,7 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_442:
+.Linit_432:
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -2726,9 +2711,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_357
-.Linit_355:
-	mov	x0, x25
+	tbz	x0, #63, .Linit_360
+.Linit_358:
+	mov	x0, x24
 	mov	x8, 129
 	mov	x1, 9
 	mov	x2, 0
@@ -2740,19 +2725,47 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	w1, [sp, 9040]
-	mov	x2, x6
+	ldr	w2, [sp, 8992]
+	neg	x3, x6
+	ldr	w4, [sp, 8996]
 	mov	x0, x22
-	bl	fail
-	b	.Linit_357
-.Linit_435:
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_360
+.Linit_425:
+	ldr	w4, [sp, 8996]
 	mov	x0, x22
-	mov	x2, -18
-	mov	w1, -1
-	bl	fail
-	b	.Linit_338
-.Linit_444:
-	cbz	w26, .Linit_384
+	mov	x3, 18
+	mov	w2, -1
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_343
+.Linit_434:
+	cbz	w25, .Linit_385
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2761,82 +2774,35 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	w1, w25
-	mov	x0, x22
-	add	x2, sp, 108
-	bl	kill_tree
-	b	.Linit_369
-.Linit_384:
-	add	x2, sp, 108
-	mov	w1, w25
+	mov	w1, w24
+	add	x2, sp, 100
 	mov	x0, x22
 	bl	kill_tree
-.Linit_370:
-	mov	w1, w25
+	b	.Linit_370
+.Linit_385:
+	add	x2, sp, 100
+	mov	w1, w24
+	mov	x0, x22
+	bl	kill_tree
+.Linit_371:
+	mov	w1, w24
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_369
-.Linit_436:
+	b	.Linit_370
+.Linit_426:
+	ldr	w4, [sp, 8996]
 	mov	x0, x22
-	mov	w1, -1
-	bl	fail
-	b	.Linit_339
-.Linit_440:
-	ldr	w1, [sp, 9040]
-	mov	x0, x22
-	bl	fail
-	b	.Linit_347
-.Linit_434:
-	mov	x2, x0
-	mov	w1, -1
-	mov	x0, x22
-	bl	fail
-	b	.Linit_337
-.Linit_439:
-	mov	x0, x1
-	ldr	w1, [sp, 9040]
-	mov	x2, x25
-	bl	fail
-	b	.Linit_346
-.Linit_438:
-	ldr	w1, [sp, 9040]
-	mov	x2, x0
-	mov	x0, x22
-	bl	fail
-	b	.Linit_345
-.Linit_433:
-	mov	x2, x0
-	mov	w1, -1
-	mov	x0, x22
-	bl	fail
-	b	.Linit_336
-.Linit_432:
-	mov	x2, x0
-	mov	w1, w11
-	mov	x0, x22
-	bl	fail
-	b	.Linit_333
-.Linit_441:
-	ldr	w3, [sp, 9040]
-	mov	x0, x24
-	add	x2, x24, 40
-.Linit_350:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	cmp	x0, x2
-	bne	.Linit_350
-	mov	w0, 3
-	str	w0, [sp, 336]
-	str	w3, [sp, 340]
-	str	xzr, [sp, 344]
-.Linit_351:
-	ldrsw	x0, [sp, 8940]
-	mov	x1, x24
-	mov	x8, 206
-	mov	x2, 40
-	mov	x3, 16384
+	neg	x3, x3
+	mov	x5, 0
+	mov	w2, -1
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
 #APP
@@ -2844,23 +2810,155 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	cmn	x0, #4
-	beq	.Linit_351
+	b	.Linit_344
+.Linit_430:
+	ldr	w2, [sp, 8992]
+	mov	x0, x22
+	ldr	w4, [sp, 8996]
+	neg	x3, x3
+	mov	x5, 0
+	mov	w1, 2
+	bl	report
 	mov	x8, 94
-	mov	x0, 0
+	mov	x0, 125
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_349
-.Linit_447:
+	b	.Linit_352
+.Linit_424:
+	ldr	w4, [sp, 8996]
+	neg	x3, x0
+	mov	w2, -1
+	mov	x0, x22
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_342
+.Linit_429:
+	ldr	w2, [sp, 8992]
+	mov	x0, x1
+	ldr	w4, [sp, 8996]
+	neg	x3, x24
+	mov	x5, 0
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_351
+.Linit_428:
+	ldr	w2, [sp, 8992]
+	neg	x3, x0
+	ldr	w4, [sp, 8996]
+	mov	x0, x22
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_350
+.Linit_423:
+	ldr	w4, [sp, 8996]
+	neg	x3, x0
+	mov	w2, -1
+	mov	x0, x22
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_341
+.Linit_422:
+	ldr	w4, [sp, 8996]
+	neg	x3, x0
+	mov	w2, w11
+	mov	x0, x22
+	mov	x5, 0
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_338
+.Linit_431:
+	ldr	w2, [sp, 8992]
+	mov	x0, x22
+	mov	x5, 0
+	mov	w4, 0
+	mov	x3, 0
+	mov	w1, 3
+	bl	report
+	mov	x8, 94
+	mov	x0, 0
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_354
+.Linit_437:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_366
+	b	.Linit_367
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end
@@ -2874,7 +2972,7 @@ jail_init_end:
 run_child:
 	ldr	x7, [x0]
 	mov	x10, x0
-	sub	sp, sp, #128
+	sub	sp, sp, #192
 	ldr	w0, [x7, 12]
 	cbnz	w0, .Llaunch_52
 .Llaunch_2:
@@ -2883,17 +2981,17 @@ run_child:
 	str	w1, [x7, 2148]
 	cmp	w0, 0
 	ble	.Llaunch_29
-	add	x1, x7, 1052
-	mov	w2, 0
-	add	x0, x1, w0, sxtw 2
+	add	x2, x7, 1052
+	mov	w1, 0
+	add	x0, x2, w0, sxtw 2
 	.p2align 3,,7
 .Llaunch_7:
-	ldr	w3, [x1], 4
-	cmp	w3, w2
-	csinc	w2, w2, w3, lt
-	cmp	x1, x0
+	ldr	w3, [x2], 4
+	cmp	w3, w1
+	csinc	w1, w1, w3, lt
+	cmp	x2, x0
 	bne	.Llaunch_7
-	sxtw	x2, w2
+	sxtw	x2, w1
 	add	x9, x7, 28
 	mov	x6, 0
 	b	.Llaunch_10
@@ -3117,7 +3215,8 @@ run_child:
 .Llaunch_24:
 	ldr	w4, [x9, x5, lsl 2]
 	mov	x3, x0
-	mov	w2, 12
+	mov	w2, 28
+	.p2align 3,,7
 .Llaunch_25:
 	asr	w1, w4, w2
 	and	w1, w1, 15
@@ -3128,8 +3227,8 @@ run_child:
 	bne	.Llaunch_25
 	ldr	w1, [x7, 24]
 	add	x5, x5, 1
-	add	w6, w6, 4
-	add	x0, x0, 4
+	add	w6, w6, 8
+	add	x0, x0, 8
 	cmp	w1, w5
 	bgt	.Llaunch_24
 .Llaunch_26:

@@ -124,6 +124,7 @@ func fields() []field {
 		{"record.step", unsafe.Offsetof(r.Step), unsafe.Sizeof(r.Step)},
 		{"record.err", unsafe.Offsetof(r.Err), unsafe.Sizeof(r.Err)},
 		{"record.status", unsafe.Offsetof(r.Status), unsafe.Sizeof(r.Status)},
+		{"record.time_us", unsafe.Offsetof(r.TimeUS), unsafe.Sizeof(r.TimeUS)},
 		{"record.user_us", unsafe.Offsetof(r.UserUS), unsafe.Sizeof(r.UserUS)},
 		{"record.system_us", unsafe.Offsetof(r.SystemUS), unsafe.Sizeof(r.SystemUS)},
 		{"record.max_rss_kb", unsafe.Offsetof(r.RSSKiB), unsafe.Sizeof(r.RSSKiB)},

@@ -89,6 +89,7 @@ const (
 type Record struct {
 	Kind, Step               uint32
 	Err, Status              int32
+	TimeUS                   int64 // CLOCK_MONOTONIC
 	UserUS, SystemUS, RSSKiB int64
 }
 

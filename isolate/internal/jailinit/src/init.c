@@ -40,6 +40,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 
 /* MNT_DETACH: <sys/mount.h> and <linux/mount.h> can't be had together on Debian 12 */
 enum { MOUNT_DETACH = 2 };
@@ -74,6 +75,11 @@ INLINE void zero(void *p, size_t n) {
 		*q++ = 0;
 }
 
+static int64_t now_us(void) {
+	struct timespec t;
+	return S(SYS_clock_gettime, CLOCK_MONOTONIC, &t) < 0 ? 0 : t.tv_sec * 1000000L + t.tv_nsec / 1000;
+}
+
 static void report(struct state *s, int kind, int step, long err, int status, const struct rusage *u) {
 	struct record r;
 	zero(&r, sizeof r);
@@ -81,6 +87,7 @@ static void report(struct state *s, int kind, int step, long err, int status, co
 	r.step = step;
 	r.err = err;
 	r.status = status;
+	r.time_us = now_us();
 	if (u) {
 		r.user_us = u->ru_utime.tv_sec * 1000000L + u->ru_utime.tv_usec;
 		r.system_us = u->ru_stime.tv_sec * 1000000L + u->ru_stime.tv_usec;
@@ -464,7 +471,8 @@ static long start_aside(struct state *s, const struct step *o);
 static long join_aside(struct state *s, const struct step *o);
 
 static long run_step(struct state *s, const struct step *o) {
-	if (s->plan->fail_step && o->index + 1 == s->plan->fail_step)
+	/* at a barrier it is the launcher that fails */
+	if (s->plan->fail_step && o->index + 1 == s->plan->fail_step && o->op != OP_BARRIER)
 		return -(long)s->plan->fail_errno;
 	switch (o->op) {
 	case OP_WRITE:
@@ -758,9 +766,12 @@ __attribute__((used)) static void jail_main(const str *stack) {
 	/* [0] the Plan, [1] the socket, [2] the launcher; the rest are slots that steps name */
 	for (; n < MAX_KEPT; n++)
 		s.slot[n] = -1;
-	for (n = 0; n < MAX_KEPT && arg[0]; n++, arg += 4) {
-		s.slot[n] = (arg[0] - 'A') << 12 | (arg[1] - 'A') << 8 | (arg[2] - 'A') << 4 | (arg[3] - 'A');
-		S(SYS_fcntl, s.slot[n], F_SETFD, FD_CLOEXEC);
+	for (n = 0; n < MAX_KEPT && arg[0]; n++) {
+		int fd = 0;
+		for (int i = 0; i < 8; i++)
+			fd = fd << 4 | (*arg++ - 'A');
+		s.slot[n] = fd;
+		S(SYS_fcntl, fd, F_SETFD, FD_CLOEXEC);
 	}
 	s.self = S(SYS_getpid);
 	s.control = s.slot[1];

@@ -74,12 +74,12 @@ static void run_child(void *arg) {
 		keep_capabilities();
 	l->stage = LAUNCH_FDS;
 	if ((c->err = arrange_fds(l)) == 0) {
-		/* jail-init has no libc to parse numbers with: four letters an fd, A to P for 0 to 15. */
-		char fds[4 * MAX_KEPT + 1], name[10], empty[1];
+		/* jail-init has no libc to parse numbers with: eight letters an fd, A to P for 0 to 15. */
+		char fds[8 * MAX_KEPT + 1], name[10], empty[1];
 		char *argv[3], *envp[1];
 		int n = 0;
 		for (int i = 0; i < l->nkept; i++)
-			for (int shift = 12; shift >= 0; shift -= 4)
+			for (int shift = 28; shift >= 0; shift -= 4)
 				fds[n++] = 'A' + (l->kept[i] >> shift & 15);
 		fds[n] = 0;
 		/* No string constants: they would be references out of the section on some compilers. */

@@ -90,9 +90,10 @@ struct plan {
 enum record_kind { RECORD_BARRIER = 1, RECORD_FAILED, RECORD_TRIED, RECORD_STARTED, RECORD_ENDED };
 struct record {
 	uint32_t kind, step;
-	int32_t err;	/* RECORD_FAILED: errno */
-	int32_t status; /* RECORD_ENDED: as wait4 gives it; RECORD_STARTED: the payload's pid; RECORD_FAILED
-			   at OP_EXEC: which of the candidates */
+	int32_t err;	 /* RECORD_FAILED: errno */
+	int32_t status;	 /* RECORD_ENDED: as wait4 gives it; RECORD_STARTED: the payload's pid; RECORD_FAILED
+			    at OP_EXEC: which of the candidates */
+	int64_t time_us; /* when, by CLOCK_MONOTONIC */
 	int64_t user_us, system_us, max_rss_kb; /* RECORD_ENDED: of all processes waited for */
 };
 
