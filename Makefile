@@ -19,6 +19,7 @@ run: ## set up, build, and run an example in a jail
 	@$(MAKE) --no-print-directory build
 	@scripts/example.sh
 
+# One package at a time: each looks for what the jails of its own tests have left on the machine.
 test: ## set up, and run the tests (five minutes at most)
 	@scripts/setup.sh test
 	$(GO) run ./scripts/gotest -count=1 -timeout=5m ./...

@@ -299,6 +299,9 @@ func (c *compiler) rlimits() error {
 		limits = append(limits, l)
 	}
 	for _, l := range limits {
+		if l.Type == "RLIMIT_NOFILE" && l.Soft == 0 { // poll(2) takes none then: see "supervisors alive"
+			return &SpecError{Field: "rlimit", Value: "nofile=" + formatRlimit(l), Problem: "leaves no fd at all; 1 is the least"}
+		}
 		c.add(SidePayload, Step{
 			Op: "setrlimit", Path: l.Type, Data: formatRlimit(l),
 			wire: wire{op: jailinit.OpRlimit, a: uint64(rlimitNumbers[l.Type]), b: l.Soft, c: l.Hard},

@@ -43,10 +43,11 @@ type Host struct {
 	Rlimits map[string][2]uint64 // soft and hard; of RLIMIT_NOFILE before Go raised it
 
 	// What steps that failed have taught; see ways.
-	NoClone3 bool
-	NoMemfd  bool
-	NoSysfs  bool
-	NoIDMap  map[uint64]bool // devices whose file system can't be id-mapped
+	NoClone3  bool
+	NoMemfd   bool
+	NoSysfs   bool
+	NoIDMap   map[uint64]bool // devices whose file system can't be id-mapped
+	NoIDMapAt map[string]bool // folders that could not be, maybe for what is mounted below them
 
 	Files map[string]FileInfo // what Look has seen
 	live  bool                // Look may ask the kernel
@@ -119,6 +120,9 @@ func look(path string) (f FileInfo) {
 
 func (h *Host) capable(c uint) bool { return h.Caps>>c&1 == 1 }
 
+// noIDMap says whether a folder can't be id-mapped, as far as is known.
+func (h *Host) noIDMap(f FileInfo) bool { return h.NoIDMap[f.Dev] || h.NoIDMapAt[f.Real] }
+
 // privileged says whether namespaces and other uids are to be had without a user namespace.
 func (h *Host) privileged() bool {
 	return h.capable(unix.CAP_SYS_ADMIN) && h.capable(unix.CAP_SETUID) && h.capable(unix.CAP_SETGID) &&
@@ -146,7 +150,7 @@ func probe(s *Spec) (*Host, error) {
 		UID: os.Geteuid(), GID: os.Getegid(), Environ: os.Environ(),
 		Ignored: uint64(C.jail_origin.ignored), Mask: uint64(C.jail_origin.mask),
 		Rlimits: map[string][2]uint64{"RLIMIT_NOFILE": nofile()},
-		NoIDMap: map[uint64]bool{}, Files: map[string]FileInfo{}, live: true,
+		NoIDMap: map[uint64]bool{}, NoIDMapAt: map[string]bool{}, Files: map[string]FileInfo{}, live: true,
 	}
 	var err error
 	if h.Kernel, err = kernelVersion(); err != nil {

@@ -278,7 +278,7 @@ func (c *compiler) arrive(p place, source string) {
 // mapped says whether a shown folder gets an id map: where the payload has a uid that owns nothing, all that was asked
 // for by name. The level's system folders need none.
 func (c *compiler) mapped(r Rule, f FileInfo) bool {
-	return c.wantsMap(r, f) && !c.host.NoIDMap[f.Dev]
+	return c.wantsMap(r, f) && !c.host.noIDMap(f)
 }
 
 func (c *compiler) wantsMap(r Rule, f FileInfo) bool {
@@ -295,7 +295,7 @@ func (c *compiler) idMaps(rules []Rule) error {
 			continue
 		}
 		f := c.host.Look(r.Source)
-		if c.wantsMap(r, f) && c.host.NoIDMap[f.Dev] {
+		if c.wantsMap(r, f) && c.host.noIDMap(f) {
 			if r.Kind == ShowWrite || !r.Default && f.Mode&0o005 != 0o005 {
 				return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "is on a file system that can't map ids, so its owner's files would be closed to the payload; --user caller keeps your uid (without its capabilities)"}
 			}

@@ -122,8 +122,8 @@ func (p *Process) conclude(r jailinit.Record, told bool) {
 			switch status.Signal() {
 			case unix.SIGXCPU:
 				res.LimitsHit = append(res.LimitsHit, "rlimit-cpu")
-			case unix.SIGKILL: // the hard limit, where it is not above the soft one
-				if hard, ok := p.cpuLimit(); ok && p.cause == "" && r.UserUS+r.SystemUS >= int64(hard)*1_000_000 {
+			case unix.SIGKILL: // the hard limit; it counts in ticks, which are up to a quarter more than what is used
+				if hard, ok := p.cpuLimit(); ok && p.cause == "" && float64(r.UserUS+r.SystemUS) >= 0.75e6*float64(hard) {
 					res.LimitsHit = append(res.LimitsHit, "rlimit-cpu")
 				}
 			case unix.SIGXFSZ:

@@ -362,11 +362,14 @@ var ways = []struct {
 	{op: "mount", kind: "sysfs", errnos: []syscall.Errno{unix.EPERM}, learned: func(h *Host, _ *Step) bool { return set(&h.NoSysfs) }},
 	// overlayfs and some network file systems can't map ids; Compile decides what that means for the folder.
 	{op: "bind", errnos: []syscall.Errno{unix.EINVAL, unix.EPERM, unix.EOPNOTSUPP}, learned: func(h *Host, s *Step) bool {
-		device := s.wire.b // of the source: what holds for one folder of a file system holds for all
-		if s.wire.d == 0 || h.NoIDMap[device] {
+		if s.wire.d == 0 || h.NoIDMapAt[s.Source] {
 			return false
 		}
-		h.NoIDMap[device] = true
+		// The first one may hold a mount of another kind, as / holds /proc; a second one tells of their file system.
+		if len(h.NoIDMapAt) > 0 {
+			h.NoIDMap[s.wire.b] = true
+		}
+		h.NoIDMapAt[s.Source] = true
 		return true
 	}},
 }

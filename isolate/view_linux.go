@@ -131,6 +131,8 @@ func (c *compiler) expand() ([]Rule, error) {
 		case f.Err != nil && r.Optional:
 		case f.Err != nil:
 			return nil, &SpecError{Field: string(r.Kind), Value: r.Source, Problem: "can't be shown: " + errnoText(f.Err)}
+		case r.Path == "/" && f.Real != "/":
+			return nil, &SpecError{Field: string(r.Kind), Value: r.Source, Problem: "can't be the jail's root: only / can"}
 		case r.Path == "/" && c.spec.hasNamespace(specs.MountNamespace):
 			rules = append(rules, wholeRoot(r, f)...)
 		default:

@@ -100,10 +100,10 @@ func TestWaysAreLearned(t *testing.T) {
 		{3, "bind", unix.EPERM, "idmap"},
 		{3, "bind", unix.ENOENT, ""},
 	} {
-		h := &Host{NoIDMap: map[uint64]bool{}}
+		h := &Host{NoIDMap: map[uint64]bool{}, NoIDMapAt: map[string]bool{}}
 		learned := h.learn(plan, &StepError{Index: c.index, Op: c.op, Errno: c.errno})
 		got := map[bool]string{true: "clone"}[h.NoClone3] + map[bool]string{true: "sysfs"}[h.NoSysfs]
-		if h.NoIDMap[7] {
+		if h.NoIDMapAt["/mapped"] {
 			got += "idmap"
 		}
 		if got != c.want || learned != (c.want != "") {
@@ -112,6 +112,14 @@ func TestWaysAreLearned(t *testing.T) {
 		// Once learned, the same failure again is a failure.
 		if learned && h.learn(plan, &StepError{Index: c.index, Op: c.op, Errno: c.errno}) {
 			t.Errorf("%+v: learned twice", c)
+		}
+	}
+	// A second folder that can't be mapped tells of the whole file system, the first does not.
+	h := &Host{NoIDMap: map[uint64]bool{}, NoIDMapAt: map[string]bool{}}
+	plan.Steps = append(plan.Steps, Step{Op: "bind", Source: "/other", wire: wire{b: 7, d: 15}})
+	for i, step := range []int{3, 4} {
+		if h.learn(plan, &StepError{Index: step, Op: "bind", Errno: unix.EINVAL}); h.NoIDMap[7] != (i == 1) {
+			t.Errorf("after %d folders: %v", i+1, h.NoIDMap)
 		}
 	}
 }

@@ -45,7 +45,7 @@ const ordinary = 65533
 // TestScriptsAsUser runs the scripts again as an ordinary user.
 func TestScriptsAsUser(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("not root: TestScripts has done it")
+		t.Skip("host lacks: root (to become another user)")
 	}
 	// go test keeps its binary where others may not look.
 	dir := openFolder(t)
