@@ -22,7 +22,7 @@ run: ## set up, build, and run an example in a jail
 # One package at a time: each looks for what the jails of its own tests have left on the machine.
 test: ## set up, and run the tests (five minutes at most)
 	@scripts/setup.sh test
-	$(GO) run ./scripts/gotest -count=1 -timeout=5m ./...
+	$(GO) run ./scripts/gotest -p 1 -count=1 -timeout=5m ./...
 
 test-full: ## race detector, fuzzing, lint, other systems, generated files, sweeps
 	@scripts/setup.sh full

@@ -150,7 +150,7 @@ func defaultView(level Level) []Rule {
 	for _, dir := range hiddenFolders {
 		v = append(v, Rule{Kind: Tmpfs, Path: dir, Default: true})
 	}
-	return append(v, Rule{Kind: Home, Default: true}, sys) // late: it waits for the network namespace
+	return append(v, Rule{Kind: Home, Default: true}, sys)
 }
 
 // DefaultEnv picks from environ ("NAME=VALUE", …) what a jail gets when nothing else is asked for: PATH, HOME, USER,

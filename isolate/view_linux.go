@@ -150,7 +150,17 @@ func (c *compiler) expand() ([]Rule, error) {
 		}
 	}
 	sort.SliceStable(rules, func(i, j int) bool { return depth(rules[i].Path) < depth(rules[j].Path) })
-	return rules, nil
+	return sysLast(rules), nil
+}
+
+// sysLast moves /sys behind all others, unless one of them lies in it: its mount waits for the network namespace.
+func sysLast(rules []Rule) []Rule {
+	sys := slices.IndexFunc(rules, func(r Rule) bool { return r.Kind == Sys })
+	if sys < 0 || slices.ContainsFunc(rules, func(r Rule) bool { return r.Kind != Sys && r.Path != "" && within(r.Path, rules[sys].Path) }) {
+		return rules
+	}
+	r := rules[sys]
+	return append(slices.Delete(rules, sys, sys+1), r)
 }
 
 // wholeRoot is a view of /, which is a view of each of its entries: so what the level hides stays hidden.
