@@ -102,11 +102,22 @@ func (p *Process) wait() Result {
 
 // socket is the control socket, ready to be read: with the record there already, or on the poller.
 func (p *Process) socket() *os.File {
-	f := []unix.PollFd{{Fd: int32(p.control), Events: unix.POLLIN}}
-	if n, _ := unix.Poll(f, int(shortRun.Milliseconds())); n == 0 {
+	if !readable(p.control, shortRun) {
 		_ = unix.SetNonblock(p.control, true) // makes NewFile take the poller
 	}
 	return os.NewFile(uintptr(p.control), "jail-init")
+}
+
+// readable says whether fd can be read within d. A signal, such as those by which the runtime preempts, is no answer:
+// poll(2) ends with EINTR even where it need not wait.
+func readable(fd int, d time.Duration) bool {
+	f := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(f, int(d.Milliseconds()))
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
 }
 
 // conclude says what happened.
@@ -272,8 +283,7 @@ func (p *Process) setReason(r Reason) bool {
 		return false
 	}
 	// The last word may be waiting to be read: then the payload has ended by itself.
-	f := []unix.PollFd{{Fd: int32(p.control), Events: unix.POLLIN}}
-	if n, _ := unix.Poll(f, 0); n != 0 {
+	if readable(p.control, 0) {
 		return false
 	}
 	if p.cause == "" {

@@ -1,4 +1,5 @@
-/* A C program with the library in it: it calls it from its main thread and from threads of its own that end. */
+/* A C program with the library in it: it calls it from its main thread and from threads of its own that end.
+ */
 #include <pthread.h>
 #include <stdio.h>
 
