@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -239,7 +240,10 @@ print(os.getsid(0) == os.getpid(), os.getpgrp() == os.getpid())`)
 
 // P70: System V IPC, POSIX queues and shared memory are the jail's own, and gone with it.
 func TestP70_IPC(t *testing.T) {
+	var host sync.Mutex // the arms make objects on the host too, which the other must not count
 	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+		host.Lock()
+		defer host.Unlock()
 		b := newBox(t, a)
 		ipcmk := need(t, "ipcmk")
 		ipcs := func() string {
