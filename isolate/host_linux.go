@@ -165,15 +165,8 @@ func probe(s *Spec) (*Host, error) {
 	if h.Caps, err = effectiveCaps(); err != nil {
 		return nil, err
 	}
-	for c := uint(0); c < 64; c++ {
-		if len(s.CapAdd) == 0 && len(s.CapDrop) == 0 {
-			break
-		}
-		set, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0)
-		if err != nil {
-			break
-		}
-		h.Bounding |= uint64(set) << c
+	if len(s.CapAdd) > 0 || len(s.CapDrop) > 0 {
+		h.Bounding = boundingCaps()
 	}
 	h.Landlock = landlockABI()
 	if s.hasNamespace(specs.MountNamespace) {
@@ -241,6 +234,17 @@ func effectiveCaps() (uint64, error) {
 		return 0, os.NewSyscallError("capget", err)
 	}
 	return uint64(data[0].Effective) | uint64(data[1].Effective)<<32, nil
+}
+
+func boundingCaps() (bounding uint64) {
+	for c := range uintptr(64) {
+		set, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
+		if err != nil { // the first number that this kernel does not know
+			break
+		}
+		bounding |= uint64(set) << c
+	}
+	return bounding
 }
 
 func mountNamespace() uint64 {

@@ -146,7 +146,7 @@ func (c *compiler) place(r Rule) error {
 	case Deny:
 		return c.placeDeny(r, path, in)
 	case Dir:
-		_, err := c.target(r, path, in, true, false)
+		_, err := c.target(r, path, in, true)
 		return err
 	case Symlink, File:
 		if !in.own() {
@@ -203,9 +203,14 @@ func (c *compiler) folder(path string, in place) {
 	c.mount(Step{Op: "mkdir", Path: rel(path), wire: c.owner(in, wire{op: jailinit.OpMkdir, a: 0o755})})
 }
 
+// there is what the host has at a path that lies in a place of its own.
+func (c *compiler) there(path string, in place) FileInfo {
+	return c.host.Look(in.source + strings.TrimPrefix(path, in.path))
+}
+
 // target sees to it that there is something at path to mount on, without ever making anything on the host. It returns
 // true where the path lies in a shown folder and has to be resolved in the root.
-func (c *compiler) target(r Rule, path string, in place, dir, mounted bool) (inRoot bool, err error) {
+func (c *compiler) target(r Rule, path string, in place, dir bool) (inRoot bool, err error) {
 	if in.own() {
 		c.parents(path, in)
 		if dir {
@@ -219,7 +224,7 @@ func (c *compiler) target(r Rule, path string, in place, dir, mounted bool) (inR
 	if in.kind == Deny {
 		return false, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: fmt.Sprintf("lies in %q, which is denied", in.path)}
 	}
-	f := c.host.Look(in.source + strings.TrimPrefix(path, in.path))
+	f := c.there(path, in)
 	switch {
 	case f.Err != nil:
 		return false, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: fmt.Sprintf("has no place in %q, which is the host's and where nothing is made: %s", in.path, errnoText(f.Err))}
@@ -227,7 +232,7 @@ func (c *compiler) target(r Rule, path string, in place, dir, mounted bool) (inR
 		kind := map[bool]string{true: "a folder", false: "a file"}
 		return false, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "is " + kind[f.isDir()] + " there, and " + kind[dir] + " can't be put over it"}
 	}
-	return mounted, nil
+	return true, nil
 }
 
 func (c *compiler) placeBind(r Rule, path string, in place) error {
@@ -239,7 +244,7 @@ func (c *compiler) placeBind(r Rule, path string, in place) error {
 		c.mount(Step{Op: "symlink", Path: rel(path), Data: f.Link, wire: wire{op: jailinit.OpSymlink}})
 		return nil
 	}
-	inRoot, err := c.target(r, path, in, f.isDir(), true)
+	inRoot, err := c.target(r, path, in, f.isDir())
 	if err != nil {
 		return err
 	}
@@ -249,12 +254,11 @@ func (c *compiler) placeBind(r Rule, path string, in place) error {
 		s.wire.a |= unix.MOUNT_ATTR_NODEV
 		s.Flags = append(s.Flags, "nodev")
 	}
-	readOnly := r.Kind == Show
 	if m := c.idMap(f); m != nil && c.mapped(r, f) {
 		s.wire.d = uint64(m.slot)
 		s.Flags = append(s.Flags, fmt.Sprintf("ids %d:%d as %d:%d", f.UID, f.GID, c.uid, c.gid))
 	}
-	if readOnly {
+	if r.Kind == Show {
 		s.wire.a |= unix.MOUNT_ATTR_RDONLY
 		s.Flags = append(s.Flags, "ro")
 	}
@@ -331,8 +335,7 @@ func (c *compiler) idMaps(rules []Rule) error {
 }
 
 // Slots of jail-init: 0–2 are its own, then the claims on the uid and the private TMPDIR, then the files of File rules,
-// then the
-// network namespace, and from the end the id maps.
+// then the network namespace, and from the end the id maps.
 const (
 	firstFileSlot = 5
 	maxFiles      = 5
@@ -356,7 +359,7 @@ func (c *compiler) idMap(f FileInfo) *idMap {
 }
 
 func (c *compiler) placeTmpfs(r Rule, path string, in place, size int64) error {
-	inRoot, err := c.target(r, path, in, true, true)
+	inRoot, err := c.target(r, path, in, true)
 	if err != nil {
 		return err
 	}
@@ -393,6 +396,9 @@ func mountStep(kind, path, data string, flags uint64) Step {
 	return s
 }
 
+// closedMount has all attributes that take something away.
+const closedMount = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+
 // placeDeny covers what is there with something that can't be opened. What is not there needs nothing, unless the
 // payload could make it.
 func (c *compiler) placeDeny(r Rule, path string, in place) error {
@@ -404,7 +410,7 @@ func (c *compiler) placeDeny(r Rule, path string, in place) error {
 	case in.own():
 		return nil
 	default:
-		f := c.host.Look(in.source + strings.TrimPrefix(path, in.path))
+		f := c.there(path, in)
 		if f.Err != nil {
 			if in.kind != ShowWrite {
 				return nil
@@ -415,7 +421,7 @@ func (c *compiler) placeDeny(r Rule, path string, in place) error {
 	}
 	s := Step{Op: "bind", Source: denyFile, Path: rel(path), Flags: []string{"ro", "nosuid", "nodev", "noexec"}, wire: wire{
 		op: jailinit.OpBind, flags: jailinit.StepInRoot,
-		a: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC,
+		a: closedMount,
 	}}
 	if dir {
 		s.Source = denyDir
@@ -440,7 +446,7 @@ func isDevice(path string, dev place) bool {
 var procOfRoot = []string{"acpi", "bus", "fs", "irq", "sys", "sysrq-trigger"}
 
 func (c *compiler) placeProc(r Rule, path string, in place) error {
-	if _, err := c.target(r, path, in, true, true); err != nil {
+	if _, err := c.target(r, path, in, true); err != nil {
 		return err
 	}
 	c.mount(mountStep("proc", path, "", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC))
@@ -449,7 +455,7 @@ func (c *compiler) placeProc(r Rule, path string, in place) error {
 			if c.host.Look("/proc/"+name).Err == nil {
 				c.mount(Step{
 					Op: "bind", Source: rel(path) + "/" + name, Path: rel(path) + "/" + name, Flags: []string{"ro"},
-					wire: wire{op: jailinit.OpBind, a: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC},
+					wire: wire{op: jailinit.OpBind, a: closedMount},
 				})
 			}
 		}
@@ -461,7 +467,7 @@ func (c *compiler) placeProc(r Rule, path string, in place) error {
 // placeSys mounts a fresh sysfs: the host's would show its network devices. Where that can't be had (an ordinary user
 // with the host's network), /sys is an empty folder: less to see, not more.
 func (c *compiler) placeSys(r Rule, path string, in place) error {
-	if _, err := c.target(r, path, in, true, true); err != nil {
+	if _, err := c.target(r, path, in, true); err != nil {
 		return err
 	}
 	if c.host.NoSysfs || c.userNS && c.spec.HostNetwork {
@@ -474,7 +480,7 @@ func (c *compiler) placeSys(r Rule, path string, in place) error {
 }
 
 func (c *compiler) placeDev(r Rule, path string, in place) error {
-	if _, err := c.target(r, path, in, true, true); err != nil {
+	if _, err := c.target(r, path, in, true); err != nil {
 		return err
 	}
 	c.mount(mountStep("tmpfs", path, "mode=0755,size=64k,nr_inodes=256", unix.MS_NOSUID|unix.MS_NOEXEC))
