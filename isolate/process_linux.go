@@ -46,6 +46,7 @@ func newProcess(l *launch, pid, pidfd, control int) *Process {
 	p.result = Result{
 		Level: l.spec.Level, GivenLevel: l.spec.Level, LostGuarantees: []Guarantee{}, LimitsHit: []string{},
 		ExitCode: -1, UID: l.plan.UID, GID: l.plan.GID, Identity: l.plan.Identity,
+		UserMS: -1, SystemMS: -1, PeakMemoryBytes: -1, OOMKills: -1, OutputBytes: -1,
 	}
 	return p
 }

@@ -15,6 +15,9 @@ const (
 	Signalled      Reason = "signalled"
 	TimedOut       Reason = "timeout"
 	Cancelled      Reason = "cancelled"
+	MemoryExceeded Reason = "memory"          // the jail's memory limit: the kernel killed the payload
+	CPUExceeded    Reason = "cpu-time"        // Spec.CPUTime
+	OutputExceeded Reason = "output"          // Spec.OutputLimit
 	ExecFailed     Reason = "exec-failed"     // the walls stood, the program could not be run
 	SetupFailed    Reason = "setup-failed"    // nothing of the payload ran
 	SupervisorLost Reason = "supervisor-lost" // jail-init ended without a word
@@ -40,6 +43,14 @@ type Result struct {
 	ReapedUserMS      float64 `json:"reaped_user_ms"`
 	ReapedSystemMS    float64 `json:"reaped_system_ms"`
 	ReapedMaxRSSBytes int64   `json:"reaped_max_rss_bytes"` // of the largest one
+
+	// Of all processes of the jail, counted by its cgroup; -1 where it has none.
+	UserMS          float64 `json:"user_ms"`
+	SystemMS        float64 `json:"system_ms"`
+	PeakMemoryBytes int64   `json:"peak_memory_bytes"`
+	OOMKills        int64   `json:"oom_kills"`
+
+	OutputBytes int64 `json:"output_bytes"` // of stdout and stderr, where Spec.OutputLimit counts them; else -1
 
 	CompileMS float64 `json:"compile_ms"` // the Plan
 	LaunchMS  float64 `json:"launch_ms"`  // until jail-init runs

@@ -8,7 +8,8 @@ import (
 
 // Spec is what is wanted: the OCI configuration plus what OCI has no word for. Nothing behind it knows whether it came
 // from flags, a policy or a bundle. Of the OCI part these are read: Process.Args, Env, Cwd, User, Rlimits,
-// NoNewPrivileges; Hostname; Linux.Namespaces.
+// NoNewPrivileges; Hostname; Linux.Namespaces and, from a level with a cgroup, Linux.Resources (Memory, Pids, CPU, BlockIO,
+// Unified).
 //
 // Zero values: Process.Cwd is the caller's working folder; a nil Process.Env is DefaultEnv of the caller's.
 type Spec struct {
@@ -28,11 +29,28 @@ type Spec struct {
 	NoFilter    bool   `json:"noFilter,omitempty"` // --seccomp unconfined
 	Filter      []byte `json:"-"`                  // classic BPF, struct sock_filter by struct sock_filter
 
+	Name         string `json:"name,omitempty"`         // of the jail and its cgroup; "" is a random one
+	CgroupParent string `json:"cgroupParent,omitempty"` // where its cgroup is made; "" is the best place found
+
+	CPUTime      time.Duration `json:"cpuTime,omitempty"`      // of all processes of the jail together; 0 is no limit
+	OutputLimit  int64         `json:"outputLimit,omitempty"`  // bytes, of stdout and stderr together; 0 is no limit
+	OutputAction OutputAction  `json:"outputAction,omitempty"` // what happens at the limit; "" is OutputKill
+
 	Timeout   time.Duration `json:"timeout,omitempty"`   // wall clock from the payload's start; 0 is none
 	KillAfter time.Duration `json:"killAfter,omitempty"` // from SIGTERM at the time-out to SIGKILL
 
 	AllowDowngrade bool `json:"allowDowngrade,omitempty"` // a lower level is better than none
 }
+
+// OutputAction says what happens when the payload writes more than OutputLimit.
+type OutputAction string
+
+// The actions.
+const (
+	OutputKill     OutputAction = "kill"     // the jail ends, for the reason OutputExceeded
+	OutputTruncate OutputAction = "truncate" // the rest is read and dropped
+	OutputBlock    OutputAction = "block"    // the rest is not read: the payload waits in write(2)
+)
 
 // Identity says who the payload is.
 type Identity string

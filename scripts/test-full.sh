@@ -55,13 +55,14 @@ step_sweep() { # hundreds of launchers killed at random moments, and the like
 	JAIL_SWEEP=1 go run ./scripts/gotest -p 1 -count=1 -timeout 30m -run 'Sweep|Many|Compilers' ./isolate ./tests/integration
 }
 
-step_fuzz() { # each target for ten seconds
+# Bounded by their number, not by time: a target that is busy when its time is over fails with "context deadline exceeded".
+step_fuzz() {
 	local package targets target
 	for package in $(go list ./...); do
 		targets=$(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true)
 		for target in $targets; do
 			echo "$package $target"
-			go test -run '^$' -fuzz "^$target\$" -fuzztime 10s "$package"
+			go test -run '^$' -fuzz "^$target\$" -fuzztime 100000x "$package"
 		done
 	done
 }

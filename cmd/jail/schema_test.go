@@ -42,8 +42,8 @@ func generateSchema(t *testing.T) []byte {
 	enums := map[reflect.Type][]any{
 		reflect.TypeFor[isolate.Level](): levels,
 		reflect.TypeFor[isolate.Reason](): {
-			isolate.Exited, isolate.Signalled, isolate.TimedOut, isolate.Cancelled, isolate.ExecFailed,
-			isolate.SetupFailed, isolate.SupervisorLost,
+			isolate.Exited, isolate.Signalled, isolate.TimedOut, isolate.Cancelled, isolate.MemoryExceeded,
+			isolate.CPUExceeded, isolate.OutputExceeded, isolate.ExecFailed, isolate.SetupFailed, isolate.SupervisorLost,
 		},
 	}
 	r := jsonschema.Reflector{
