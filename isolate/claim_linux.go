@@ -28,7 +28,7 @@ const uidLocks = "/run/jail/uids"
 // claim takes what no two jails may share: for root a uid. The lock belongs to an open file that jail-init holds too,
 // so that it lasts until the last process of the jail is gone, whoever dies first.
 func (l *launch) claim() error {
-	if l.host.OwnUID != 0 || l.host.UID != 0 || l.spec.identity() != IdentityOwn || !l.host.capable(unix.CAP_SETUID) ||
+	if l.host.OwnUID != 0 || l.host.UID != 0 || l.spec.identity() != IdentityOwn && !l.spec.mapsUsers() || !l.host.capable(unix.CAP_SETUID) ||
 		!l.host.capable(unix.CAP_SETGID) || !l.host.capable(unix.CAP_SETPCAP) || !l.host.capable(unix.CAP_KILL) {
 		return nil
 	}

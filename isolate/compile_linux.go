@@ -26,8 +26,12 @@ type compiler struct {
 	plan *Plan
 
 	userNS bool
-	uid    int // the payload's, as its own namespace counts
+	uid    int // the payload's, as jail-init's user namespace counts
 	gid    int
+
+	mapped        bool // root's payload is in a user namespace of its own below that
+	inUID, inGID  int  // the payload's, as its own user namespace counts
+	payloadUserNS int  // its slot
 
 	keep, ambient, bounding uint64 // the payload's capabilities
 	maps                    []idMap
@@ -36,6 +40,12 @@ type compiler struct {
 	links                   map[string]string
 	root                    bool // the view is a root of its own
 	mapsIDs                 bool // shown folders get an id map
+
+	slots    int      // how many mounts are kept open
+	overlays int      // how many were asked for
+	uppers   []Step   // make what the root file system lacks
+	stage    []Step   // what is done before the new root is mounted
+	missing  []string // mount points that the root file system does not have
 
 	asides    int // children of jail-init that do steps aside
 	netAside  int
@@ -58,6 +68,9 @@ func Compile(s *Spec, h *Host) (*Plan, error) {
 		return nil, err
 	}
 	if err := c.capabilities(); err != nil {
+		return nil, err
+	}
+	if err := c.checkRootfs(); err != nil {
 		return nil, err
 	}
 	rules, err := c.expand()
@@ -171,6 +184,13 @@ func (c *compiler) namespaces() {
 		} {
 			c.add(SideInit, writeStep(w[0], w[1]))
 		}
+		if c.spec.mapsUsers() {
+			c.give(MappedUsers)
+		}
+		if slices.Contains(c.spec.Promised, NoNewNamespaces) {
+			c.add(SideInit, noNewNamespaces)
+			c.give(NoNewNamespaces)
+		}
 	}
 	p.ambient = c.userNS || c.host.UID != 0 && c.host.Caps != 0
 	for _, ns := range cloneFlags {
@@ -244,6 +264,9 @@ func (c *compiler) environment() []string {
 	env := c.spec.Process.Env
 	if env == nil {
 		env = DefaultEnv(c.host.Environ, !c.spec.hasNamespace(specs.NetworkNamespace))
+		if c.spec.Root != nil {
+			env = RootfsEnv(env, c.inUID)
+		}
 	}
 	tmp := c.plan.scratch
 	if c.root {

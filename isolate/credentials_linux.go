@@ -24,6 +24,7 @@ func (c *compiler) identity() error {
 		return &UnsupportedError{Level: s.Level, Missing: "root here lacks one of CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_KILL"}
 	}
 	who := s.identity()
+	c.inUID, c.inGID = c.uid, c.gid
 	switch who {
 	case IdentityOwn:
 		if h.UID == 0 {
@@ -32,11 +33,20 @@ func (c *compiler) identity() error {
 			}
 			c.uid, c.gid = h.OwnUID, h.OwnUID
 		}
+		c.inUID, c.inGID = c.uid, c.gid
+		if s.Root != nil && s.mapsUsers() { // who owns the files of most root file systems
+			c.inUID, c.inGID = 0, 0
+		}
 	case IdentityFixed:
 		c.uid, c.gid = int(s.Process.User.UID), int(s.Process.User.GID)
+		c.inUID, c.inGID = c.uid, c.gid
 		user := fmt.Sprintf("%d:%d", c.uid, c.gid)
 		switch {
 		case c.userNS: // any id will do inside; outside it stays the caller's
+		case s.mapsUsers() && h.UID != 0:
+			c.uid, c.gid = h.UID, h.GID
+		case s.mapsUsers() && h.OwnUID != 0:
+			c.uid, c.gid = h.OwnUID, h.OwnUID
 		case c.uid == h.UID && c.gid == h.GID && c.uid != 0:
 		case c.uid == 0 && confined:
 			return &SpecError{Field: "user", Value: user, Problem: "is the host's root, who owns /proc/sys and much else; --user caller keeps the uid without its capabilities"}
@@ -44,6 +54,10 @@ func (c *compiler) identity() error {
 			return &SpecError{Field: "user", Value: user, Problem: "is not you, and only root may take another uid outside a user namespace (level namespaced makes one)"}
 		}
 	}
+	if c.userNS {
+		c.uid, c.gid = c.inUID, c.inGID
+	}
+	c.mapped = !c.userNS && s.mapsUsers()
 	c.plan.Identity, c.plan.UID, c.plan.GID = who, c.uid, c.gid
 	if c.userNS {
 		c.plan.UID, c.plan.GID = h.UID, h.GID
@@ -68,7 +82,7 @@ func (c *compiler) capabilities() error {
 		return err
 	}
 	held, bounding := h.Caps, h.Bounding
-	if c.userNS {
+	if c.userNS || c.mapped {
 		held, bounding = allCapabilities, allCapabilities
 	}
 	var keep uint64
@@ -87,7 +101,7 @@ func (c *compiler) capabilities() error {
 	}
 	c.keep = (keep | extra) &^ drop
 	// What was asked for is ambient as well: no other set survives the exec of a uid that is not 0.
-	if c.uid != 0 {
+	if c.inUID != 0 {
 		c.ambient = extra &^ drop
 	}
 	if s.KeepCapabilities {
@@ -95,20 +109,32 @@ func (c *compiler) capabilities() error {
 	} else {
 		c.bounding = c.keep
 	}
+	if c.keep == 0 && c.bounding == 0 && slices.Contains(s.Promised, NoCapabilities) {
+		c.give(NoCapabilities)
+	}
 	return nil
 }
 
 // credentialSteps are bounding set, groups, ids, capabilities. The bounding set first, while CAP_SETPCAP is held; then
-// the groups and the gid, while CAP_SETGID is; then the uid.
+// the groups and the gid, while CAP_SETGID is; then the uid. Into a user namespace of the payload's own it goes with that
+// uid, which made it; all sets are full behind its door, and so are emptied there.
 func (c *compiler) credentialSteps() {
 	s, h := c.spec, c.host
-	if c.bounding != allCapabilities && (c.userNS || h.capable(unix.CAP_SETPCAP)) {
-		c.add(SidePayload, Step{Op: "drop from bounding set", List: []string{"all but", describeCaps(c.bounding)}, wire: wire{op: jailinit.OpBounding, a: c.bounding}})
+	dropBounding := c.bounding != allCapabilities && (c.userNS || h.capable(unix.CAP_SETPCAP))
+	bounding := Step{Op: "drop from bounding set", List: []string{"all but", describeCaps(c.bounding)}, wire: wire{op: jailinit.OpBounding, a: c.bounding}}
+	if dropBounding && !c.mapped {
+		c.add(SidePayload, bounding)
 	}
 	if !c.userNS && (c.uid != h.UID || c.gid != h.GID) || !s.KeepCapabilities && h.UID == 0 {
 		c.add(SidePayload, Step{Op: "setgroups", List: []string{"none"}, wire: wire{op: jailinit.OpGroups}})
 		c.add(SidePayload, Step{Op: "setresgid", Data: strconv.Itoa(c.gid), wire: wire{op: jailinit.OpGID, a: uint64(c.gid)}})
 		c.add(SidePayload, Step{Op: "setresuid", Data: strconv.Itoa(c.uid), wire: wire{op: jailinit.OpUID, a: uint64(c.uid)}})
+	}
+	if c.mapped {
+		c.add(SidePayload, Step{Op: "setns", Data: "user namespace", wire: wire{op: jailinit.OpSetns, a: uint64(c.payloadUserNS)}})
+		if dropBounding {
+			c.add(SidePayload, bounding)
+		}
 	}
 	c.add(SidePayload, Step{Op: "capset", List: []string{describeCaps(c.keep)}, wire: wire{op: jailinit.OpCaps, a: c.keep, b: c.ambient}})
 }

@@ -49,8 +49,10 @@ type Host struct {
 	NoIDMap   map[uint64]bool // devices whose file system can't be id-mapped
 	NoIDMapAt map[string]bool // folders that could not be, maybe for what is mounted below them
 
-	Files map[string]FileInfo // what Look has seen
-	live  bool                // Look may ask the kernel
+	Files  map[string]FileInfo // what Look has seen
+	Rootfs map[string]InRoot   // what LookIn has seen
+	Mounts []string            // mount points, where an overlay may meet them
+	live   bool                // Look may ask the kernel
 }
 
 // FileInfo is what a path named when it was looked at.
@@ -150,7 +152,7 @@ func probe(s *Spec) (*Host, error) {
 		UID: os.Geteuid(), GID: os.Getegid(), Environ: os.Environ(),
 		Ignored: uint64(C.jail_origin.ignored), Mask: uint64(C.jail_origin.mask),
 		Rlimits: map[string][2]uint64{"RLIMIT_NOFILE": nofile()},
-		NoIDMap: map[uint64]bool{}, NoIDMapAt: map[string]bool{}, Files: map[string]FileInfo{}, live: true,
+		NoIDMap: map[uint64]bool{}, NoIDMapAt: map[string]bool{}, Files: map[string]FileInfo{}, Rootfs: map[string]InRoot{}, live: true,
 	}
 	var err error
 	if h.Kernel, err = kernelVersion(); err != nil {
@@ -180,6 +182,9 @@ func probe(s *Spec) (*Host, error) {
 	}
 	if s.has(Scratch) {
 		h.Scratch = filepath.Join(os.TempDir(), scratchPrefix+strconv.Itoa(h.UID)+"-"+strings.ToLower(rand.Text()[:12]))
+	}
+	if s.Root != nil || s.has(Overlay) {
+		h.Mounts = mountPoints()
 	}
 	for _, l := range s.Process.Rlimits {
 		if _, ok := h.Rlimits[l.Type]; ok {
@@ -254,6 +259,24 @@ func mountNamespace() uint64 {
 	}
 	return st.Ino
 }
+
+// mountPoints lists where something is mounted.
+func mountPoints() []string {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	var points []string
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 4 {
+			points = append(points, unescapeMount.Replace(f[4]))
+		}
+	}
+	return points
+}
+
+// unescapeMount undoes how mountinfo writes a blank.
+var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 // ownMountNS names the mount namespace of whoever looks.
 const ownMountNS = "/proc/self/ns/mnt"

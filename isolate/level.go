@@ -15,12 +15,13 @@ const (
 	Basic Level = iota + 1
 	User
 	Namespaced
+	Contained
 )
 
-var levelNames = []string{Basic: "basic", User: "user", Namespaced: "namespaced"}
+var levelNames = []string{Basic: "basic", User: "user", Namespaced: "namespaced", Contained: "contained"}
 
 // Levels lists all levels, the weakest first.
-func Levels() []Level { return []Level{Basic, User, Namespaced} }
+func Levels() []Level { return []Level{Basic, User, Namespaced, Contained} }
 
 // String is the name of the level as the flag --level takes it.
 func (l Level) String() string {
@@ -70,6 +71,10 @@ const (
 	PrivateHostname  Guarantee = "private-hostname"   // namespaced
 	PrivateNetwork   Guarantee = "private-network"    // namespaced: a loopback device and nothing else
 	PrivateCgroups   Guarantee = "private-cgroups"    // namespaced: the host's cgroup paths are not seen
+	MaskedPaths      Guarantee = "masked-paths"       // contained: what of /proc and /sys tells of the machine, or changes it, is closed
+	MappedUsers      Guarantee = "mapped-users"       // contained: the payload's ids count in a user namespace alone
+	NoCapabilities   Guarantee = "no-capabilities"    // contained: not in any set
+	NoNewNamespaces  Guarantee = "no-new-namespaces"  // contained
 )
 
 // promises of each level, without those of the levels before.
@@ -77,6 +82,7 @@ var promises = [][]Guarantee{
 	Basic:      {OwnSession, ListedFDs, NoNewPrivileges, DiesWithLauncher},
 	User:       {FileView, OtherIdentity, BaselineFilter},
 	Namespaced: {PrivateMounts, PrivateProcesses, PrivateIPC, PrivateHostname, PrivateNetwork, PrivateCgroups},
+	Contained:  {MaskedPaths, MappedUsers, NoCapabilities, NoNewNamespaces},
 }
 
 // NewSpec is the Spec of a command at a level, as a front end starts from it.
@@ -120,6 +126,11 @@ func (s *Spec) SetLevel(level Level) {
 		if s.Hostname == "" {
 			s.Hostname = "jail"
 		}
+	}
+	if level >= Contained {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		s.Linux.MaskedPaths = slices.Clone(maskedPaths)
+		s.Linux.ReadonlyPaths = slices.Clone(readonlyPaths)
 	}
 }
 
@@ -165,6 +176,20 @@ func DefaultEnv(environ []string, hostNetwork bool) []string {
 		}
 	}
 	return env
+}
+
+// RootfsEnv is env as it is in a root file system of its own, where PATH, HOME and the names of the host's users say
+// nothing: PATH is that of most systems, HOME /root for uid 0 and / for others (the root's passwd file is not read).
+func RootfsEnv(env []string, uid int) []string {
+	home := "/"
+	if uid == 0 {
+		home = "/root"
+	}
+	kept := slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains([]string{"PATH", "HOME", "USER", "LOGNAME"}, name)
+	})
+	return append(kept, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME="+home)
 }
 
 var (

@@ -21,6 +21,7 @@ type place struct {
 	kind   RuleKind
 	source string // of Show and ShowWrite, on the host
 	owned  bool   // folders made below belong to the payload
+	slot   int    // where jail-init holds the mount; 0 is nowhere: paths below are relative to the new root then
 }
 
 // own says whether the Plan makes what is below p, so that nobody else can have put a link there.
@@ -49,10 +50,11 @@ func (c *compiler) mountView(rules []Rule) error {
 		Op: "mount attributes", Path: "/", Flags: []string{"private", "recursive"},
 		wire: wire{op: jailinit.OpSetattr, flags: jailinit.StepRecursive, b: unix.MS_PRIVATE},
 	})
-	c.mount(Step{
-		Op: "new root", Type: "tmpfs", Path: "/", List: []string{"source", "tmpfs", "mode", "0755", "size", strconv.Itoa(tmpfsSize), "nr_inodes", "4096"},
-		Flags: []string{"nosuid", "nodev"}, wire: wire{op: jailinit.OpRoot, a: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV},
-	})
+	begin := len(c.plan.Steps)
+	if c.spec.Root != nil {
+		return c.mountRootfs(rules, begin)
+	}
+	c.mount(newRoot("4096"))
 	c.places = []place{{path: "/", kind: Tmpfs}}
 	if slices.ContainsFunc(rules, func(r Rule) bool { return r.Kind == Deny }) {
 		c.mount(Step{Op: "mkdir", Path: denyDir, wire: wire{op: jailinit.OpMkdir, b: nobody}})
@@ -67,6 +69,11 @@ func (c *compiler) mountView(rules []Rule) error {
 		c.mount(Step{Op: "rmdir", Path: denyDir, wire: wire{op: jailinit.OpUnlink, a: unix.AT_REMOVEDIR}})
 		c.mount(Step{Op: "unlink", Path: denyFile, wire: wire{op: jailinit.OpUnlink}})
 	}
+	if err := c.masks(); err != nil {
+		return err
+	}
+	stage := c.overlayStage()
+	c.plan.Steps = slices.Insert(c.plan.Steps, begin, stage...)
 	// Last, when all mount points are made. The devices stay writable: a read-only mount does not concern them.
 	for _, p := range c.places {
 		if p.kind == Dev || p.path == "/" {
@@ -76,7 +83,7 @@ func (c *compiler) mountView(rules []Rule) error {
 			})
 		}
 	}
-	c.mount(Step{Op: "pivot_root", Path: ".", wire: wire{op: jailinit.OpPivot}})
+	c.pivot(stage)
 	c.give(FileView)
 	cwd := c.spec.Process.Cwd
 	if cwd == "" {
@@ -84,6 +91,14 @@ func (c *compiler) mountView(rules []Rule) error {
 	}
 	c.mount(Step{Op: "chdir", Path: filepath.Clean(cwd), wire: wire{op: jailinit.OpChdir}})
 	return nil
+}
+
+// newRoot is a tmpfs over /, which becomes the working folder.
+func newRoot(inodes string) Step {
+	return Step{
+		Op: "new root", Type: "tmpfs", Path: "/", List: []string{"source", "tmpfs", "mode", "0755", "size", strconv.Itoa(tmpfsSize), "nr_inodes", inodes},
+		Flags: []string{"nosuid", "nodev"}, wire: wire{op: jailinit.OpRoot, a: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV},
+	}
 }
 
 // nobody as the owner of a step is no change of owner.
@@ -135,8 +150,10 @@ func (c *compiler) place(r Rule) error {
 	}
 	in := c.cover(path)
 	switch r.Kind {
-	case Show, ShowWrite:
+	case Show, ShowWrite, Device:
 		return c.placeBind(r, path, in)
+	case Overlay:
+		return c.placeOverlay(r, path, in)
 	case Tmpfs:
 		size := r.Size
 		if size == 0 {
@@ -149,19 +166,22 @@ func (c *compiler) place(r Rule) error {
 		_, err := c.target(r, path, in, true)
 		return err
 	case Symlink, File:
+		if in.kind == rootfs {
+			return c.makeInRootfs(r, path)
+		}
 		if !in.own() {
 			return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: fmt.Sprintf("can't be made: %q there is the host's", in.path)}
 		}
 		c.parents(path, in)
 		if r.Kind == Symlink {
-			c.mount(Step{Op: "symlink", Path: rel(path), Data: r.Source, wire: wire{op: jailinit.OpSymlink}})
+			c.mount(c.below(in, path, Step{Op: "symlink", Data: r.Source, wire: wire{op: jailinit.OpSymlink}}))
 			return nil
 		}
 		c.plan.files = append(c.plan.files, r.FD)
-		c.mount(Step{
-			Op: "create", Path: rel(path), Data: fmt.Sprintf("from fd %d", r.FD),
+		c.mount(c.below(in, path, Step{
+			Op: "create", Data: fmt.Sprintf("from fd %d", r.FD),
 			wire: c.owner(in, wire{op: jailinit.OpFile, a: 0o644, d: uint64(firstFileSlot + len(c.plan.files) - 1)}),
-		})
+		}))
 	case Proc:
 		return c.placeProc(r, path, in)
 	case Sys:
@@ -200,7 +220,26 @@ func (c *compiler) folder(path string, in place) {
 		return
 	}
 	c.made[path] = true
-	c.mount(Step{Op: "mkdir", Path: rel(path), wire: c.owner(in, wire{op: jailinit.OpMkdir, a: 0o755})})
+	c.mount(c.below(in, path, Step{Op: "mkdir", wire: c.owner(in, wire{op: jailinit.OpMkdir, a: 0o755})}))
+}
+
+// below makes s a step about path, in a place of our own: relative to its mount, where a hostile tree lies on the way.
+func (c *compiler) below(in place, path string, s Step) Step {
+	s.Path = rel(path)
+	if in.slot != 0 {
+		s.wire.e, s.wire.path = uint64(in.slot), strings.TrimPrefix(strings.TrimPrefix(path, in.path), "/")
+		if s.wire.path == "" {
+			s.wire.path = "."
+		}
+	}
+	return s
+}
+
+// onto makes s a step that mounts on path, which target has said how to reach.
+func (c *compiler) onto(in place, path string, flags uint32, s Step) Step {
+	s = c.below(in, path, s)
+	s.wire.flags |= flags
+	return s
 }
 
 // there is what the host has at a path that lies in a place of its own.
@@ -209,30 +248,41 @@ func (c *compiler) there(path string, in place) FileInfo {
 }
 
 // target sees to it that there is something at path to mount on, without ever making anything on the host. It returns
-// true where the path lies in a shown folder and has to be resolved in the root.
-func (c *compiler) target(r Rule, path string, in place, dir bool) (inRoot bool, err error) {
+// how the path has to be resolved where it lies in a shown folder.
+func (c *compiler) target(r Rule, path string, in place, dir bool) (flags uint32, err error) {
+	if in.kind == rootfs {
+		return jailinit.StepNoLinks, c.targetInRootfs(r, path, dir)
+	}
+	if in.slot != 0 {
+		flags = jailinit.StepNoLinks
+	}
 	if in.own() {
 		c.parents(path, in)
 		if dir {
 			c.folder(path, in)
 		} else if !c.made[path] {
 			c.made[path] = true
-			c.mount(Step{Op: "create", Path: rel(path), wire: c.owner(in, wire{op: jailinit.OpFile, a: 0o644})})
+			c.mount(c.below(in, path, Step{Op: "create", wire: c.owner(in, wire{op: jailinit.OpFile, a: 0o644})}))
 		}
-		return false, nil
+		return flags, nil
 	}
 	if in.kind == Deny {
-		return false, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: fmt.Sprintf("lies in %q, which is denied", in.path)}
+		return 0, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: fmt.Sprintf("lies in %q, which is denied", in.path)}
 	}
 	f := c.there(path, in)
 	switch {
 	case f.Err != nil:
-		return false, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: fmt.Sprintf("has no place in %q, which is the host's and where nothing is made: %s", in.path, errnoText(f.Err))}
+		return 0, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: fmt.Sprintf("has no place in %q, which is the host's and where nothing is made: %s", in.path, errnoText(f.Err))}
 	case f.isDir() != dir:
-		kind := map[bool]string{true: "a folder", false: "a file"}
-		return false, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "is " + kind[f.isDir()] + " there, and " + kind[dir] + " can't be put over it"}
+		return 0, otherKind(r, f.isDir())
 	}
-	return true, nil
+	return flags | jailinit.StepInRoot, nil
+}
+
+// otherKind is the error for a folder that can't be mounted on a file, and the other way.
+func otherKind(r Rule, isDir bool) error {
+	kind := map[bool]string{true: "a folder", false: "a file"}
+	return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "is " + kind[isDir] + " there, and " + kind[!isDir] + " can't be put over it"}
 }
 
 func (c *compiler) placeBind(r Rule, path string, in place) error {
@@ -244,20 +294,20 @@ func (c *compiler) placeBind(r Rule, path string, in place) error {
 		c.mount(Step{Op: "symlink", Path: rel(path), Data: f.Link, wire: wire{op: jailinit.OpSymlink}})
 		return nil
 	}
-	inRoot, err := c.target(r, path, in, f.isDir())
+	if r.Kind == Device && in.kind == Dev && !c.userNS {
+		return c.makeDevice(f, path, in)
+	}
+	how, err := c.target(r, path, in, f.isDir())
 	if err != nil {
 		return err
 	}
-	s := Step{Op: "bind", Source: f.Real, Path: rel(path), wire: wire{op: jailinit.OpBind, b: f.Dev, c: f.Ino}}
+	s := Step{Op: "bind", Source: f.Real, wire: wire{op: jailinit.OpBind, b: f.Dev, c: f.Ino}}
 	s.wire.a, s.Flags = unix.MOUNT_ATTR_NOSUID, []string{"nosuid"}
 	if !f.isDevice() { // a device that was asked for by name is meant to be used
 		s.wire.a |= unix.MOUNT_ATTR_NODEV
 		s.Flags = append(s.Flags, "nodev")
 	}
-	if m := c.idMap(f); m != nil && c.mapped(r, f) {
-		s.wire.d = uint64(m.slot)
-		s.Flags = append(s.Flags, fmt.Sprintf("ids %d:%d as %d:%d", f.UID, f.GID, c.uid, c.gid))
-	}
+	c.mapBind(&s, r, f)
 	if r.Kind == Show {
 		s.wire.a |= unix.MOUNT_ATTR_RDONLY
 		s.Flags = append(s.Flags, "ro")
@@ -266,22 +316,40 @@ func (c *compiler) placeBind(r Rule, path string, in place) error {
 		s.wire.flags |= jailinit.StepRecursive
 		s.Flags = append(s.Flags, "recursive")
 	}
-	if inRoot {
-		s.wire.flags |= jailinit.StepInRoot
+	at := place{path: path, kind: r.Kind, source: f.Real}
+	if c.spec.Root != nil {
+		at.slot = c.keepOpen(&s)
 	}
-	c.mount(s)
-	c.arrive(place{path: path, kind: r.Kind, source: f.Real}, f.Real)
+	c.mount(c.onto(in, path, how, s))
+	c.arrive(at, f.Real)
+	return nil
+}
+
+// makeDevice makes a device of the host's in our own /dev. Root's payload is another uid: so that the device can be used
+// it is the payload's, with the rights that its owner has on the host.
+func (c *compiler) makeDevice(f FileInfo, path string, in place) error {
+	if c.made[path] {
+		return nil
+	}
+	c.parents(path, in)
+	c.made[path] = true
+	kind := map[uint32]string{unix.S_IFCHR: "c", unix.S_IFBLK: "b"}[f.Mode&unix.S_IFMT]
+	c.mount(c.below(in, path, Step{
+		Op: "mknod", Data: fmt.Sprintf("%s %d:%d", kind, unix.Major(f.Rdev), unix.Minor(f.Rdev)),
+		wire: wire{op: jailinit.OpMknod, a: uint64(f.Mode & (unix.S_IFMT | 0o777)), b: f.Rdev, c: uint64(c.uid), d: uint64(c.gid)},
+	}))
+	c.plan.mounts = append(c.plan.mounts, mounted{path: path, source: f.Real, write: true})
 	return nil
 }
 
 func (c *compiler) arrive(p place, source string) {
 	c.places = append(c.places, p)
-	c.plan.mounts = append(c.plan.mounts, mounted{path: p.path, source: source, write: p.kind == ShowWrite, denied: p.kind == Deny})
+	c.plan.mounts = append(c.plan.mounts, mounted{path: p.path, source: source, write: p.kind == ShowWrite || p.kind == Device, copied: p.kind == Overlay, denied: p.kind == Deny})
 }
 
-// mapped says whether a shown folder gets an id map: where the payload has a uid that owns nothing, all that was asked
+// mapsBind says whether a shown folder gets an id map: where the payload has a uid that owns nothing, all that was asked
 // for by name. The level's system folders need none.
-func (c *compiler) mapped(r Rule, f FileInfo) bool {
+func (c *compiler) mapsBind(r Rule, f FileInfo) bool {
 	return c.wantsMap(r, f) && !c.host.noIDMap(f)
 }
 
@@ -291,40 +359,31 @@ func (c *compiler) wantsMap(r Rule, f FileInfo) bool {
 
 // idMaps makes the user namespaces that binds are mapped with, one for each owner of a shown folder.
 func (c *compiler) idMaps(rules []Rule) error {
+	c.userNamespace()
 	if !c.mapsIDs || !c.spec.hasNamespace(specs.MountNamespace) {
-		return nil
+		rules = nil
+	} else if c.spec.Root != nil {
+		rules = append([]Rule{c.rootRule()}, rules...)
 	}
 	for _, r := range rules {
-		if r.Kind != Show && r.Kind != ShowWrite {
+		if !r.hasSource() && r.Kind != rootfs {
 			continue
 		}
 		f := c.host.Look(r.Source)
 		if c.wantsMap(r, f) && c.host.noIDMap(f) {
-			if r.Kind == ShowWrite || !r.Default && f.Mode&0o005 != 0o005 {
+			if c.writable(r) || !r.Default && f.Mode&0o005 != 0o005 {
 				return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "is on a file system that can't map ids, so its owner's files would be closed to the payload; --user caller keeps your uid (without its capabilities)"}
 			}
 			c.plan.Notes = append(c.plan.Notes, fmt.Sprintf("%q is on a file system that can't map ids: it is read-only, and files closed to others stay closed", r.Path))
 			continue
 		}
-		if !c.mapped(r, f) || c.idMap(f) != nil {
+		if !c.mapsBind(r, f) || c.idMap(f) != nil {
 			continue
 		}
 		if len(c.maps) == maxMaps {
 			return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: fmt.Sprintf("belongs to one owner too many: the shown folders may have %d", maxMaps)}
 		}
-		slot := jailinit.MaxKept - 1 - len(c.maps)
-		// The child takes the payload's ids, makes a user namespace and maps its own id to the one that owns the
-		// files: the single line that user_namespaces(7) lets a process without capabilities write.
-		group := c.aside("id map",
-			Step{Op: "setresgid", Data: strconv.Itoa(c.gid), wire: wire{op: jailinit.OpGID, a: uint64(c.gid)}},
-			Step{Op: "setresuid", Data: strconv.Itoa(c.uid), wire: wire{op: jailinit.OpUID, a: uint64(c.uid)}},
-			Step{Op: "dumpable", wire: wire{op: jailinit.OpDumpable}},
-			Step{Op: "unshare", List: []string{"CLONE_NEWUSER"}, wire: wire{op: jailinit.OpUnshare, a: unix.CLONE_NEWUSER}},
-			writeStep("/proc/self/setgroups", "deny"),
-			writeStep("/proc/self/uid_map", fmt.Sprintf("%d %d 1", f.UID, c.uid)),
-			writeStep("/proc/self/gid_map", fmt.Sprintf("%d %d 1", f.GID, c.gid)),
-			Step{Op: "open", Path: "/proc/self/ns/user", wire: wire{op: jailinit.OpOpen, a: uint64(slot)}})
-		c.maps = append(c.maps, idMap{uid: f.UID, gid: f.GID, slot: slot, group: group})
+		c.newMap(int(f.UID), int(f.GID), "id map")
 	}
 	// At once: under the new root's mount on / the kernel takes us for chrooted and makes no user namespace (EPERM), and
 	// a wait later on would find the CPU taken by the network namespace's child.
@@ -332,6 +391,24 @@ func (c *compiler) idMaps(rules []Rule) error {
 		c.join("id map", m.group)
 	}
 	return nil
+}
+
+// newMap makes a user namespace in which the payload's ids on the host are uid and gid.
+func (c *compiler) newMap(uid, gid int, what string, more ...Step) {
+	slot := jailinit.MaxKept - 1 - len(c.maps)
+	// The child takes the payload's ids, makes a user namespace and maps its own id to the one that owns the
+	// files: the single line that user_namespaces(7) lets a process without capabilities write.
+	steps := append([]Step{
+		{Op: "setresgid", Data: strconv.Itoa(c.gid), wire: wire{op: jailinit.OpGID, a: uint64(c.gid)}},
+		{Op: "setresuid", Data: strconv.Itoa(c.uid), wire: wire{op: jailinit.OpUID, a: uint64(c.uid)}},
+		{Op: "dumpable", wire: wire{op: jailinit.OpDumpable}},
+		{Op: "unshare", List: []string{"CLONE_NEWUSER"}, wire: wire{op: jailinit.OpUnshare, a: unix.CLONE_NEWUSER}},
+		writeStep("/proc/self/setgroups", "deny"),
+		writeStep("/proc/self/uid_map", fmt.Sprintf("%d %d 1", uid, c.uid)),
+		writeStep("/proc/self/gid_map", fmt.Sprintf("%d %d 1", gid, c.gid)),
+	}, more...)
+	steps = append(steps, Step{Op: "open", Path: "/proc/self/ns/user", wire: wire{op: jailinit.OpOpen, a: uint64(slot)}})
+	c.maps = append(c.maps, idMap{uid: uint32(uid), gid: uint32(gid), slot: slot, group: c.aside(what, steps...)})
 }
 
 // Slots of jail-init: 0–2 are its own, then the claims on the uid and the private TMPDIR, then the files of File rules,
@@ -359,27 +436,53 @@ func (c *compiler) idMap(f FileInfo) *idMap {
 }
 
 func (c *compiler) placeTmpfs(r Rule, path string, in place, size int64) error {
-	inRoot, err := c.target(r, path, in, true)
-	if err != nil {
-		return err
-	}
 	mode := "0700"
 	if r.Default && slices.Contains([]string{"/tmp", "/var/tmp", "/dev/shm"}, r.Path) {
 		mode = "1777"
 	} else if r.Path == "/run" || !r.Default {
 		mode = "0755"
 	}
-	data := fmt.Sprintf("mode=%s,size=%d,nr_inodes=%d", mode, size, max(size>>12, 1024))
+	options := []string{"mode", mode, "size", strconv.FormatInt(size, 10), "nr_inodes", strconv.FormatInt(max(size>>12, 1024), 10)}
 	if !c.userNS && c.uid != c.host.UID {
-		data += fmt.Sprintf(",uid=%d,gid=%d", c.uid, c.gid)
+		options = append(options, "uid", strconv.Itoa(c.uid), "gid", strconv.Itoa(c.gid))
 	}
-	s := mountStep("tmpfs", path, data, unix.MS_NOSUID|unix.MS_NODEV)
-	if inRoot {
-		s.wire.flags |= jailinit.StepInRoot
+	return c.placeFS(r, "tmpfs", path, in, options, unix.MS_NOSUID|unix.MS_NODEV, place{kind: Tmpfs, owned: true})
+}
+
+// placeFS mounts a file system of its own. Where steps to come need its fd, for a hostile tree lies on the way or to
+// prove what is masked, it is kept.
+func (c *compiler) placeFS(r Rule, kind, path string, in place, options []string, flags uint64, at place) error {
+	how, err := c.target(r, path, in, true)
+	if err != nil {
+		return err
 	}
-	c.mount(s)
-	c.arrive(place{path: path, kind: Tmpfs, owned: true}, "")
+	var data []string
+	for i := 0; i < len(options); i += 2 {
+		data = append(data, strings.TrimSuffix(options[i]+"="+options[i+1], "="))
+	}
+	s := mountStep(kind, path, strings.Join(data, ","), flags)
+	at.path = path
+	if c.spec.Root != nil || len(c.toMask()) > 0 && (kind == "proc" || kind == "sysfs") {
+		s.wire = wire{op: jailinit.OpFS, a: mountAttributes(flags)}
+		s.List = append([]string{"source", kind}, options...)
+		at.slot = c.keepOpen(&s)
+	}
+	c.mount(c.onto(in, path, how, s))
+	c.arrive(at, at.source)
 	return nil
+}
+
+// mountAttributes are flags of mount(2) as fsmount(2) takes them.
+func mountAttributes(flags uint64) (attributes uint64) {
+	for _, f := range [][2]uint64{
+		{unix.MS_RDONLY, unix.MOUNT_ATTR_RDONLY}, {unix.MS_NOSUID, unix.MOUNT_ATTR_NOSUID},
+		{unix.MS_NODEV, unix.MOUNT_ATTR_NODEV}, {unix.MS_NOEXEC, unix.MOUNT_ATTR_NOEXEC},
+	} {
+		if flags&f[0] != 0 {
+			attributes |= f[1]
+		}
+	}
+	return attributes
 }
 
 // mountStep is a mount(2) of a file system of its own.
@@ -409,15 +512,27 @@ func (c *compiler) placeDeny(r Rule, path string, in place) error {
 	case in.kind == Dev && isDevice(path, in):
 	case in.own():
 		return nil
+	case in.kind == rootfs:
+		f := c.host.LookIn(c.rootDir(), path)
+		if f.Missing && !c.writable(c.rootRule()) {
+			return nil
+		}
+		if f.Err != nil || f.Missing {
+			return &SpecError{Field: "deny", Value: r.Path, Problem: "does not exist, and the payload could make it in its root, which is writable; make it first"}
+		}
+		dir = f.isDir()
 	default:
 		f := c.there(path, in)
 		if f.Err != nil {
-			if in.kind != ShowWrite {
+			if in.kind != ShowWrite && in.kind != Overlay {
 				return nil
 			}
 			return &SpecError{Field: "deny", Value: r.Path, Problem: fmt.Sprintf("does not exist, and the payload could make it in %q, which is writable; make it first", in.path)}
 		}
 		dir = f.isDir()
+	}
+	if c.spec.Root != nil {
+		return c.denyInRootfs(path, in, dir)
 	}
 	s := Step{Op: "bind", Source: denyFile, Path: rel(path), Flags: []string{"ro", "nosuid", "nodev", "noexec"}, wire: wire{
 		op: jailinit.OpBind, flags: jailinit.StepInRoot,
@@ -446,11 +561,10 @@ func isDevice(path string, dev place) bool {
 var procOfRoot = []string{"acpi", "bus", "fs", "irq", "sys", "sysrq-trigger"}
 
 func (c *compiler) placeProc(r Rule, path string, in place) error {
-	if _, err := c.target(r, path, in, true); err != nil {
+	if err := c.placeFS(r, "proc", path, in, nil, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, place{kind: Proc, source: path}); err != nil {
 		return err
 	}
-	c.mount(mountStep("proc", path, "", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC))
-	if c.uid == 0 && !c.userNS {
+	if c.hostRoot() && c.spec.Root == nil && len(c.toMask()) == 0 {
 		for _, name := range procOfRoot {
 			if c.host.Look("/proc/"+name).Err == nil {
 				c.mount(Step{
@@ -460,54 +574,60 @@ func (c *compiler) placeProc(r Rule, path string, in place) error {
 			}
 		}
 	}
-	c.arrive(place{path: path, kind: Proc, source: path}, path)
 	return nil
 }
+
+// hostRoot says whether the payload has the uid that owns much of /proc.
+func (c *compiler) hostRoot() bool { return c.uid == 0 && !c.userNS && !c.mapped }
 
 // placeSys mounts a fresh sysfs: the host's would show its network devices. Where that can't be had (an ordinary user
 // with the host's network), /sys is an empty folder: less to see, not more.
 func (c *compiler) placeSys(r Rule, path string, in place) error {
+	if c.host.NoSysfs || c.userNS && c.spec.HostNetwork {
+		_, err := c.target(r, path, in, true)
+		return err
+	}
 	if _, err := c.target(r, path, in, true); err != nil {
 		return err
 	}
-	if c.host.NoSysfs || c.userNS && c.spec.HostNetwork {
-		return nil
-	}
 	c.joinNet() // sysfs shows the network namespace of who mounts it
-	c.mount(mountStep("sysfs", path, "", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC))
-	c.arrive(place{path: path, kind: Sys, source: path}, path)
-	return nil
+	return c.placeFS(r, "sysfs", path, in, nil, unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, place{kind: Sys, source: path})
 }
 
 func (c *compiler) placeDev(r Rule, path string, in place) error {
-	if _, err := c.target(r, path, in, true); err != nil {
+	err := c.placeFS(r, "tmpfs", path, in, []string{"mode", "0755", "size", "64k", "nr_inodes", "256"}, unix.MS_NOSUID|unix.MS_NOEXEC, place{kind: Dev, source: path})
+	if err != nil {
 		return err
 	}
-	c.mount(mountStep("tmpfs", path, "mode=0755,size=64k,nr_inodes=256", unix.MS_NOSUID|unix.MS_NOEXEC))
-	at := place{path: path, kind: Dev}
-	c.arrive(at, path)
+	at := c.places[len(c.places)-1]
 	for _, d := range devices {
-		name := rel(path) + "/" + d.name
+		name := path + "/" + d.name
+		c.made[name] = true
 		if !c.userNS {
-			c.mount(Step{
-				Op: "mknod", Path: name, Data: fmt.Sprintf("c %d:%d", d.major, d.minor),
-				wire: wire{op: jailinit.OpMknod, a: unix.S_IFCHR | 0o666, b: unix.Mkdev(d.major, d.minor)},
-			})
+			c.mount(c.below(at, name, Step{
+				Op: "mknod", Data: fmt.Sprintf("c %d:%d", d.major, d.minor),
+				wire: wire{op: jailinit.OpMknod, a: unix.S_IFCHR | 0o666, b: unix.Mkdev(d.major, d.minor), c: nobody},
+			}))
 			continue
 		}
 		// No mknod in a user namespace: the host's own, if it is what it should be (CVE-2025-31133 took a link).
 		if f := c.host.Look("/dev/" + d.name); f.Err != nil || !f.isDevice() || f.Rdev != unix.Mkdev(d.major, d.minor) {
 			return &UnsupportedError{Level: c.spec.Level, Missing: fmt.Sprintf("the device /dev/%s", d.name)}
 		} else {
-			c.mount(Step{Op: "create", Path: name, wire: wire{op: jailinit.OpFile, a: 0o666, b: nobody}})
-			c.mount(Step{
-				Op: "bind", Source: f.Real, Path: name, Flags: []string{"nosuid", "noexec"},
+			c.mount(c.below(at, name, Step{Op: "create", wire: wire{op: jailinit.OpFile, a: 0o666, b: nobody}}))
+			c.mount(c.below(at, name, Step{
+				Op: "bind", Source: f.Real, Flags: []string{"nosuid", "noexec"},
 				wire: wire{op: jailinit.OpBind, a: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, b: f.Dev, c: f.Ino},
-			})
+			}))
 		}
 	}
 	c.folder(path+"/pts", at)
-	c.mount(mountStep("devpts", path+"/pts", "newinstance,ptmxmode=0666,mode=620", unix.MS_NOSUID|unix.MS_NOEXEC))
+	pts := mountStep("devpts", path+"/pts", "newinstance,ptmxmode=0666,mode=620", unix.MS_NOSUID|unix.MS_NOEXEC)
+	if at.slot != 0 {
+		pts.wire = wire{op: jailinit.OpFS, flags: jailinit.StepNoLinks, a: mountAttributes(unix.MS_NOSUID | unix.MS_NOEXEC)}
+		pts.List = []string{"source", "devpts", "newinstance", "", "ptmxmode", "0666", "mode", "620"}
+	}
+	c.mount(c.below(at, path+"/pts", pts))
 	for _, l := range [][2]string{
 		{"ptmx", "pts/ptmx"},
 		{"fd", "/proc/self/fd"},
@@ -515,7 +635,7 @@ func (c *compiler) placeDev(r Rule, path string, in place) error {
 		{"stdout", "/proc/self/fd/1"},
 		{"stderr", "/proc/self/fd/2"},
 	} {
-		c.mount(Step{Op: "symlink", Path: rel(path) + "/" + l[0], Data: l[1], wire: wire{op: jailinit.OpSymlink}})
+		c.mount(c.below(at, path+"/"+l[0], Step{Op: "symlink", Data: l[1], wire: wire{op: jailinit.OpSymlink}}))
 	}
 	return nil
 }

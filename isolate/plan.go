@@ -43,6 +43,7 @@ type Plan struct {
 type mounted struct {
 	path, source string
 	write        bool // for the payload
+	copied       bool // what the payload writes is kept in memory, and dropped at the end
 	denied       bool
 }
 
@@ -59,14 +60,16 @@ type Step struct {
 	Args   []string `json:"args,omitempty"`
 	Env    []string `json:"env,omitempty"`
 
-	wire wire
+	about string // what an error says of it; "" is object's
+	wire  wire
 }
 
 // wire is the numbers of a step as jail-init wants them.
 type wire struct {
-	op, flags     uint32
-	a, b, c, d, e uint64
-	bytes         []byte // S1 where it is not a string
+	op, flags, keep uint32
+	a, b, c, d, e   uint64
+	bytes           []byte // S1 where it is not a string
+	path            string // Path where it is relative to the slot e
 }
 
 // String is the step as `jail explain --plan` prints it, without its side.
@@ -102,6 +105,8 @@ func (s Step) String() string {
 // object is what a failed step was about.
 func (s Step) object() string {
 	switch {
+	case s.about != "":
+		return s.about
 	case s.Source != "" && s.Path != "":
 		return fmt.Sprintf("%q on %q", s.Source, s.Path)
 	case s.Path != "":

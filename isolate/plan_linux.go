@@ -13,7 +13,11 @@ func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
 	init, payload, aside := make([]jailinit.Step, 0, len(p.Steps)), make([]jailinit.Step, 0, 24), make([]jailinit.Step, 0, 16)
 	waiting := false
 	for i, s := range p.Steps {
-		w := jailinit.Step{Op: s.wire.op, Flags: s.wire.flags, Index: uint32(i), A: s.wire.a, B: s.wire.b, C: s.wire.c, D: s.wire.d, E: s.wire.e}
+		w := jailinit.Step{Op: s.wire.op, Flags: s.wire.flags, Index: uint32(i), Keep: s.wire.keep, A: s.wire.a, B: s.wire.b, C: s.wire.c, D: s.wire.d, E: s.wire.e}
+		path := s.Path
+		if s.wire.path != "" {
+			path = s.wire.path
+		}
 		switch s.wire.op {
 		case 0: // the launcher's
 			if !waiting {
@@ -23,12 +27,16 @@ func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
 			continue
 		case jailinit.OpMount:
 			w.S1, w.S2, w.S3, w.S4 = e.String(s.Source), e.String(s.Path), e.String(s.Type), e.String(s.Data)
-		case jailinit.OpRoot:
-			w.S1, w.S2, w.S3 = e.String(s.Type), e.String(s.Path), e.Strings(s.List)
+		case jailinit.OpRoot, jailinit.OpFS:
+			w.S1, w.S2, w.S3 = e.String(s.Type), e.String(path), e.Strings(s.List)
+		case jailinit.OpAttach:
+			w.S2 = e.String(path)
+		case jailinit.OpMask:
+			w.S1, w.S2, w.S3 = e.String(path), e.String(s.Source), e.String(s.Type)
 		case jailinit.OpPivot:
 			w.S1, w.S2 = e.String(s.Path), e.String("/")
 		case jailinit.OpBind:
-			w.S1, w.S2 = e.String(s.Source), e.String(s.Path)
+			w.S1, w.S2 = e.String(s.Source), e.String(path)
 		case jailinit.OpAside:
 			w.B = uint64(len(aside)) // its steps follow
 		case jailinit.OpFilter:
@@ -39,7 +47,7 @@ func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
 			}
 			w.S1, w.S2, w.S3 = e.Strings(s.List), e.Strings(s.Args), e.Strings(s.Env)
 		default:
-			w.S1, w.S2 = e.String(s.Path), e.String(s.Data)
+			w.S1, w.S2 = e.String(path), e.String(s.Data)
 		}
 		waiting = false
 		switch s.Side {

@@ -1,6 +1,7 @@
 package isolate
 
 import (
+	"slices"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -8,15 +9,21 @@ import (
 
 // Spec is what is wanted: the OCI configuration plus what OCI has no word for. Nothing behind it knows whether it came
 // from flags, a policy or a bundle. Of the OCI part these are read: Process.Args, Env, Cwd, User, Rlimits,
-// NoNewPrivileges; Hostname; Linux.Namespaces and, from a level with a cgroup, Linux.Resources (Memory, Pids, CPU, BlockIO,
+// NoNewPrivileges; Hostname; Root; Linux.Namespaces, MaskedPaths and ReadonlyPaths, and, from a level with a cgroup, Linux.Resources (Memory, Pids, CPU, BlockIO,
 // Unified).
 //
-// Zero values: Process.Cwd is the caller's working folder; a nil Process.Env is DefaultEnv of the caller's.
+// Zero values: Process.Cwd is the caller's working folder, with a Root "/"; a nil Process.Env is DefaultEnv of the
+// caller's, with a Root RootfsEnv of that.
+//
+// With a Root the payload's files are those of the folder Root.Path on the host. What a level shows of the host is left
+// out then, the rules that were asked for stand on top. The tree is hostile: no link in it leads out of it.
 type Spec struct {
 	specs.Spec
 
 	Level    Level       `json:"level"`    // what was asked for, for the Result
 	Promised []Guarantee `json:"promised"` // the Plan has to give them
+
+	RootOverlay bool `json:"rootOverlay,omitempty"` // what is written to Root is kept in memory and dropped at the end
 
 	View []Rule `json:"view"` // the file view; without rules all files are as the caller has them
 
@@ -70,6 +77,8 @@ type RuleKind string
 
 // The kinds of rules. The first group is what users ask for, the second what levels start from.
 const (
+	Overlay   RuleKind = "overlay" // Source is at Path; what is written there is kept in memory and dropped at the end
+	Device    RuleKind = "device"  // the device Source can be used at Path, as far as its mode allows
 	Show      RuleKind = "ro-bind" // Source is readable at Path
 	ShowWrite RuleKind = "bind"    // Source is writable at Path
 	Deny      RuleKind = "deny"    // Path can't be opened
@@ -102,11 +111,22 @@ func (s *Spec) identity() Identity {
 func (s *Spec) promised() []Guarantee {
 	var list []Guarantee
 	for _, g := range s.Promised {
-		if !(g == PrivateNetwork && s.HostNetwork || g == BaselineFilter && s.NoFilter) {
+		chosen := g == PrivateNetwork && s.HostNetwork || g == BaselineFilter && s.NoFilter ||
+			g == NoCapabilities && len(s.CapAdd) > 0 || (g == MappedUsers || g == NoNewNamespaces) && s.Identity == IdentityCaller
+		if !chosen {
 			list = append(list, g)
 		}
 	}
 	return list
+}
+
+// mapsUsers says whether the payload's ids are others inside than on the host, or could be: in a user namespace of its
+// own, also for root.
+func (s *Spec) mapsUsers() bool {
+	if s.identity() == IdentityCaller {
+		return false
+	}
+	return s.Root != nil || slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
 }
 
 // at is the Spec at another level.

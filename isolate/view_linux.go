@@ -43,7 +43,7 @@ func (c *compiler) scopes() error {
 	if c.spec.HostNetwork {
 		scopes = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET // the host's would be in reach
 	}
-	ptrace := !c.userNS && c.keep>>unix.CAP_SYS_PTRACE&1 == 1
+	ptrace := !c.userNS && !c.mapped && c.keep>>unix.CAP_SYS_PTRACE&1 == 1
 	if ptrace {
 		// Else PID 1, and through its pidfd the launcher with all its fds, would be the payload's to take apart.
 		scopes |= unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL
@@ -85,6 +85,9 @@ func (c *compiler) expand() ([]Rule, error) {
 		return nil, nil
 	}
 	given := slices.Clone(c.spec.View)
+	if c.spec.Root != nil {
+		given = slices.DeleteFunc(given, func(r Rule) bool { return r.Default && !inRootfs(r) })
+	}
 	slices.SortStableFunc(given, func(a, b Rule) int {
 		switch {
 		case a.Default == b.Default:
@@ -119,7 +122,7 @@ func (c *compiler) expand() ([]Rule, error) {
 		if r.Path, err = clean(string(r.Kind), r.Path); err != nil {
 			return nil, err
 		}
-		if r.Kind != Show && r.Kind != ShowWrite {
+		if !r.hasSource() {
 			rules = append(rules, r)
 			continue
 		}
@@ -131,12 +134,22 @@ func (c *compiler) expand() ([]Rule, error) {
 		case f.Err != nil && r.Optional:
 		case f.Err != nil:
 			return nil, &SpecError{Field: string(r.Kind), Value: r.Source, Problem: "can't be shown: " + errnoText(f.Err)}
+		case r.Kind == Device && !f.isDevice():
+			return nil, &SpecError{Field: string(r.Kind), Value: r.Source, Problem: "is not a device"}
+		case r.Path == "/" && (c.spec.Root != nil || r.Kind != Show && r.Kind != ShowWrite):
+			rules = append(rules, r) // refused when it is placed
 		case r.Path == "/" && f.Real != "/":
 			return nil, &SpecError{Field: string(r.Kind), Value: r.Source, Problem: "can't be the jail's root: only / can"}
 		case r.Path == "/" && c.spec.hasNamespace(specs.MountNamespace):
 			rules = append(rules, wholeRoot(r, f)...)
 		default:
 			rules = append(rules, r)
+		}
+	}
+	if c.spec.Root != nil {
+		var err error
+		if rules, err = c.placesInRootfs(rules); err != nil {
+			return nil, err
 		}
 	}
 	rules = winners(rules)

@@ -25,6 +25,8 @@ type options struct {
 	envAll      bool
 	clearEnv    bool
 	hostname    string
+	root        *specs.Root
+	rootOverlay bool
 	rules       []isolate.Rule
 	rlimits     []specs.POSIXRlimit
 	timeout     time.Duration
@@ -76,10 +78,19 @@ var runFlags = []flag{
 	{"--env-all", "", "", func(o *options, _ string) error { o.envAll = true; return nil }},
 	{"--clearenv", "", "", func(o *options, _ string) error { o.clearEnv = true; return nil }},
 	{"--hostname", "", "NAME", func(o *options, v string) error { o.hostname = v; return nil }},
+	{"--rootfs", "", "DIR[:rw]", func(o *options, v string) error {
+		path, writable := strings.CutSuffix(v, ":rw")
+		path, err := absolute(path)
+		o.root = &specs.Root{Path: path, Readonly: !writable}
+		return err
+	}},
+	{"--rootfs-overlay", "", "", func(o *options, _ string) error { o.rootOverlay = true; return nil }},
 	{"--bind", "--rw", "SRC[:DST]", bind(isolate.ShowWrite, false)},
 	{"--ro-bind", "--ro", "SRC[:DST]", bind(isolate.Show, false)},
 	{"--bind-try", "", "SRC[:DST]", bind(isolate.ShowWrite, true)},
 	{"--ro-bind-try", "", "SRC[:DST]", bind(isolate.Show, true)},
+	{"--overlay", "", "SRC[:DST]", bind(isolate.Overlay, false)},
+	{"--device", "", "PATH[:DST]", bind(isolate.Device, false)},
 	{"--tmpfs", "", "PATH[:SIZE]", func(o *options, v string) error {
 		path, size := v, int64(0)
 		if i := strings.LastIndexByte(v, ':'); i >= 0 {
@@ -283,6 +294,7 @@ func (o *options) spec() (*isolate.Spec, error) {
 	if o.hostname != "" {
 		s.Hostname = o.hostname
 	}
+	s.Root, s.RootOverlay = o.root, o.rootOverlay
 	s.CapAdd, s.CapDrop = o.capAdd, o.capDrop
 	s.HostNetwork = o.network == "host"
 	s.NoFilter = o.seccomp == "unconfined"
@@ -302,6 +314,12 @@ func (o *options) conflict() error {
 		return &usageError{problem: "--env-all and --clearenv exclude each other"}
 	case o.killAfter > 0 && o.timeout == 0:
 		return &usageError{problem: "--kill-after needs --timeout"}
+	case o.rootOverlay && o.root == nil:
+		return &usageError{problem: "--rootfs-overlay needs --rootfs"}
+	case o.rootOverlay && !o.root.Readonly:
+		return &usageError{problem: "--rootfs-overlay and --rootfs DIR:rw exclude each other: one keeps writes in memory, the other in the tree"}
+	case o.level < isolate.Namespaced && o.root != nil:
+		return needs(isolate.Namespaced, "rootfs", o.root.Path)
 	case o.level < isolate.Namespaced && o.network == "none":
 		return needs(isolate.Namespaced, "network", o.network)
 	case o.level < isolate.Namespaced && o.hostname != "":
@@ -312,6 +330,17 @@ func (o *options) conflict() error {
 		return needs(isolate.User, string(o.rules[0].Kind), o.rules[0].Path)
 	}
 	return nil
+}
+
+// insideUID is the payload's uid as it sees it in a root file system of its own.
+func (o *options) insideUID() int {
+	switch o.identity {
+	case isolate.IdentityCaller:
+		return os.Getuid()
+	case isolate.IdentityFixed:
+		return int(o.user.UID)
+	}
+	return 0
 }
 
 // payloadEnv is the payload's environment; nil is isolate's default.
@@ -327,6 +356,9 @@ func (o *options) payloadEnv() []string {
 		})
 	case !o.clearEnv:
 		env = isolate.DefaultEnv(o.environment, o.network == "host" || o.level < isolate.Namespaced)
+		if o.root != nil {
+			env = isolate.RootfsEnv(env, o.insideUID())
+		}
 	}
 	for _, given := range o.env {
 		name, _, hasValue := strings.Cut(given, "=")

@@ -99,6 +99,133 @@ report:
 	ret
 	.size	report, .-report
 	.p2align 4
+	.type	new_mount, @function
+new_mount:
+	pushq	%r14
+	xorl	%r10d, %r10d
+	movq	%rdx, %r14
+	xorl	%r8d, %r8d
+	pushq	%r13
+	xorl	%r9d, %r9d
+	movl	$430, %eax
+	xorl	%edx, %edx
+	pushq	%r12
+	pushq	%rbp
+	movq	%rsi, %rbp
+	movl	$1, %esi
+	pushq	%rbx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_15
+	movq	%rax, %rdi
+	testq	%rbp, %rbp
+	je	.Linit_20
+	movq	0(%rbp), %rdx
+	testq	%rdx, %rdx
+	je	.Linit_20
+	movl	$431, %r12d
+	movl	$1, %r13d
+	jmp	.Linit_23
+	.p2align 4,,10
+	.p2align 3
+.Linit_40:
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
+	movq	%r13, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	movq	0(%rbp), %rdx
+	testq	%rbx, %rbx
+	jne	.Linit_19
+.Linit_41:
+	testq	%rdx, %rdx
+	je	.Linit_39
+.Linit_23:
+	movq	8(%rbp), %r10
+	addq	$16, %rbp
+	cmpb	$0, (%r10)
+	jne	.Linit_40
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%esi, %esi
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	movq	0(%rbp), %rdx
+	testq	%rbx, %rbx
+	je	.Linit_41
+	.p2align 4,,10
+	.p2align 3
+.Linit_19:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_15:
+	movq	%rbx, %rax
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	ret
+	.p2align 4,,10
+	.p2align 3
+.Linit_39:
+	testq	%rbx, %rbx
+	jne	.Linit_19
+.Linit_20:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$431, %eax
+	movl	$6, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_19
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$432, %eax
+	movl	$1, %esi
+	movq	%r14, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_19
+	.size	new_mount, .-new_mount
+	.p2align 4
 	.type	same_file, @function
 same_file:
 	pushq	%rbp
@@ -106,7 +233,7 @@ same_file:
 	subq	$152, %rsp
 	movb	$0, -105(%rsp)
 	testq	%rdx, %rdx
-	je	.Linit_18
+	je	.Linit_45
 	movq	%rsi, %rbp
 	movq	%rdx, %rbx
 	leaq	-105(%rsp), %rsi
@@ -122,7 +249,7 @@ same_file:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_15
+	js	.Linit_42
 	movl	32(%rsp), %edx
 	movl	36(%rsp), %ecx
 	movq	%rdx, %rax
@@ -139,21 +266,21 @@ same_file:
 	andq	%rcx, %rdx
 	orq	%rdx, %rax
 	cmpq	%rbp, %rax
-	jne	.Linit_19
+	jne	.Linit_46
 	cmpq	%rbx, -72(%rsp)
-	jne	.Linit_19
-.Linit_18:
+	jne	.Linit_46
+.Linit_45:
 	xorl	%eax, %eax
-.Linit_15:
+.Linit_42:
 	addq	$152, %rsp
 	popq	%rbx
 	popq	%rbp
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_19:
+.Linit_46:
 	movq	$-116, %rax
-	jmp	.Linit_15
+	jmp	.Linit_42
 	.size	same_file, .-same_file
 	.p2align 4
 	.type	set_signals, @function
@@ -165,21 +292,21 @@ set_signals:
 	movq	%rsi, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_22:
+.Linit_49:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsp, %rax
-	jne	.Linit_22
+	jne	.Linit_49
 	movl	$1, %edi
 	movl	$13, %ebp
 	.p2align 4,,10
 	.p2align 3
-.Linit_27:
+.Linit_54:
 	cmpl	$9, %edi
-	je	.Linit_30
+	je	.Linit_57
 	cmpl	$19, %edi
-	je	.Linit_30
+	je	.Linit_57
 	leal	-1(%rdi), %ecx
 	movq	%rbx, %rax
 	movl	$8, %r10d
@@ -196,20 +323,20 @@ set_signals:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_21
+	js	.Linit_48
 	addq	$1, %rdi
 	cmpq	$65, %rdi
-	jne	.Linit_27
+	jne	.Linit_54
 	xorl	%eax, %eax
-.Linit_21:
+.Linit_48:
 	popq	%rbx
 	popq	%rbp
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_30:
+.Linit_57:
 	addq	$1, %rdi
-	jmp	.Linit_27
+	jmp	.Linit_54
 	.size	set_signals, .-set_signals
 	.p2align 4
 	.type	kill_tree, @function
@@ -223,7 +350,7 @@ kill_tree:
 	pushq	%rbp
 	pushq	%rbx
 	subq	$4016, %rsp
-	movslq	84(%rdi), %rdi
+	movslq	340(%rdi), %rdi
 	leaq	-80(%rsp), %rax
 	movl	%esi, -108(%rsp)
 	leaq	-84(%rsp), %rbp
@@ -234,9 +361,9 @@ kill_tree:
 	movq	%rax, -104(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_47:
+.Linit_74:
 	testl	%edi, %edi
-	jns	.Linit_34
+	jns	.Linit_61
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -249,12 +376,12 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_35:
-	movl	84(%r12), %edx
+.Linit_62:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$61, %eax
+	movl	340(%r12), %edx
 	movq	$-1, %rdi
 	movq	%rbp, %rsi
 	shrl	$31, %edx
@@ -269,17 +396,17 @@ kill_tree:
 	movl	$1, %edx
 	setne	%r15b
 	testq	%rax, %rax
-	jle	.Linit_39
+	jle	.Linit_66
 	.p2align 4,,10
 	.p2align 3
-.Linit_44:
+.Linit_71:
 	cmpq	%r13, %rax
-	jne	.Linit_43
+	jne	.Linit_70
 	testb	%r15b, %r15b
-	je	.Linit_43
+	je	.Linit_70
 	movl	-84(%rsp), %eax
 	movl	%eax, (%r14)
-.Linit_43:
+.Linit_70:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -290,17 +417,17 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_44
+	jg	.Linit_71
 	movq	%rsi, %rbp
-.Linit_39:
+.Linit_66:
 	cmpq	$-10, %rax
-	je	.Linit_33
-	movslq	84(%r12), %rdi
+	je	.Linit_60
+	movslq	340(%r12), %rdi
 	testq	%rax, %rax
-	jne	.Linit_47
+	jne	.Linit_74
 	testl	%edi, %edi
-	js	.Linit_33
-.Linit_34:
+	js	.Linit_60
+.Linit_61:
 	movq	-120(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -313,30 +440,30 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	movl	84(%r12), %eax
+	movl	340(%r12), %eax
 	testl	%eax, %eax
-	js	.Linit_62
-.Linit_36:
+	js	.Linit_89
+.Linit_63:
 	testq	%rbx, %rbx
-	jle	.Linit_35
+	jle	.Linit_62
 	movq	-120(%rsp), %rax
 	xorl	%edi, %edi
 	movq	%rax, %r15
 	addq	%rax, %rbx
-	jmp	.Linit_42
+	jmp	.Linit_69
 	.p2align 4,,10
 	.p2align 3
-.Linit_40:
+.Linit_67:
 	leal	(%rdi,%rdi,4), %edx
 	leal	-48(%rax,%rdx,2), %edi
-.Linit_41:
+.Linit_68:
 	addq	$1, %r15
 	cmpq	%r15, %rbx
-	je	.Linit_35
-.Linit_42:
+	je	.Linit_62
+.Linit_69:
 	movsbl	(%r15), %eax
 	cmpb	$32, %al
-	jne	.Linit_40
+	jne	.Linit_67
 	movslq	%edi, %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -350,8 +477,8 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	xorl	%edi, %edi
-	jmp	.Linit_41
-.Linit_33:
+	jmp	.Linit_68
+.Linit_60:
 	addq	$4016, %rsp
 	popq	%rbx
 	popq	%rbp
@@ -360,7 +487,7 @@ kill_tree:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_62:
+.Linit_89:
 	movl	-108(%rsp), %edi
 	movl	$62, %eax
 	movl	$9, %esi
@@ -372,55 +499,59 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_36
+	jmp	.Linit_63
 	.size	kill_tree, .-kill_tree
 	.p2align 4
 	.type	make_file, @function
 make_file:
 	pushq	%r15
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
 	pushq	%r14
-	movl	$655553, %edx
 	pushq	%r13
 	movq	%rsi, %r13
 	pushq	%r12
 	pushq	%rbp
 	pushq	%rbx
 	subq	$4008, %rsp
-	movq	56(%rsi), %rsi
-	movq	16(%r13), %r10
+	movq	48(%r13), %rax
+	movq	16(%rsi), %r10
 	movq	%rdi, -120(%rsp)
-	movq	$-100, %rdi
+	movq	56(%rsi), %rsi
+	testq	%rax, %rax
+	je	.Linit_107
+	movslq	20(%rdi,%rax,4), %rdi
+.Linit_91:
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movl	$655553, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
+	movq	%rax, %r12
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_63
-	movq	%rax, %r12
+	js	.Linit_90
 	movq	40(%r13), %rax
 	testq	%rax, %rax
-	je	.Linit_78
+	je	.Linit_106
 	leaq	-104(%rsp), %rdi
 	movq	%r13, -112(%rsp)
 	leaq	-88(%rsp), %r14
 	movq	%rdi, %r13
-.Linit_68:
+.Linit_96:
 	movq	-120(%rsp), %rcx
 	movl	20(%rcx,%rax,4), %ebx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_71:
+.Linit_99:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%r14, %rax
-	jne	.Linit_71
+	jne	.Linit_99
 	movq	-120(%rsp), %rax
 	movl	$1, %edx
 	movl	%ebx, -104(%rsp)
@@ -432,7 +563,7 @@ make_file:
 	movw	%ax, -92(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_72:
+.Linit_100:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -446,18 +577,18 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	cmpq	$-4, %rax
-	je	.Linit_72
+	je	.Linit_100
 	movq	%rdi, %r13
 	testq	%rax, %rax
-	js	.Linit_67
+	js	.Linit_95
 	cmpw	$0, -90(%rsp)
-	jne	.Linit_74
+	jne	.Linit_102
 	movslq	%ebx, %rdi
 	movl	$4096, %edx
 	movq	%r14, %rsi
 	.p2align 4,,10
 	.p2align 3
-.Linit_75:
+.Linit_103:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -468,22 +599,22 @@ make_file:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_75
+	je	.Linit_103
 	movq	%rax, %r15
 	movq	%rsi, %r14
 	testq	%rax, %rax
-	je	.Linit_93
-	js	.Linit_80
+	je	.Linit_121
+	js	.Linit_109
 	xorl	%ebx, %ebx
 	movq	%r12, %rdi
-	jmp	.Linit_70
+	jmp	.Linit_98
 	.p2align 4,,10
 	.p2align 3
-.Linit_95:
+.Linit_123:
 	addq	%rax, %rbx
 	cmpq	%r15, %rbx
-	jge	.Linit_94
-.Linit_70:
+	jge	.Linit_122
+.Linit_98:
 	movq	%r15, %rdx
 	leaq	(%r14,%rbx), %rsi
 	xorl	%r10d, %r10d
@@ -498,9 +629,9 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	jns	.Linit_95
+	jns	.Linit_123
 	movq	%rdi, %r12
-.Linit_67:
+.Linit_95:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -513,7 +644,7 @@ make_file:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_63:
+.Linit_90:
 	addq	$4008, %rsp
 	movq	%rbp, %rax
 	popq	%rbx
@@ -523,15 +654,15 @@ make_file:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_93:
+.Linit_121:
 	movq	-112(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_78:
+.Linit_106:
 	movq	24(%r13), %rsi
 	xorl	%ebp, %ebp
 	cmpq	$-1, %rsi
-	je	.Linit_67
+	je	.Linit_95
 	movq	32(%r13), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -544,23 +675,375 @@ make_file:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbp
-	jmp	.Linit_67
+	jmp	.Linit_95
 	.p2align 4,,10
 	.p2align 3
-.Linit_94:
+.Linit_122:
 	movq	-112(%rsp), %rax
 	movq	%rdi, %r12
 	movq	40(%rax), %rax
-	jmp	.Linit_68
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_74:
+.Linit_102:
 	movq	$-3, %rbp
-	jmp	.Linit_67
-.Linit_80:
+	jmp	.Linit_95
+.Linit_107:
+	movq	$-100, %rdi
+	jmp	.Linit_91
+.Linit_109:
 	movq	%r15, %rbp
-	jmp	.Linit_67
+	jmp	.Linit_95
 	.size	make_file, .-make_file
+	.p2align 4
+	.type	attach, @function
+attach:
+	pushq	%r12
+	pushq	%rbp
+	pushq	%rbx
+	movl	4(%rsi), %r8d
+	movl	%edx, %ebx
+	movq	48(%rsi), %rax
+	movq	64(%rsi), %rsi
+	movb	$0, -25(%rsp)
+	testb	$6, %r8b
+	je	.Linit_135
+	testq	%rax, %rax
+	je	.Linit_131
+	movslq	20(%rdi,%rax,4), %rdi
+.Linit_128:
+	leaq	-24(%rsp), %rdx
+	movq	%rdx, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_129:
+	movq	%rax, %rcx
+	addq	$1, %rax
+	movb	$0, (%rcx)
+	cmpq	%rsp, %rax
+	jne	.Linit_129
+	andl	$4, %r8d
+	movl	$24, %r10d
+	xorl	%r9d, %r9d
+	movq	$2621440, -24(%rsp)
+	orl	$18, %r8d
+	movl	%r8d, %eax
+	xorl	%r8d, %r8d
+	movq	%rax, -8(%rsp)
+	movl	$437, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r12
+	movq	%rax, %rbp
+	testq	%rax, %rax
+	js	.Linit_124
+	leaq	-25(%rsp), %rsi
+	movslq	%ebx, %rdi
+	movl	$429, %eax
+	movq	%r12, %rdx
+	movq	%rsi, %r10
+	movl	$68, %r8d
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbp
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$3, %eax
+	movq	%r12, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_124:
+	movq	%rbp, %rax
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	ret
+	.p2align 4,,10
+	.p2align 3
+.Linit_135:
+	testq	%rax, %rax
+	je	.Linit_130
+	movslq	20(%rdi,%rax,4), %rdx
+.Linit_126:
+	leaq	-25(%rsp), %rbp
+	movq	%rsi, %r10
+	movslq	%ebx, %rdi
+	xorl	%r9d, %r9d
+	movl	$4, %r8d
+	movl	$429, %eax
+	movq	%rbp, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbp
+	popq	%rbx
+	movq	%rbp, %rax
+	popq	%rbp
+	popq	%r12
+	ret
+.Linit_131:
+	movq	$-100, %rdi
+	jmp	.Linit_128
+.Linit_130:
+	movq	$-100, %rdx
+	jmp	.Linit_126
+	.size	attach, .-attach
+	.p2align 4
+	.type	mask, @function
+mask:
+	pushq	%r15
+	pushq	%r14
+	pushq	%r13
+	pushq	%r12
+	movq	%rsi, %r12
+	pushq	%rbp
+	pushq	%rbx
+	subq	$432, %rsp
+	movq	48(%r12), %rax
+	movl	4(%rsi), %r8d
+	movb	$0, 15(%rsp)
+	movq	56(%rsi), %rsi
+	testq	%rax, %rax
+	je	.Linit_150
+	movslq	20(%rdi,%rax,4), %rdi
+.Linit_137:
+	leaq	176(%rsp), %r13
+	leaq	200(%rsp), %rcx
+	movq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_138:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_138
+	movl	%r8d, %eax
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	andl	$4, %eax
+	movq	%r13, %rdx
+	movq	$2621440, 176(%rsp)
+	orl	$18, %eax
+	movq	%rax, 192(%rsp)
+	movl	$437, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%ebx, %ebx
+	movq	%rax, %rbp
+	cmpq	$-2, %rax
+	je	.Linit_136
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_136
+	leaq	48(%rsp), %r14
+	xorl	%r10d, %r10d
+	movl	$138, %eax
+	xorl	%edx, %edx
+	movq	%rbp, %rdi
+	movq	%r14, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_140
+	movq	16(%r12), %rax
+	testq	%rax, %rax
+	jne	.Linit_165
+.Linit_141:
+	leaq	15(%rsp), %r15
+	movq	%r13, %r8
+	xorl	%r9d, %r9d
+	movl	$332, %eax
+	movl	$1, %r10d
+	movq	%rbp, %rdi
+	movq	%r15, %rsi
+	movl	$4096, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_142
+	testb	$16, 4(%r12)
+	je	.Linit_143
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$428, %eax
+	movl	$561153, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+.Linit_144:
+	movq	%rdi, %rbx
+	testq	%rdi, %rdi
+	js	.Linit_142
+.Linit_148:
+	leaq	16(%rsp), %r10
+	movq	%r10, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_149:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%r14, %rax
+	jne	.Linit_149
+	xorl	%r9d, %r9d
+	movl	$442, %eax
+	movl	$36864, %edx
+	movq	%r15, %rsi
+	movq	$15, 16(%rsp)
+	movl	$32, %r8d
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_147
+	movq	%r15, %r10
+	movl	$68, %r8d
+	movl	$429, %eax
+	movq	%rbp, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+.Linit_147:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_142:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%rbp, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_136:
+	addq	$432, %rsp
+	movq	%rbx, %rax
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	ret
+	.p2align 4,,10
+	.p2align 3
+.Linit_140:
+	js	.Linit_142
+	jmp	.Linit_141
+	.p2align 4,,10
+	.p2align 3
+.Linit_165:
+	movq	$-116, %rbx
+	cmpq	48(%rsp), %rax
+	jne	.Linit_142
+	jmp	.Linit_141
+	.p2align 4,,10
+	.p2align 3
+.Linit_143:
+	movzwl	204(%rsp), %eax
+	andw	$-4096, %ax
+	cmpw	$16384, %ax
+	je	.Linit_166
+	movq	64(%r12), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$428, %eax
+	movq	$-100, %rdi
+	movl	$524289, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_142
+	movq	%r13, %r8
+	movl	$332, %eax
+	movq	%r15, %rsi
+	movl	$4096, %edx
+	movl	$1, %r10d
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_146
+	movzwl	204(%rsp), %eax
+	movq	$-116, %rbx
+	andw	$-4096, %ax
+	cmpw	$8192, %ax
+	jne	.Linit_147
+	movabsq	$12884901889, %rax
+	cmpq	%rax, 304(%rsp)
+	jne	.Linit_147
+	jmp	.Linit_148
+.Linit_146:
+	jns	.Linit_148
+	jmp	.Linit_147
+.Linit_166:
+	movq	72(%r12), %rdi
+	movq	80(%r12), %rsi
+	movl	$15, %edx
+	call	new_mount
+	movq	%rax, %rdi
+	jmp	.Linit_144
+.Linit_150:
+	movq	$-100, %rdi
+	jmp	.Linit_137
+	.size	mask, .-mask
 	.p2align 4
 	.type	run_step, @function
 run_step:
@@ -577,86 +1060,26 @@ run_step:
 	movl	(%rsi), %eax
 	movl	24(%rcx), %edx
 	testl	%edx, %edx
-	je	.Linit_97
+	je	.Linit_168
 	movl	8(%rsi), %esi
 	leal	1(%rsi), %edi
 	cmpl	%edi, %edx
-	je	.Linit_279
-.Linit_97:
-	cmpl	$21, %eax
-	je	.Linit_100
-	ja	.Linit_101
-	cmpl	$11, %eax
-	je	.Linit_102
-	jbe	.Linit_280
-	cmpl	$16, %eax
-	je	.Linit_209
-	jbe	.Linit_281
-	cmpl	$19, %eax
-	je	.Linit_122
-	cmpl	$20, %eax
-	jne	.Linit_282
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	24(%rbp), %r10
-	movl	$259, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-.Linit_96:
-	addq	$296, %rsp
-	movq	%rbx, %rax
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	ret
-	.p2align 4,,10
-	.p2align 3
-.Linit_280:
-	cmpl	$6, %eax
-	je	.Linit_104
-	jbe	.Linit_283
-	cmpl	$9, %eax
-	je	.Linit_112
-	cmpl	$10, %eax
-	jne	.Linit_284
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$4, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_101:
-	cmpl	$32, %eax
-	je	.Linit_126
-	jbe	.Linit_285
-	cmpl	$37, %eax
-	je	.Linit_140
-	jbe	.Linit_286
-	cmpl	$40, %eax
-	je	.Linit_276
-	jbe	.Linit_287
+	je	.Linit_409
+.Linit_168:
+	cmpl	$23, %eax
+	je	.Linit_171
+	jbe	.Linit_410
+	cmpl	$35, %eax
+	je	.Linit_199
+	jbe	.Linit_411
 	cmpl	$41, %eax
-	jne	.Linit_275
+	je	.Linit_214
+	jbe	.Linit_412
+	cmpl	$44, %eax
+	je	.Linit_403
+	jbe	.Linit_413
+	cmpl	$45, %eax
+	jne	.Linit_402
 	movq	16(%rbp), %rax
 	leaq	24(%rsp), %rsi
 	xorl	%r8d, %r8d
@@ -674,27 +1097,27 @@ run_step:
 	movq	56(%rbp), %r15
 	movq	(%r15), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_219
+	je	.Linit_333
 	leaq	32(%rsp), %rax
 	xorl	%r13d, %r13d
 	movq	$-2, %rbx
 	movl	$59, %r14d
 	movq	%rax, 8(%rsp)
-	jmp	.Linit_208
+	jmp	.Linit_311
 	.p2align 4,,10
 	.p2align 3
-.Linit_203:
+.Linit_306:
 	cmpq	$-2, %rbx
-	je	.Linit_221
+	je	.Linit_335
 	testb	%al, %al
-	jne	.Linit_221
-.Linit_204:
+	jne	.Linit_335
+.Linit_307:
 	movq	8(%r15), %rdi
 	addq	$8, %r15
 	addl	$1, %r13d
 	testq	%rdi, %rdi
-	je	.Linit_96
-.Linit_208:
+	je	.Linit_167
+.Linit_311:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -710,7 +1133,7 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%al
 	cmpq	$-13, %r8
-	jne	.Linit_203
+	jne	.Linit_306
 	movq	(%r15), %rsi
 	movq	8(%rsp), %r8
 	movl	$2, %r10d
@@ -723,42 +1146,315 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_220
-	movl	%r13d, 116(%r12)
+	js	.Linit_334
+	movl	%r13d, 372(%r12)
 	movq	$-13, %rbx
-	jmp	.Linit_204
+	jmp	.Linit_307
 	.p2align 4,,10
 	.p2align 3
-.Linit_285:
-	cmpl	$27, %eax
-	je	.Linit_128
-	jbe	.Linit_288
-	cmpl	$30, %eax
-	je	.Linit_136
-	cmpl	$31, %eax
-	jne	.Linit_289
+.Linit_410:
+	cmpl	$11, %eax
+	je	.Linit_173
+	jbe	.Linit_414
+	cmpl	$18, %eax
+	je	.Linit_187
+	jbe	.Linit_415
+	cmpl	$21, %eax
+	je	.Linit_195
+	cmpl	$22, %eax
+	jne	.Linit_416
+	movq	48(%rbp), %rax
 	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_324
+	movslq	20(%r12,%rax,4), %rdi
+.Linit_282:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$119, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
+	movl	$258, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
+	testq	%rax, %rax
+	js	.Linit_167
+	movq	24(%rbp), %rdx
+	movq	32(%rbp), %r10
+	cmpq	$-1, %rdx
+	jne	.Linit_407
 	.p2align 4,,10
 	.p2align 3
-.Linit_283:
+.Linit_403:
+	xorl	%ebx, %ebx
+.Linit_167:
+	addq	$296, %rsp
+	movq	%rbx, %rax
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	ret
+	.p2align 4,,10
+	.p2align 3
+.Linit_414:
+	cmpl	$6, %eax
+	je	.Linit_175
+	jbe	.Linit_417
+	cmpl	$9, %eax
+	je	.Linit_183
+	cmpl	$10, %eax
+	jne	.Linit_418
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$4, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_411:
+	cmpl	$29, %eax
+	je	.Linit_201
+	jbe	.Linit_419
+	cmpl	$33, %eax
+	je	.Linit_209
+	cmpl	$34, %eax
+	jne	.Linit_420
+	movq	56(%rbp), %rsi
+	movq	16(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$116, %eax
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_419:
+	cmpl	$26, %eax
+	je	.Linit_203
+	jbe	.Linit_421
+	cmpl	$27, %eax
+	je	.Linit_422
+	movq	16(%rbp), %rax
+	movq	40(%rbp), %rsi
+	leaq	32(%rsp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%rax, 32(%rsp)
+	movq	24(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 48(%rsp)
+	movl	$444, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	movl	%eax, 348(%r12)
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_415:
+	cmpl	$15, %eax
+	je	.Linit_189
+	jbe	.Linit_423
+	cmpl	$16, %eax
+	je	.Linit_424
+	movb	$0, 24(%rsp)
+	leaq	32(%rsp), %r13
+	movq	56(%rbp), %rsi
+	leaq	56(%rsp), %rdx
+	movq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_244:
+	movq	%rax, %rcx
+	addq	$1, %rax
+	movb	$0, (%rcx)
+	cmpq	%rdx, %rax
+	jne	.Linit_244
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r13, %rdx
+	movq	$2621440, 32(%rsp)
+	movl	$437, %eax
+	movq	$-100, %rdi
+	movq	$22, 48(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r14
+	testq	%rax, %rax
+	js	.Linit_425
+	movl	$332, %r15d
+	movslq	%eax, %rdi
+	movq	%r13, %r8
+	xorl	%r9d, %r9d
+	leaq	24(%rsp), %rsi
+	movl	$4096, %r10d
+	movl	$4096, %edx
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_272
+	movq	176(%rsp), %rax
+	movq	%rax, 8(%rsp)
+	testb	$16, 33(%rsp)
+	je	.Linit_253
+	movq	16(%rbp), %rax
+	movl	$4096, %r10d
+	xorl	%r9d, %r9d
+	movslq	20(%r12,%rax,4), %rdi
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_272
+	movq	176(%rsp), %rax
+	testb	$16, 33(%rsp)
+	je	.Linit_253
+	cmpq	%rax, 8(%rsp)
+	movq	$-116, %rbx
+	movl	$0, %eax
+	cmove	%rax, %rbx
+	.p2align 4,,10
+	.p2align 3
+.Linit_272:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r14, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_421:
+	cmpl	$24, %eax
+	je	.Linit_426
+	addq	$296, %rsp
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	make_file
+	.p2align 4,,10
+	.p2align 3
+.Linit_423:
+	cmpl	$12, %eax
+	je	.Linit_191
+	movq	16(%rbp), %rdx
+	movq	72(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	call	new_mount
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_238
+.Linit_241:
+	cmpl	$13, 0(%rbp)
+	je	.Linit_427
+.Linit_240:
+	movl	12(%rbp), %eax
+	xorl	%r13d, %r13d
+	testl	%eax, %eax
+	jne	.Linit_428
+.Linit_242:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%rbx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%r13, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_412:
+	cmpl	$38, %eax
+	je	.Linit_216
+	jbe	.Linit_429
+	cmpl	$39, %eax
+	je	.Linit_430
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$1, %edi
+	movl	$9, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_404:
+	movq	%rax, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_417:
 	cmpl	$3, %eax
-	je	.Linit_106
-	jbe	.Linit_290
+	je	.Linit_177
+	jbe	.Linit_431
 	cmpl	$4, %eax
-	je	.Linit_291
+	je	.Linit_432
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -768,7 +1464,7 @@ run_step:
 	subq	%rdx, %rax
 	xorl	%edx, %edx
 	salq	$5, %rax
-	leaq	128(%r12,%rax), %r13
+	leaq	384(%r12,%rax), %r13
 	movq	24(%rbp), %rax
 	movq	%r12, 0(%r13)
 	leaq	4064(%r13), %rsi
@@ -794,593 +1490,12 @@ run_step:
 #NO_APP
 	movl	%eax, 16(%r13)
 	movslq	%eax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_288:
-	cmpl	$24, %eax
-	je	.Linit_130
-	jbe	.Linit_292
-	cmpl	$25, %eax
-	jne	.Linit_293
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$2621440, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movq	16(%rbp), %rax
-	movq	32(%rbp), %rdx
-	movl	%r13d, %edi
-	movl	%r13d, 40(%rsp)
-	movq	24(%rbp), %rsi
-	movq	%rax, 32(%rsp)
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_187
-	leaq	32(%rsp), %rdx
-	movslq	92(%r12), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$445, %eax
-	movl	$1, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	.p2align 4,,10
-	.p2align 3
-.Linit_187:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r13, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_290:
-	cmpl	$1, %eax
-	je	.Linit_108
-	cmpl	$2, %eax
-	jne	.Linit_275
-	movq	56(%rbp), %rsi
-	movl	$256, %r10d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	leaq	32(%rsp), %r8
-	movl	$332, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movq	16(%rbp), %rax
-	movq	$-18, %rbx
-	cmpq	%rax, 64(%rsp)
-	cmovne	%rdx, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_292:
-	cmpl	$22, %eax
-	je	.Linit_294
-	xorl	%edx, %edx
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$80, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_279:
-	cmpl	$26, %eax
-	jne	.Linit_295
-.Linit_98:
-	movl	%esi, %edx
-	xorl	%r9d, %r9d
-	movl	$1, %esi
-	xorl	%r8d, %r8d
-	xorl	%ecx, %ecx
-	movq	%r12, %rdi
-	movl	$45, %ebx
-	call	report
-	leaq	32(%rsp), %rsi
-	movl	$24, %edx
-	.p2align 4,,10
-	.p2align 3
-.Linit_188:
-	movslq	12(%r12), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbx, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_188
-	cmpq	$24, %rax
-	je	.Linit_296
-	testq	%rax, %rax
-	movq	$-32, %rbx
-	cmovs	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_286:
-	cmpl	$35, %eax
-	je	.Linit_142
-	cmpl	$36, %eax
-	jne	.Linit_297
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$1, %edi
-	movl	$9, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_277:
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_297:
-	cmpl	$33, %eax
-	je	.Linit_298
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$38, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_281:
-	cmpl	$14, %eax
-	je	.Linit_118
-	cmpl	$15, %eax
-	jne	.Linit_299
-	testb	$2, 4(%rbp)
-	je	.Linit_300
-	leaq	24(%rsp), %r14
-	movb	$46, 24(%rsp)
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movb	$0, 25(%rsp)
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	%r14, %rsi
-	movq	$-100, %rdi
-	movl	$2621440, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	leaq	32(%rsp), %r12
-	movq	64(%rbp), %rsi
-	leaq	56(%rsp), %rcx
-	movq	%r12, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_173:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_173
-	movl	$24, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rdx
-	movq	$2621440, 32(%rsp)
-	movl	$437, %eax
-	movq	$-100, %rdi
-	movq	$18, 48(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r12
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_187
-	movl	$81, %r15d
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	movq	%r12, %rdi
-	movq	%r15, %rax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_175
-	movq	72(%rbp), %rdx
-	movq	56(%rbp), %rdi
-	movl	$165, %eax
-	movq	%r14, %rsi
-	movq	16(%rbp), %r10
-	movq	80(%rbp), %r8
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%r10d, %r10d
-	movq	%rax, %rbp
-	xorl	%r8d, %r8d
-	movq	%r15, %rax
-	movq	%r13, %rdi
-	movq	%rbx, %rsi
-	movq	%rbx, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%rbp, %rbp
-	cmovne	%rbp, %rax
-	movq	%rax, %rbx
-.Linit_175:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r12, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_187
-	.p2align 4,,10
-	.p2align 3
-.Linit_299:
-	cmpl	$12, %eax
-	je	.Linit_301
-	movb	$0, 32(%rsp)
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$430, %eax
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movq	72(%rbp), %r12
-	movl	$431, %r14d
-	movq	%rax, %rdi
-	movq	(%r12), %rdx
-	testq	%rdx, %rdx
-	jne	.Linit_163
 	jmp	.Linit_167
 	.p2align 4,,10
 	.p2align 3
-.Linit_303:
-	movq	16(%r12), %rdx
-	addq	$16, %r12
-	testq	%rdx, %rdx
-	je	.Linit_302
-.Linit_163:
-	movq	8(%r12), %r10
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r14, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%rax, %rax
-	jns	.Linit_303
-.Linit_166:
-	movq	%rdi, %r13
-	movq	%rax, %rbx
-	jmp	.Linit_187
-	.p2align 4,,10
-	.p2align 3
-.Linit_209:
-	leaq	32(%rsp), %r12
-	leaq	64(%rsp), %rdx
-	movq	%r12, %rax
-.Linit_116:
-	movq	%rax, %rcx
-	addq	$1, %rax
-	movb	$0, (%rcx)
-	cmpq	%rdx, %rax
-	jne	.Linit_116
-	movq	16(%rbp), %rax
-	movl	4(%rbp), %edx
-	movq	%r12, %r10
-	movl	$32, %r8d
-	movq	56(%rbp), %rsi
-	xorl	%r9d, %r9d
-	movq	$-100, %rdi
-	movq	%rax, 32(%rsp)
-	movq	24(%rbp), %rax
-	salq	$15, %rdx
-	movzwl	%dx, %edx
-	movq	%rax, 48(%rsp)
-	movl	$442, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_295:
-	movl	28(%rcx), %ebx
-	negq	%rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_275:
-	movq	$-38, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_108:
-	movq	64(%rbp), %r12
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movl	$524289, %edx
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rdi
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	xorl	%ebp, %ebp
-	cmpb	$0, (%r12)
-	je	.Linit_151
-	.p2align 4,,10
-	.p2align 3
-.Linit_152:
-	addq	$1, %rbp
-	cmpb	$0, 0(%rbp,%r12)
-	jne	.Linit_152
-.Linit_151:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$1, %eax
-	movq	%r12, %rsi
-	movq	%rbp, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %rbx
-	movl	$3, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%rbx, %rbx
-	js	.Linit_96
-	cmpq	%rbp, %rbx
-	jne	.Linit_304
-	.p2align 4,,10
-	.p2align 3
-.Linit_276:
-	xorl	%ebx, %ebx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_294:
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$263, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_291:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$524288, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rdi
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_154
-	movq	(%r12), %rax
-	movl	$1030, %esi
-	movl	20(%rax), %edx
-	movl	$72, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %rbx
-	movl	$3, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_154:
-	movl	%ebx, 84(%r12)
-	movslq	%ebx, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_112:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$524288, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	16(%rbp), %rdx
-	movslq	%eax, %rbx
-	movl	%eax, 20(%r12,%rdx,4)
-	jmp	.Linit_96
-.Linit_300:
-	movq	72(%rbp), %rdx
-	movq	64(%rbp), %rsi
-	xorl	%r9d, %r9d
-	movl	$165, %eax
-	movq	56(%rbp), %rdi
-	movq	16(%rbp), %r10
-	movq	80(%rbp), %r8
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-.Linit_219:
-	movq	$-2, %rbx
-	jmp	.Linit_96
-.Linit_304:
-	movq	$-5, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_221:
-	movl	%r13d, 116(%r12)
-	movq	%r8, %rbx
-	cmpq	$-20, %r8
-	je	.Linit_204
-	testb	%al, %al
-	jne	.Linit_96
-	jmp	.Linit_204
-	.p2align 4,,10
-	.p2align 3
-.Linit_220:
-	xorl	%eax, %eax
-	movq	$-2, %r8
-	jmp	.Linit_203
-	.p2align 4,,10
-	.p2align 3
-.Linit_301:
-	movq	16(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$170, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_298:
+.Linit_429:
+	cmpl	$36, %eax
+	je	.Linit_433
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1395,7 +1510,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_96
+	js	.Linit_167
 	movl	$157, %eax
 	movl	$47, %edi
 	movl	$4, %esi
@@ -1406,7 +1521,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_96
+	js	.Linit_167
 	movq	16(%rbp), %rax
 	movq	24(%rbp), %rcx
 	leaq	32(%rsp), %rsi
@@ -1428,21 +1543,21 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_96
+	js	.Linit_167
 	movl	$157, %r12d
 	movl	$47, %edi
 	movl	$2, %esi
-	jmp	.Linit_196
+	jmp	.Linit_299
 	.p2align 4,,10
 	.p2align 3
-.Linit_197:
+.Linit_300:
 	addq	$1, %rdx
 	cmpq	$64, %rdx
-	je	.Linit_276
-.Linit_196:
+	je	.Linit_403
+.Linit_299:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
-	jnc	.Linit_197
+	jnc	.Linit_300
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1453,11 +1568,565 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jns	.Linit_197
-	jmp	.Linit_277
+	jns	.Linit_300
+	jmp	.Linit_404
 	.p2align 4,,10
 	.p2align 3
-.Linit_140:
+.Linit_431:
+	cmpl	$1, %eax
+	je	.Linit_179
+	cmpl	$2, %eax
+	jne	.Linit_402
+	movq	56(%rbp), %rsi
+	movl	$256, %r10d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	leaq	32(%rsp), %r8
+	movl	$332, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	movq	16(%rbp), %rax
+	movq	$-18, %rbx
+	cmpq	%rax, 64(%rsp)
+	cmovne	%rdx, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_409:
+	cmpl	$30, %eax
+	jne	.Linit_434
+.Linit_169:
+	movl	%esi, %edx
+	xorl	%r9d, %r9d
+	movl	$1, %esi
+	xorl	%r8d, %r8d
+	xorl	%ecx, %ecx
+	movq	%r12, %rdi
+	movl	$45, %ebx
+	call	report
+	leaq	32(%rsp), %rsi
+	movl	$24, %edx
+	.p2align 4,,10
+	.p2align 3
+.Linit_292:
+	movslq	12(%r12), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbx, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_292
+	cmpq	$24, %rax
+	je	.Linit_435
+	testq	%rax, %rax
+	movq	$-32, %rbx
+	cmovs	%rax, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_434:
+	movl	28(%rcx), %ebx
+	negq	%rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_402:
+	movq	$-38, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_191:
+	movq	16(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$170, %eax
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_426:
+	movq	48(%rbp), %rax
+	movq	24(%rbp), %r10
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_327
+	movslq	20(%r12,%rax,4), %rdi
+.Linit_286:
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$259, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	movq	32(%rbp), %rdx
+	movq	40(%rbp), %r10
+	cmpq	$-1, %rdx
+	je	.Linit_403
+.Linit_407:
+	movq	48(%rbp), %rax
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_328
+	movl	20(%r12,%rax,4), %eax
+.Linit_287:
+	movslq	%eax, %rdi
+	movl	$256, %r8d
+	xorl	%r9d, %r9d
+	movl	$260, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_424:
+	addq	$296, %rsp
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	mask
+	.p2align 4,,10
+	.p2align 3
+.Linit_422:
+	movl	4(%rbp), %esi
+	movq	56(%rbp), %rbx
+	testb	$2, %sil
+	jne	.Linit_329
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$80, %eax
+	movq	%rbx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_430:
+	xorl	%edx, %edx
+	movslq	348(%r12), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$446, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_179:
+	movq	64(%rbp), %r12
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movl	$524289, %edx
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	xorl	%ebp, %ebp
+	cmpb	$0, (%r12)
+	je	.Linit_227
+	.p2align 4,,10
+	.p2align 3
+.Linit_228:
+	addq	$1, %rbp
+	cmpb	$0, 0(%rbp,%r12)
+	jne	.Linit_228
+.Linit_227:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %eax
+	movq	%r12, %rsi
+	movq	%rbp, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rbx, %rbx
+	js	.Linit_167
+	cmpq	%rbp, %rbx
+	je	.Linit_403
+	movq	$-5, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_433:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$8, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	movq	16(%rbp), %rdx
+	movl	$117, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_432:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$524288, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_230
+	movq	(%r12), %rax
+	movl	$1030, %esi
+	movl	20(%rax), %edx
+	movl	$72, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_230:
+	movl	%ebx, 340(%r12)
+	movslq	%ebx, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_195:
+	movl	4(%rbp), %r13d
+	movb	$0, 24(%rsp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movq	56(%rbp), %rsi
+	xorl	%r9d, %r9d
+	movl	$428, %eax
+	movq	$-100, %rdi
+	sall	$15, %r13d
+	movzwl	%r13w, %r13d
+	movl	%r13d, %edx
+	orl	$524289, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r14
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	movq	32(%rbp), %rdx
+	movq	24(%rbp), %rsi
+	movl	%eax, %edi
+	movl	%eax, %r15d
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_272
+	movq	16(%rbp), %rsi
+	movq	40(%rbp), %rdi
+	movq	%rsi, %rax
+	orq	%rdi, %rax
+	je	.Linit_273
+	leaq	32(%rsp), %rax
+	leaq	64(%rsp), %rcx
+	.p2align 4,,10
+	.p2align 3
+.Linit_274:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_274
+	testq	%rdi, %rdi
+	jne	.Linit_275
+	movq	%rsi, 32(%rsp)
+.Linit_276:
+	movl	%r13d, %edx
+	leaq	24(%rsp), %rsi
+	leaq	32(%rsp), %r10
+	xorl	%r9d, %r9d
+	orl	$4096, %edx
+	movl	$32, %r8d
+	movl	$442, %eax
+	movq	%r14, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_272
+.Linit_273:
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_436
+.Linit_278:
+	testq	%rbx, %rbx
+	jne	.Linit_272
+	testb	$8, 4(%rbp)
+	je	.Linit_281
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$81, %eax
+	movq	%r14, %rdi
+	movq	%rbx, %rsi
+	movq	%rbx, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	je	.Linit_281
+	movq	%rax, %rbx
+	jmp	.Linit_272
+	.p2align 4,,10
+	.p2align 3
+.Linit_183:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$524288, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	16(%rbp), %rdx
+	movslq	%eax, %rbx
+	movl	%eax, 20(%r12,%rdx,4)
+	jmp	.Linit_167
+.Linit_238:
+	movl	%eax, %edx
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	call	attach
+	movq	%rax, %r13
+	testq	%rax, %rax
+	je	.Linit_241
+	jmp	.Linit_242
+.Linit_333:
+	movq	$-2, %rbx
+	jmp	.Linit_167
+.Linit_324:
+	movq	$-100, %rdi
+	jmp	.Linit_282
+	.p2align 4,,10
+	.p2align 3
+.Linit_335:
+	movl	%r13d, 372(%r12)
+	movq	%r8, %rbx
+	cmpq	$-20, %r8
+	je	.Linit_307
+	testb	%al, %al
+	jne	.Linit_167
+	jmp	.Linit_307
+	.p2align 4,,10
+	.p2align 3
+.Linit_334:
+	xorl	%eax, %eax
+	movq	$-2, %r8
+	jmp	.Linit_306
+	.p2align 4,,10
+	.p2align 3
+.Linit_173:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$41, %eax
+	movl	$2, %edi
+	movl	$524290, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	leaq	32(%rsp), %r13
+	leaq	72(%rsp), %rcx
+	movq	%r13, %rdx
+	.p2align 4,,10
+	.p2align 3
+.Linit_234:
+	movq	%rdx, %rax
+	addq	$1, %rdx
+	movb	$0, (%rax)
+	cmpq	%rcx, %rdx
+	jne	.Linit_234
+	movq	56(%rbp), %rax
+	leaq	47(%rsp), %rsi
+	movq	%r13, %rdx
+	subq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_235:
+	movzbl	(%rax,%rdx), %ecx
+	testb	%cl, %cl
+	je	.Linit_237
+	movb	%cl, (%rdx)
+	addq	$1, %rdx
+	cmpq	%rdx, %rsi
+	jne	.Linit_235
+.Linit_237:
+	movl	$1, %eax
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movw	%ax, 48(%rsp)
+	movl	$35092, %esi
+	movl	$16, %eax
+	movq	%r13, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_189:
+	movq	16(%rbp), %rax
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	movl	20(%r12,%rax,4), %edx
+	addq	$296, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	attach
+	.p2align 4,,10
+	.p2align 3
+.Linit_177:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$36, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_214:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1472,7 +2141,7 @@ run_step:
 #NO_APP
 	movslq	8(%r12), %rdx
 	cmpq	%rdx, %rax
-	jne	.Linit_200
+	jne	.Linit_303
 	movl	16(%r12), %eax
 	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -1492,20 +2161,37 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_96
+	js	.Linit_167
 	cmpw	$0, 30(%rsp)
-	je	.Linit_276
-.Linit_200:
+	je	.Linit_403
+.Linit_303:
 	movq	$-3, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_167
 	.p2align 4,,10
 	.p2align 3
-.Linit_106:
+.Linit_199:
+	movq	16(%rbp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$119, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_216:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$157, %eax
-	movl	$36, %edi
+	movl	$38, %edi
 	movl	$1, %esi
 	xorl	%edx, %edx
 #APP
@@ -1514,20 +2200,150 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_167
 	.p2align 4,,10
 	.p2align 3
-.Linit_104:
+.Linit_203:
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$263, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_201:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$2621440, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r13
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	movq	16(%rbp), %rax
+	movq	32(%rbp), %rdx
+	movl	%r13d, %edi
+	movl	%r13d, 40(%rsp)
+	movq	24(%rbp), %rsi
+	movq	%rax, 32(%rsp)
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_291
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movslq	348(%r12), %rdi
+	movl	$445, %eax
+	movl	$1, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+.Linit_291:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r13, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_209:
+	movq	16(%rbp), %rbp
+	xorl	%esi, %esi
+	movl	$157, %r12d
+	movl	$24, %edi
+	jmp	.Linit_296
+	.p2align 4,,10
+	.p2align 3
+.Linit_437:
+	testq	%rax, %rax
+	js	.Linit_404
+.Linit_297:
+	addq	$1, %rsi
+	cmpq	$64, %rsi
+	je	.Linit_403
+.Linit_296:
+	movq	%rbp, %rdx
+	movl	%esi, %ecx
+	shrq	%cl, %rdx
+	andl	$1, %edx
+	jne	.Linit_297
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-22, %rax
+	jne	.Linit_437
+	xorl	%ebx, %ebx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_171:
+	movq	48(%rbp), %rax
+	movq	56(%rbp), %rdx
+	testq	%rax, %rax
+	je	.Linit_326
+	movslq	20(%r12,%rax,4), %rsi
+.Linit_285:
+	movq	64(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$266, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_167
+	.p2align 4,,10
+	.p2align 3
+.Linit_175:
 	movq	16(%rbp), %rdx
 	movl	$61, %ebp
 	movq	%rdx, %rax
 	salq	$7, %rax
 	subq	%rdx, %rax
 	salq	$5, %rax
-	leaq	128(%r12,%rax), %r13
+	leaq	384(%r12,%rax), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_155:
+.Linit_231:
 	xorl	%edx, %edx
 	movslq	16(%r13), %rdi
 	xorl	%r10d, %r10d
@@ -1542,64 +2358,65 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	cmpq	$-4, %rax
-	je	.Linit_155
+	je	.Linit_231
 	testq	%rax, %rax
-	js	.Linit_96
+	js	.Linit_167
 	movq	24(%r13), %rax
 	testq	%rax, %rax
-	jns	.Linit_156
+	jns	.Linit_232
 	movl	20(%r13), %eax
-	movl	%eax, 112(%r12)
-.Linit_156:
+	movl	%eax, 368(%r12)
+.Linit_232:
 	movq	24(%r13), %rbx
-	jmp	.Linit_96
+	jmp	.Linit_167
 	.p2align 4,,10
 	.p2align 3
-.Linit_136:
-	movq	56(%rbp), %rsi
-	movq	16(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$116, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_118:
+.Linit_187:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	xorl	%edx, %edx
 	movl	$155, %eax
+	xorl	%edx, %edx
 	movq	%rsi, %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
+	xorl	%r12d, %r12d
 	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movq	56(%rbp), %rdi
-	movl	$166, %eax
+	movl	$166, %r13d
 	movl	$2, %esi
+	testq	%rax, %rax
+	je	.Linit_254
+	jmp	.Linit_255
+	.p2align 4,,10
+	.p2align 3
+.Linit_256:
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%r13, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	addq	$1, %r12
 	testq	%rax, %rax
-	js	.Linit_96
+	jne	.Linit_400
+.Linit_254:
+	cmpq	%r12, 16(%rbp)
+	jnb	.Linit_256
+.Linit_257:
+	xorl	%edx, %edx
 	movq	64(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
 	movl	$80, %eax
 	movq	%rdx, %rsi
 #APP
@@ -1608,169 +2425,200 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
+	testq	%rax, %rax
+	js	.Linit_167
+	movq	56(%rbp), %rsi
+	movl	$332, %ebp
+	movb	$46, 25(%rsp)
+	leaq	32(%rsp), %r8
+	movb	$46, 24(%rsp)
+	movl	$4096, %r10d
+	movq	$-100, %rdi
+	movq	%rbp, %rax
+	movb	$0, 26(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	movq	176(%rsp), %r12
+	testb	$16, 33(%rsp)
+	je	.Linit_264
+	leaq	24(%rsp), %rsi
+	movl	$4096, %r10d
+	xorl	%r9d, %r9d
+	movq	%rbp, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	movq	176(%rsp), %rax
+	testb	$16, 33(%rsp)
+	je	.Linit_264
+	cmpq	%rax, %r12
+	movq	$-18, %rbx
+	cmove	%rdx, %rbx
+	jmp	.Linit_167
+.Linit_400:
+	movq	%rax, %rbx
+.Linit_255:
+	testq	%rbx, %rbx
+	js	.Linit_167
+	jmp	.Linit_257
+.Linit_329:
+	leaq	32(%rsp), %r13
+	leaq	56(%rsp), %rdx
+	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_142:
-	xorl	%edx, %edx
-	movslq	92(%r12), %rdi
-	xorl	%r10d, %r10d
+.Linit_288:
+	movq	%rax, %rcx
+	addq	$1, %rax
+	movb	$0, (%rcx)
+	cmpq	%rdx, %rax
+	jne	.Linit_288
+	andl	$4, %esi
+	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$446, %eax
+	orl	$18, %esi
+	movq	$-100, %rdi
+	movq	%r13, %rdx
+	movq	$2621440, 32(%rsp)
+	movl	%esi, %eax
+	movq	%rbx, %rsi
+	movq	%rax, 48(%rsp)
+	movl	$437, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_167
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	movl	$81, %eax
+	movq	%rbx, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_122:
-	movq	56(%rbp), %rdx
-	movq	64(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$266, %eax
-	movq	$-100, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_130:
-	movq	16(%rbp), %rax
-	movq	40(%rbp), %rsi
-	leaq	32(%rsp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movq	%rax, 32(%rsp)
-	movq	24(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 48(%rsp)
-	movl	$444, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movl	%eax, 92(%r12)
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_102:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$41, %eax
-	movl	$2, %edi
-	movl	$524290, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rdi
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	leaq	32(%rsp), %r12
-	leaq	72(%rsp), %rdx
-	movq	%r12, %rcx
-	.p2align 4,,10
-	.p2align 3
-.Linit_158:
-	movq	%rcx, %rax
-	addq	$1, %rcx
-	movb	$0, (%rax)
-	cmpq	%rdx, %rcx
-	jne	.Linit_158
-	movq	56(%rbp), %rax
-	leaq	47(%rsp), %rdx
-	movq	%r12, %rcx
-	subq	%r12, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_159:
-	movzbl	(%rax,%rcx), %esi
-	testb	%sil, %sil
-	je	.Linit_161
-	movb	%sil, (%rcx)
-	addq	$1, %rcx
-	cmpq	%rcx, %rdx
-	jne	.Linit_159
-.Linit_161:
-	movl	$1, %eax
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movw	%ax, 48(%rsp)
-	movl	$35092, %esi
-	movl	$16, %eax
-	movq	%r12, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
 	movq	%rax, %rbx
 	movl	$3, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_167
+.Linit_425:
+	leaq	40(%rax), %rax
+	movq	%r14, %rbx
+	cmpq	$38, %rax
+	ja	.Linit_167
+	movabsq	$-274878955522, %rdx
+	btq	%rax, %rdx
+	movq	$-116, %rax
+	cmovnc	%rax, %rbx
+	jmp	.Linit_167
+.Linit_435:
+	cmpl	$1, 32(%rsp)
+	movq	$-125, %rbx
+	movl	$0, %eax
+	cmove	%rax, %rbx
+	jmp	.Linit_167
+.Linit_427:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$81, %eax
+	movq	%rbx, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_100:
-	addq	$296, %rsp
+	movq	%rax, %r13
+	testq	%rax, %rax
+	jne	.Linit_242
+	jmp	.Linit_240
+.Linit_275:
+	movslq	20(%r12,%rdi,4), %rax
+	orq	$1048576, %rsi
+	movq	%rsi, 32(%rsp)
+	movq	%rax, 56(%rsp)
+	jmp	.Linit_276
+.Linit_436:
+	movl	%r15d, %edx
 	movq	%rbp, %rsi
 	movq	%r12, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	make_file
-	.p2align 4,,10
-	.p2align 3
-.Linit_126:
+	call	attach
+	movq	%rax, %rbx
+	jmp	.Linit_278
+.Linit_281:
+	movl	12(%rbp), %eax
+	testl	%eax, %eax
+	je	.Linit_272
+	movl	%r14d, 20(%r12,%rax,4)
+	movslq	%r14d, %rbx
+	jmp	.Linit_167
+.Linit_428:
+	movl	%ebx, 20(%r12,%rax,4)
+	movslq	%ebx, %rbx
+	jmp	.Linit_167
+.Linit_327:
+	movq	$-100, %rdi
+	jmp	.Linit_286
+.Linit_326:
+	movq	$-100, %rsi
+	jmp	.Linit_285
+.Linit_328:
+	movl	$-100, %eax
+	jmp	.Linit_287
+.Linit_253:
+	movq	$-95, %rbx
+	jmp	.Linit_272
+.Linit_264:
+	movq	$-95, %rbx
+	jmp	.Linit_167
+.Linit_418:
+	cmpl	$7, %eax
+	je	.Linit_438
+	movq	16(%rbp), %rax
+	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$8, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
+	movq	%rdx, %rsi
+	movslq	20(%r12,%rax,4), %rdi
+	movl	$308, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movq	16(%rbp), %rdx
-	movl	$117, %eax
-	movq	%rdx, %rdi
+	jmp	.Linit_167
+.Linit_438:
+	xorl	%edx, %edx
+	movq	16(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$272, %eax
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
@@ -1778,90 +2626,154 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_167
+.Linit_416:
+	cmpl	$19, %eax
+	je	.Linit_197
+	leaq	32(%rsp), %r13
+	leaq	64(%rsp), %rcx
+	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_128:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$112, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-.Linit_302:
-	movq	%rdi, %r13
-.Linit_167:
-	xorl	%r14d, %r14d
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$431, %eax
-	movl	$6, %esi
-	movq	%r13, %rdi
-	movq	%r14, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
+.Linit_198:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_198
+	movq	16(%rbp), %rax
+	movl	4(%rbp), %edx
+	movq	56(%rbp), %rsi
+	movq	%rax, 32(%rsp)
+	movq	24(%rbp), %rax
+	salq	$15, %rdx
+	movzwl	%dx, %edx
+	movq	%rax, 48(%rsp)
+	movq	48(%rbp), %rax
 	testq	%rax, %rax
-	js	.Linit_305
-	movq	16(%rbp), %rdx
+	je	.Linit_323
+	movslq	20(%r12,%rax,4), %rdi
+.Linit_270:
+	movq	%r13, %r10
+	movl	$32, %r8d
+	xorl	%r9d, %r9d
+	movl	$442, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_167
+.Linit_197:
+	testb	$2, 4(%rbp)
+	je	.Linit_439
+	leaq	24(%rsp), %r14
+	movb	$46, 24(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
+	movb	$0, 25(%rsp)
 	xorl	%r9d, %r9d
-	movl	$432, %eax
-	movl	$1, %esi
+	movl	$257, %eax
+	movq	%r14, %rsi
+	movq	$-100, %rdi
+	movl	$2621440, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %r12
+	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_168
-	movq	64(%rbp), %r10
-	leaq	32(%rsp), %rsi
-	movq	%r12, %rdi
-	movl	$4, %r8d
-	movl	$429, %eax
-	movq	$-100, %rdx
+	js	.Linit_167
+	leaq	32(%rsp), %r13
+	movl	4(%rbp), %edi
+	movq	64(%rbp), %rsi
+	leaq	56(%rsp), %rdx
+	movq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_267:
+	movq	%rax, %rcx
+	addq	$1, %rax
+	movb	$0, (%rcx)
+	cmpq	%rdx, %rax
+	jne	.Linit_267
+	movl	%edi, %eax
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	andl	$4, %eax
+	movq	$-100, %rdi
+	movq	%r13, %rdx
+	movq	$2621440, 32(%rsp)
+	orl	$18, %eax
+	movq	%rax, 48(%rsp)
+	movl	$437, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r13
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_268
+	movl	$81, %r15d
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	movq	%r13, %rdi
+	movq	%r15, %rax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_269
+	movq	72(%rbp), %rdx
+	movq	56(%rbp), %rdi
+	movl	$165, %eax
+	movq	%r14, %rsi
+	movq	16(%rbp), %r10
+	movq	80(%rbp), %r8
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	xorl	%r10d, %r10d
-	movq	%rax, %rbx
+	movq	%rax, %rbp
 	xorl	%r8d, %r8d
-	testq	%rax, %rax
-	js	.Linit_169
-	movl	$81, %eax
-	movq	%r14, %rsi
-	movq	%r14, %rdx
+	movq	%r15, %rax
+	movq	%r12, %rdi
+	movq	%rbx, %rsi
+	movq	%rbx, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
+	testq	%rbp, %rbp
+	cmovne	%rbp, %rax
 	movq	%rax, %rbx
-	movq	%r13, %rdi
+.Linit_269:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
 	movl	$3, %eax
+	movq	%r13, %rdi
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_170:
+.Linit_268:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1874,119 +2786,28 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_96
-.Linit_296:
-	cmpl	$1, 32(%rsp)
-	movq	$-125, %rbx
-	movl	$0, %eax
-	cmove	%rax, %rbx
-	jmp	.Linit_96
-.Linit_305:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
+	jmp	.Linit_167
+.Linit_439:
+	movq	72(%rbp), %rdx
+	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r14, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_96
-.Linit_168:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r14, %rsi
-	movq	%r14, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%r12, %rbx
-	jmp	.Linit_96
-.Linit_169:
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r13, %rdi
-	movq	%r14, %rsi
-	movq	%r14, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_170
-.Linit_287:
-	cmpl	$38, %eax
-	je	.Linit_306
-	movq	16(%rbp), %rax
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$1, %edi
-	xorl	%esi, %esi
-	movw	%ax, 32(%rsp)
-	movq	56(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movl	$317, %eax
+	movl	$165, %eax
+	movq	56(%rbp), %rdi
+	movq	16(%rbp), %r10
+	movq	80(%rbp), %r8
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
-.Linit_306:
-	movq	16(%rbp), %rdi
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	set_signals
-.Linit_289:
-	cmpl	$28, %eax
-	je	.Linit_307
-	movq	16(%rbp), %rbp
-	xorl	%esi, %esi
-	movl	$157, %r12d
-	movl	$24, %edi
-	jmp	.Linit_192
-	.p2align 4,,10
-	.p2align 3
-.Linit_308:
-	testq	%rax, %rax
-	js	.Linit_277
-.Linit_194:
-	addq	$1, %rsi
-	cmpq	$64, %rsi
-	je	.Linit_276
-.Linit_192:
-	movq	%rbp, %rdx
-	movl	%esi, %ecx
-	shrq	%cl, %rdx
-	andl	$1, %edx
-	jne	.Linit_194
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-22, %rax
-	jne	.Linit_308
-	xorl	%ebx, %ebx
-	jmp	.Linit_96
-.Linit_307:
+	jmp	.Linit_167
+.Linit_323:
+	movq	$-100, %rdi
+	jmp	.Linit_270
+.Linit_420:
+	cmpl	$32, %eax
+	jne	.Linit_440
 	movq	24(%rbp), %rax
 	movq	16(%rbp), %rsi
 	leaq	32(%rsp), %rdx
@@ -2004,219 +2825,60 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
-.Linit_282:
-	cmpl	$17, %eax
-	je	.Linit_309
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$258, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movq	24(%rbp), %rdx
-	cmpq	$-1, %rdx
-	je	.Linit_96
-	movq	56(%rbp), %rsi
-	movq	32(%rbp), %r10
-	movl	$256, %r8d
-	movl	$260, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-.Linit_309:
-	movl	4(%rbp), %edx
-	movb	$0, 24(%rsp)
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movq	56(%rbp), %rsi
-	xorl	%r9d, %r9d
-	movl	$428, %eax
-	movq	$-100, %rdi
-	sall	$15, %edx
-	movzwl	%dx, %edx
-	orl	$524289, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movq	32(%rbp), %rdx
-	movq	24(%rbp), %rsi
-	movl	%eax, %edi
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_187
-	movq	40(%rbp), %rdi
-	movq	16(%rbp), %rsi
-	movq	%rdi, %rax
-	orq	%rsi, %rax
-	je	.Linit_178
-	leaq	32(%rsp), %rax
-	leaq	64(%rsp), %rdx
+	jmp	.Linit_167
 	.p2align 4,,10
 	.p2align 3
-.Linit_179:
-	movq	%rax, %rcx
-	addq	$1, %rax
-	movb	$0, (%rcx)
-	cmpq	%rdx, %rax
-	jne	.Linit_179
-	testq	%rdi, %rdi
-	jne	.Linit_180
-	movq	%rsi, 32(%rsp)
-.Linit_181:
-	movl	4(%rbp), %edx
-	leaq	24(%rsp), %rsi
-	leaq	32(%rsp), %r10
-	xorl	%r9d, %r9d
-	movl	$32, %r8d
-	movl	$442, %eax
-	movq	%r13, %rdi
-	sall	$15, %edx
-	movzwl	%dx, %edx
-	orl	$4096, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_187
-.Linit_178:
-	movq	64(%rbp), %rbx
-	testb	$2, 4(%rbp)
-	jne	.Linit_310
-.Linit_177:
-	leaq	24(%rsp), %rsi
-	movq	%rbx, %r10
-	xorl	%r9d, %r9d
-	movl	$429, %eax
-	movl	$4, %r8d
-	movq	$-100, %rdx
-	movq	%r13, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_187
-.Linit_180:
-	movslq	20(%r12,%rdi,4), %rax
-	orq	$1048576, %rsi
-	movq	%rsi, 32(%rsp)
-	movq	%rax, 56(%rsp)
-	jmp	.Linit_181
-.Linit_310:
-	leaq	32(%rsp), %r12
-	leaq	56(%rsp), %rcx
-	movq	%r12, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_184:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_184
-	movl	$24, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbx, %rsi
-	movl	$437, %eax
-	movq	$-100, %rdi
-	movq	%r12, %rdx
-	movq	$2621440, 32(%rsp)
-	movq	$18, 48(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbp
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_187
-	leaq	24(%rsp), %rsi
-	movl	$429, %eax
-	movq	%r13, %rdi
-	movq	%rbp, %rdx
-	movq	%rsi, %r10
-	movl	$68, %r8d
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
+.Linit_440:
+	cmpl	$30, %eax
+	je	.Linit_441
 	xorl	%edx, %edx
-	movq	%rax, %rbx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movl	$3, %eax
-	movq	%rbp, %rdi
+	xorl	%r9d, %r9d
+	movl	$112, %eax
+	movq	%rdx, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_187
-.Linit_293:
-	movl	8(%rbp), %esi
-	jmp	.Linit_98
-.Linit_284:
-	cmpl	$7, %eax
-	je	.Linit_311
+	movq	%rax, %rbx
+	jmp	.Linit_167
+.Linit_413:
+	cmpl	$42, %eax
+	je	.Linit_442
 	movq	16(%rbp), %rax
-	xorl	%edx, %edx
+	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%rdx, %rsi
-	movslq	20(%r12,%rax,4), %rdi
-	movl	$308, %eax
+	movl	$1, %edi
+	xorl	%esi, %esi
+	movw	%ax, 32(%rsp)
+	movq	56(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movl	$317, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
-.Linit_311:
-	xorl	%edx, %edx
+	jmp	.Linit_167
+.Linit_442:
 	movq	16(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$272, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
+	addq	$296, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	set_signals
+.Linit_441:
+	movl	8(%rbp), %esi
+	jmp	.Linit_169
 	.size	run_step, .-run_step
 	.p2align 4
 	.type	run_payload, @function
@@ -2231,15 +2893,15 @@ run_payload:
 	movl	$95, %eax
 	pushq	%rbx
 	movq	%rdx, %rsi
-	movslq	96(%rdi), %rdi
+	movslq	352(%rdi), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	0(%rbp), %rax
-	movl	$-1, 112(%rbp)
 	movl	$4294967295, %esi
+	movl	$-1, 368(%rbp)
 	movl	$4, %edx
 	movl	20(%rax), %edi
 	movl	$436, %eax
@@ -2248,10 +2910,10 @@ run_payload:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, 104(%rbp)
+	movq	%rax, 360(%rbp)
 	testq	%rax, %rax
-	je	.Linit_319
-.Linit_313:
+	je	.Linit_450
+.Linit_444:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2264,36 +2926,36 @@ run_payload:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_319:
+.Linit_450:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_314
+	jle	.Linit_445
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_316
+	jmp	.Linit_447
 	.p2align 4,,10
 	.p2align 3
-.Linit_320:
+.Linit_451:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_314
-.Linit_316:
+	je	.Linit_445
+.Linit_447:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
-	movl	%eax, 112(%rbp)
+	movl	%eax, 368(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_320
-.Linit_315:
-	movq	%rax, 104(%rbp)
-	jmp	.Linit_313
-.Linit_314:
+	jns	.Linit_451
+.Linit_446:
+	movq	%rax, 360(%rbp)
+	jmp	.Linit_444
+.Linit_445:
 	xorl	%eax, %eax
-	jmp	.Linit_315
+	jmp	.Linit_446
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	run_aside, @function
@@ -2313,26 +2975,26 @@ run_aside:
 	movq	48(%rdx), %rdx
 	leaq	(%rdx,%rcx,8), %rbx
 	testl	%eax, %eax
-	jle	.Linit_322
+	jle	.Linit_453
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_324
+	jmp	.Linit_455
 	.p2align 4,,10
 	.p2align 3
-.Linit_327:
+.Linit_458:
 	addq	$88, %rbx
 	cmpq	%r13, %rbx
-	je	.Linit_322
-.Linit_324:
+	je	.Linit_453
+.Linit_455:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%r12, %rdi
 	movl	%eax, 20(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_327
-.Linit_323:
+	jns	.Linit_458
+.Linit_454:
 	xorl	%edx, %edx
 	movq	%rax, 24(%rbp)
 	xorl	%r10d, %r10d
@@ -2346,9 +3008,9 @@ run_aside:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_322:
+.Linit_453:
 	xorl	%eax, %eax
-	jmp	.Linit_323
+	jmp	.Linit_454
 	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	jail_main, @function
@@ -2359,44 +3021,48 @@ jail_main:
 	pushq	%r12
 	pushq	%rbp
 	pushq	%rbx
-	subq	$33368, %rsp
+	subq	$33624, %rsp
 	movq	16(%rdi), %rbp
-	leaq	8868(%rsp), %r13
-	leaq	8932(%rsp), %rbx
+	leaq	8848(%rsp), %rax
+	leaq	8868(%rsp), %r14
 	movq	$-1, 72(%rsp)
-	movq	%r13, %rax
+	movq	%rax, 32(%rsp)
+	leaq	9188(%rsp), %rbx
+	movq	%r14, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_329:
+.Linit_460:
 	movl	$-1, (%rax)
 	addq	$4, %rax
 	cmpq	%rbx, %rax
-	jne	.Linit_329
+	jne	.Linit_460
+	movq	32(%rsp), %rax
 	addq	$8, %rbp
 	movl	$72, %r12d
 	movl	$2, %esi
 	movl	$1, %edx
+	leaq	84(%rax), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_332:
+.Linit_463:
 	movsbl	-8(%rbp), %eax
 	leaq	-8(%rbp), %rcx
 	testb	%al, %al
-	je	.Linit_336
+	je	.Linit_467
 	xorl	%edi, %edi
-	jmp	.Linit_335
+	jmp	.Linit_466
 	.p2align 4,,10
 	.p2align 3
-.Linit_331:
+.Linit_462:
 	movsbl	(%rcx), %eax
-.Linit_335:
+.Linit_466:
 	sall	$4, %edi
 	subl	$65, %eax
 	addq	$1, %rcx
 	orl	%eax, %edi
 	cmpq	%rcx, %rbp
-	jne	.Linit_331
-	movl	%edi, 0(%r13)
+	jne	.Linit_462
+	movl	%edi, (%r14)
 	xorl	%r10d, %r10d
 	movslq	%edi, %rdi
 	xorl	%r8d, %r8d
@@ -2407,11 +3073,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	addq	$4, %r13
+	addq	$4, %r14
 	addq	$8, %rbp
-	cmpq	%rbx, %r13
-	jne	.Linit_332
-.Linit_336:
+	cmpq	%r13, %r14
+	jne	.Linit_463
+.Linit_467:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2427,25 +3093,23 @@ jail_main:
 #NO_APP
 	movl	%eax, 8856(%rsp)
 	movq	8872(%rsp), %rax
-	movl	$-1, 8940(%rsp)
+	movl	$-1, 9196(%rsp)
 	movq	%rax, 8860(%rsp)
 	movl	$95, %eax
-	movl	$-1, 8932(%rsp)
-	movl	$0, 8964(%rsp)
-	movl	$0, 8960(%rsp)
-	movq	$0, 8952(%rsp)
+	movl	$-1, 9188(%rsp)
+	movl	$0, 9220(%rsp)
+	movl	$0, 9216(%rsp)
+	movq	$0, 9208(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 8944(%rsp)
+	movl	%eax, 9200(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_333
-	leaq	8848(%rsp), %rax
-	movq	%rax, 40(%rsp)
-.Linit_334:
+	js	.Linit_552
+.Linit_465:
 	leaq	400(%rsp), %rsi
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
@@ -2461,8 +3125,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_421
-.Linit_337:
+	js	.Linit_553
+.Linit_468:
 	movslq	8868(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
@@ -2476,8 +3140,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_422
-.Linit_338:
+	js	.Linit_554
+.Linit_469:
 	xorl	%r12d, %r12d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2497,10 +3161,10 @@ jail_main:
 	movl	%ebp, %eax
 	andl	$1, %eax
 	movl	%eax, 48(%rsp)
-	je	.Linit_339
+	je	.Linit_470
 	cmpl	$1, 8856(%rsp)
-	jne	.Linit_423
-.Linit_339:
+	jne	.Linit_555
+.Linit_470:
 	leaq	72(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2515,7 +3179,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_340
+	js	.Linit_471
 	movq	8848(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
@@ -2536,43 +3200,43 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_340:
-	movl	%r12d, 8936(%rsp)
+.Linit_471:
+	movl	%r12d, 9192(%rsp)
 	movslq	%r12d, %r12
 	testq	%r12, %r12
-	js	.Linit_424
-.Linit_341:
+	js	.Linit_556
+.Linit_472:
 	movq	8848(%rsp), %rdx
 	movl	12(%rdx), %eax
 	movq	32(%rdx), %r13
 	testl	%eax, %eax
-	jle	.Linit_343
+	jle	.Linit_474
 	subl	$1, %eax
-	movq	40(%rsp), %r14
+	movq	32(%rsp), %r14
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	88(%r13,%rax,8), %r12
-	jmp	.Linit_345
+	jmp	.Linit_476
 	.p2align 4,,10
 	.p2align 3
-.Linit_425:
+.Linit_557:
 	addq	$88, %r13
 	cmpq	%r13, %r12
-	je	.Linit_343
-.Linit_345:
+	je	.Linit_474
+.Linit_476:
 	movl	8(%r13), %eax
 	movq	%r13, %rsi
 	movq	%r14, %rdi
-	movl	%eax, 8960(%rsp)
+	movl	%eax, 9216(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_425
+	jns	.Linit_557
 	negq	%rax
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	xorl	%r9d, %r9d
 	movl	$2, %esi
-	movl	8960(%rsp), %edx
-	movl	8964(%rsp), %r8d
+	movl	9216(%rsp), %edx
+	movl	9220(%rsp), %r8d
 	movq	%rax, %rcx
 	call	report
 	xorl	%edx, %edx
@@ -2587,7 +3251,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_343:
+.Linit_474:
 	xorl	%r12d, %r12d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2602,9 +3266,9 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_426
-.Linit_347:
-	movq	40(%rsp), %rsi
+	js	.Linit_558
+.Linit_478:
+	movq	32(%rsp), %rsi
 	xorl	%r14d, %r14d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2627,26 +3291,26 @@ jail_main:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_427
-.Linit_348:
-	movq	8952(%rsp), %rax
+	js	.Linit_559
+.Linit_479:
+	movq	9208(%rsp), %rax
 	testq	%rax, %rax
-	js	.Linit_428
-.Linit_349:
+	js	.Linit_560
+.Linit_480:
 	movq	8848(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
 	leaq	(%rax,%rcx,2), %rcx
 	movq	40(%rdx), %rax
 	leaq	-88(%rax,%rcx,8), %r13
-	movl	8960(%rsp), %eax
+	movl	9216(%rsp), %eax
 	cmpl	8(%r13), %eax
-	je	.Linit_350
-	movl	8960(%rsp), %edx
-	movq	40(%rsp), %rdi
+	je	.Linit_481
+	movl	9216(%rsp), %edx
+	movq	32(%rsp), %rdi
 	xorl	%r9d, %r9d
 	movl	$125, %ecx
-	movl	8964(%rsp), %r8d
+	movl	9220(%rsp), %r8d
 	movl	$2, %esi
 	call	report
 	xorl	%edx, %edx
@@ -2661,10 +3325,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_350:
-	cmpl	$40, 0(%r13)
-	je	.Linit_429
-.Linit_351:
+.Linit_481:
+	cmpl	$44, 0(%r13)
+	je	.Linit_561
+.Linit_482:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2681,10 +3345,10 @@ jail_main:
 	leaq	8888(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_353:
+.Linit_484:
 	movslq	0(%r13), %rdi
 	testl	%edi, %edi
-	js	.Linit_352
+	js	.Linit_483
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2696,13 +3360,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_352:
+.Linit_483:
 	addq	$4, %r13
 	cmpq	%rbx, %r13
-	jne	.Linit_353
-	movl	8940(%rsp), %eax
+	jne	.Linit_484
+	movl	9196(%rsp), %eax
 	testl	%eax, %eax
-	js	.Linit_354
+	js	.Linit_485
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
@@ -2715,7 +3379,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_354:
+.Linit_485:
 	salq	$4, %rbp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2731,7 +3395,7 @@ jail_main:
 	movq	$0, 264(%rsp)
 	movq	$0, 272(%rsp)
 	movq	%rsi, 8(%rsp)
-	movq	%rdi, 32(%rsp)
+	movq	%rdi, 40(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2739,11 +3403,11 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_355
+	js	.Linit_486
 	testl	%r15d, %r15d
-	jne	.Linit_430
-.Linit_357:
-	movq	40(%rsp), %rdi
+	jne	.Linit_562
+.Linit_488:
+	movq	32(%rsp), %rdi
 	xorl	%ecx, %ecx
 	xorl	%r9d, %r9d
 	movl	%r12d, %r8d
@@ -2752,21 +3416,21 @@ jail_main:
 	movl	%r12d, 52(%rsp)
 	call	report
 	leaq	104(%rsp), %rax
-	movq	32(%rsp), %rcx
+	movq	40(%rsp), %rcx
 	movl	$0, 68(%rsp)
 	movq	%rax, 24(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_359:
+.Linit_490:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_359
+	jne	.Linit_490
 	movl	$1, %ebx
 	movl	$1, %ebp
 	movslq	52(%rsp), %r15
-	movl	8936(%rsp), %eax
+	movl	9192(%rsp), %eax
 	movl	$1, %r12d
 	movw	%bx, 124(%rsp)
 	leaq	64(%rsp), %r14
@@ -2779,20 +3443,20 @@ jail_main:
 	movl	%eax, 120(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_376:
+.Linit_507:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_364:
+.Linit_495:
 	xorl	%r13d, %r13d
 	movq	%r14, %rsi
-	jmp	.Linit_361
+	jmp	.Linit_492
 	.p2align 4,,10
 	.p2align 3
-.Linit_362:
+.Linit_493:
 	cmpq	%rax, %r15
-	je	.Linit_431
-.Linit_361:
+	je	.Linit_563
+.Linit_492:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2805,10 +3469,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_362
+	jg	.Linit_493
 	movq	%rsi, %r14
 	testl	%r13d, %r13d
-	jne	.Linit_363
+	jne	.Linit_494
 	movq	24(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
@@ -2819,15 +3483,15 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_364
+	je	.Linit_495
 	testq	%rax, %rax
-	js	.Linit_432
+	js	.Linit_564
 	cmpw	$0, 118(%rsp)
-	je	.Linit_369
+	je	.Linit_500
 	movl	48(%rsp), %r8d
 	testl	%r8d, %r8d
-	je	.Linit_433
-.Linit_370:
+	je	.Linit_565
+.Linit_501:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2840,22 +3504,22 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_369:
+.Linit_500:
 	movq	%r14, 16(%rsp)
-	movq	32(%rsp), %r14
+	movq	40(%rsp), %r14
 	movl	$64, %ebx
 	movl	$128, %r13d
 	leaq	384(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_371:
+.Linit_502:
 	cmpw	$0, 110(%rsp)
-	je	.Linit_419
+	je	.Linit_550
 	xorl	%r12d, %r12d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movslq	8936(%rsp), %rdi
+	movslq	9192(%rsp), %rdi
 	movq	%r12, %rax
 	movq	%r14, %rsi
 	movq	%r13, %rdx
@@ -2865,10 +3529,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_419
+	jne	.Linit_550
 	movl	128(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_372
+	je	.Linit_503
 	xorl	%eax, %eax
 	movq	176(%rsp), %rdi
 	movl	%ecx, 84(%rsp)
@@ -2879,16 +3543,16 @@ jail_main:
 	movl	$0, 88(%rsp)
 	movl	%eax, 92(%rsp)
 	movq	%rdi, 96(%rsp)
-	jne	.Linit_373
+	jne	.Linit_504
 	movq	8(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_374:
+.Linit_505:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_374
+	jne	.Linit_505
 	movl	%ecx, 256(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2903,21 +3567,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_372:
+.Linit_503:
 	subl	$1, %ebx
-	jne	.Linit_371
+	jne	.Linit_502
 	.p2align 4,,10
 	.p2align 3
-.Linit_419:
+.Linit_550:
 	cmpw	$0, 126(%rsp)
 	movq	16(%rsp), %r14
-	je	.Linit_376
+	je	.Linit_507
 	leaq	80(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_379:
+.Linit_510:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2929,21 +3593,21 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_379
+	je	.Linit_510
 	cmpq	$24, %rax
-	je	.Linit_380
+	je	.Linit_511
 	testq	%rax, %rax
-	jns	.Linit_381
+	jns	.Linit_512
 	cmpq	$-32, %rax
-	je	.Linit_381
+	je	.Linit_512
 	cmpq	$-104, %rax
-	jne	.Linit_376
-.Linit_381:
+	jne	.Linit_507
+.Linit_512:
 	movl	$-1, 120(%rsp)
-	jmp	.Linit_376
+	jmp	.Linit_507
 	.p2align 4,,10
 	.p2align 3
-.Linit_373:
+.Linit_504:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2955,29 +3619,29 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_372
+	jmp	.Linit_503
 	.p2align 4,,10
 	.p2align 3
-.Linit_431:
+.Linit_563:
 	movl	64(%rsp), %eax
 	movl	$1, %r13d
 	movl	%eax, 68(%rsp)
-	jmp	.Linit_361
-.Linit_433:
+	jmp	.Linit_492
+.Linit_565:
 	movl	52(%rsp), %esi
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_370
-.Linit_380:
+	jmp	.Linit_501
+.Linit_511:
 	movl	80(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_434
+	je	.Linit_566
 	cmpl	$3, %eax
-	jne	.Linit_376
+	jne	.Linit_507
 	movl	48(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_389
+	je	.Linit_520
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2990,22 +3654,22 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_376
-.Linit_363:
+	jmp	.Linit_507
+.Linit_494:
 	movl	48(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_368
-.Linit_367:
+	je	.Linit_499
+.Linit_498:
 	movq	8(%rsp), %rax
 	movq	56(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_391:
+.Linit_522:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_391
+	jne	.Linit_522
 	xorl	%ebx, %ebx
 	movq	8(%rsp), %rsi
 	xorl	%r10d, %r10d
@@ -3020,7 +3684,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movl	68(%rsp), %r8d
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	movq	%rsi, %r9
 	xorl	%ecx, %ecx
 	movl	$5, %esi
@@ -3037,7 +3701,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	addq	$33368, %rsp
+	addq	$33624, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -3045,7 +3709,7 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_430:
+.Linit_562:
 	leal	-1(%r15), %esi
 	movl	$436, %eax
 	movq	%rdx, %rdi
@@ -3056,8 +3720,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_357
-.Linit_355:
+	jns	.Linit_488
+.Linit_486:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3071,12 +3735,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	8960(%rsp), %edx
-	movq	40(%rsp), %rdi
-	negq	%rbx
-	movl	$2, %esi
-	movl	8964(%rsp), %r8d
+	movl	9216(%rsp), %edx
+	movq	32(%rsp), %rdi
 	movq	%rbx, %rcx
+	movl	$2, %esi
+	movl	9220(%rsp), %r8d
+	negq	%rcx
 	call	report
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3090,12 +3754,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_357
-.Linit_423:
-	movq	40(%rsp), %rdi
+	jmp	.Linit_488
+.Linit_555:
+	movq	32(%rsp), %rdi
 	movl	$18, %ecx
 	movl	$-1, %edx
-	movl	8964(%rsp), %r8d
+	movl	9220(%rsp), %r8d
 	movl	$2, %esi
 	call	report
 	xorl	%r10d, %r10d
@@ -3110,11 +3774,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_339
-.Linit_432:
+	jmp	.Linit_470
+.Linit_564:
 	movl	48(%rsp), %r11d
 	testl	%r11d, %r11d
-	je	.Linit_389
+	je	.Linit_520
 	movl	$231, %eax
 	movl	$125, %edi
 	movq	%rdx, %rsi
@@ -3124,27 +3788,27 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movl	52(%rsp), %esi
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	leaq	68(%rsp), %rdx
 	call	kill_tree
-	jmp	.Linit_367
-.Linit_389:
+	jmp	.Linit_498
+.Linit_520:
 	movl	52(%rsp), %esi
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	leaq	68(%rsp), %rdx
 	call	kill_tree
-.Linit_368:
+.Linit_499:
 	movl	52(%rsp), %esi
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_367
-.Linit_424:
-	movq	40(%rsp), %rdi
+	jmp	.Linit_498
+.Linit_556:
+	movq	32(%rsp), %rdi
 	movq	%r12, %rcx
 	xorl	%r9d, %r9d
 	movl	$-1, %edx
-	movl	8964(%rsp), %r8d
+	movl	9220(%rsp), %r8d
 	negq	%rcx
 	movl	$2, %esi
 	call	report
@@ -3160,14 +3824,14 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_341
-.Linit_428:
+	jmp	.Linit_472
+.Linit_560:
 	negq	%rax
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	xorl	%r9d, %r9d
 	movl	$2, %esi
-	movl	8960(%rsp), %edx
-	movl	8964(%rsp), %r8d
+	movl	9216(%rsp), %edx
+	movl	9220(%rsp), %r8d
 	movq	%rax, %rcx
 	call	report
 	xorl	%edx, %edx
@@ -3182,12 +3846,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_349
-.Linit_422:
+	jmp	.Linit_480
+.Linit_554:
 	negq	%rax
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	movl	$-1, %edx
-	movl	8964(%rsp), %r8d
+	movl	9220(%rsp), %r8d
 	movq	%rax, %rcx
 	movl	$2, %esi
 	call	report
@@ -3203,14 +3867,14 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_338
-.Linit_427:
-	movq	40(%rsp), %rdi
+	jmp	.Linit_469
+.Linit_559:
+	movq	32(%rsp), %rdi
 	movq	%rax, %rcx
 	xorl	%r9d, %r9d
 	movl	$2, %esi
-	movl	8960(%rsp), %edx
-	movl	8964(%rsp), %r8d
+	movl	9216(%rsp), %edx
+	movl	9220(%rsp), %r8d
 	negq	%rcx
 	call	report
 	xorl	%r10d, %r10d
@@ -3225,13 +3889,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_348
-.Linit_426:
+	jmp	.Linit_479
+.Linit_558:
 	negq	%rax
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	movl	$2, %esi
-	movl	8960(%rsp), %edx
-	movl	8964(%rsp), %r8d
+	movl	9216(%rsp), %edx
+	movl	9220(%rsp), %r8d
 	movq	%rax, %rcx
 	call	report
 	xorl	%r10d, %r10d
@@ -3246,12 +3910,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_347
-.Linit_421:
+	jmp	.Linit_478
+.Linit_553:
 	negq	%rax
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	movl	$-1, %edx
-	movl	8964(%rsp), %r8d
+	movl	9220(%rsp), %r8d
 	movq	%rax, %rcx
 	movl	$2, %esi
 	call	report
@@ -3267,17 +3931,15 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_337
-.Linit_333:
+	jmp	.Linit_468
+.Linit_552:
 	negq	%rax
+	movq	32(%rsp), %rdi
 	xorl	%r9d, %r9d
 	movl	$-1, %edx
-	movl	$2, %esi
-	movl	8964(%rsp), %r8d
+	movl	9220(%rsp), %r8d
 	movq	%rax, %rcx
-	leaq	8848(%rsp), %rax
-	movq	%rax, %rdi
-	movq	%rax, 40(%rsp)
+	movl	$2, %esi
 	call	report
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3291,13 +3953,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_334
-.Linit_429:
-	movl	8960(%rsp), %edx
+	jmp	.Linit_465
+.Linit_561:
+	movl	9216(%rsp), %edx
 	xorl	%r9d, %r9d
 	xorl	%r8d, %r8d
 	xorl	%ecx, %ecx
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	movl	$3, %esi
 	call	report
 	xorl	%edx, %edx
@@ -3312,21 +3974,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_351
-.Linit_434:
+	jmp	.Linit_482
+.Linit_566:
 	movl	84(%rsp), %esi
 	movl	92(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_385
+	je	.Linit_516
 	movq	8(%rsp), %rax
 	leaq	384(%rsp), %rcx
-.Linit_386:
+.Linit_517:
 	movq	%rax, %rdi
 	addq	$1, %rax
 	movb	$0, (%rdi)
 	cmpq	%rcx, %rax
-	jne	.Linit_386
+	jne	.Linit_517
 	movq	96(%rsp), %rax
 	movslq	52(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -3342,16 +4004,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_376
-.Linit_385:
+	jmp	.Linit_507
+.Linit_516:
 	movslq	52(%rsp), %rdi
 	movl	88(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_388
+	je	.Linit_519
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_388:
+.Linit_519:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3362,7 +4024,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_376
+	jmp	.Linit_507
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

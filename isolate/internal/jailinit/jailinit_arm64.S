@@ -127,11 +127,156 @@ own_mounts:
 	.size	own_mounts, .-own_mounts
 	.align	2
 	.p2align 4,,11
+	.type	new_mount, %function
+new_mount:
+	mov	x6, x1
+	mov	x11, x2
+	mov	x8, 430
+	mov	x1, 1
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	mov	x7, x0
+	tbnz	x0, #63, .Linit_19
+	cbz	x6, .Linit_24
+	ldr	x2, [x6]
+	cbnz	x2, .Linit_27
+	b	.Linit_24
+	.p2align 2,,3
+.Linit_37:
+	mov	x3, x7
+	mov	x1, 1
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldr	x2, [x6]
+	mov	x7, x0
+	cmp	x7, 0
+	ccmp	x2, 0, 4, eq
+	beq	.Linit_36
+.Linit_27:
+	ldr	x7, [x6, 8]
+	mov	x0, x9
+	add	x6, x6, 16
+	mov	x8, 431
+	mov	x1, 0
+	mov	x3, 0
+	ldrb	w10, [x7]
+	mov	x4, 0
+	mov	x5, 0
+	cbnz	w10, .Linit_37
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldr	x2, [x6]
+	mov	x7, x0
+	cmp	x7, 0
+	ccmp	x2, 0, 4, eq
+	bne	.Linit_27
+.Linit_36:
+	cbz	x7, .Linit_24
+.Linit_23:
+	mov	x0, x9
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_19:
+	mov	x0, x7
+	ret
+	.p2align 2,,3
+.Linit_24:
+	mov	x0, x9
+	mov	x8, 431
+	mov	x1, 6
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x0
+	cbnz	x0, .Linit_23
+	mov	x2, x11
+	mov	x0, x9
+	mov	x8, 432
+	mov	x1, 1
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x7, x0
+	mov	x1, 0
+	mov	x0, x9
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_19
+	.size	new_mount, .-new_mount
+	.align	2
+	.p2align 4,,11
+	.type	mount_id, %function
+mount_id:
+	sub	sp, sp, #256
+	mov	x6, x3
+	sxtw	x0, w0
+	sxtw	x2, w2
+	mov	x4, sp
+	mov	x8, 291
+	mov	x3, 4096
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	tbnz	x0, #63, .Linit_38
+	ldr	w1, [sp]
+	mov	x0, -95
+	ldr	x2, [sp, 144]
+	str	x2, [x6]
+	tst	x1, 4096
+	csel	x0, x0, xzr, eq
+.Linit_38:
+	add	sp, sp, 256
+	ret
+	.size	mount_id, .-mount_id
+	.align	2
+	.p2align 4,,11
 	.type	same_file, %function
 same_file:
 	sub	sp, sp, #272
 	strb	wzr, [sp, 15]
-	cbz	x2, .Linit_22
+	cbz	x2, .Linit_45
 	mov	x7, x1
 	mov	x6, x2
 	sxtw	x0, w0
@@ -146,7 +291,7 @@ same_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_19
+	tbnz	x0, #63, .Linit_42
 	ldp	w0, w1, [sp, 152]
 	and	x3, x1, 255
 	lsl	x2, x0, 32
@@ -158,19 +303,19 @@ same_file:
 	orr	x0, x0, x1
 	orr	x0, x0, x2
 	cmp	x0, x7
-	bne	.Linit_23
+	bne	.Linit_46
 	ldr	x0, [sp, 48]
 	cmp	x0, x6
-	bne	.Linit_23
-.Linit_22:
+	bne	.Linit_46
+.Linit_45:
 	mov	x0, 0
-.Linit_19:
+.Linit_42:
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_23:
+.Linit_46:
 	mov	x0, -116
-	b	.Linit_19
+	b	.Linit_42
 	.size	same_file, .-same_file
 	.align	2
 	.p2align 4,,11
@@ -178,7 +323,7 @@ same_file:
 keep_fd:
 	mov	x6, x1
 	mov	x7, x1
-	tbnz	x1, #63, .Linit_25
+	tbnz	x1, #63, .Linit_48
 	ldr	x2, [x0]
 	mov	x8, 25
 	mov	x1, 1030
@@ -202,7 +347,7 @@ keep_fd:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_25:
+.Linit_48:
 	mov	x0, x7
 	ret
 	.size	keep_fd, .-keep_fd
@@ -215,16 +360,16 @@ set_signals:
 	mov	x10, sp
 	mov	x1, x10
 	.p2align 3,,7
-.Linit_29:
+.Linit_52:
 	mov	x0, x1
 	add	x1, x1, 1
 	strb	wzr, [x0]
 	add	x0, sp, 32
 	cmp	x1, x0
-	bne	.Linit_29
+	bne	.Linit_52
 	mov	x7, 1
 	.p2align 3,,7
-.Linit_33:
+.Linit_56:
 	sub	w2, w7, #1
 	cmp	w7, 9
 	mov	x0, x7
@@ -237,7 +382,7 @@ set_signals:
 	mov	x3, 8
 	mov	x4, 0
 	mov	x5, 0
-	beq	.Linit_38
+	beq	.Linit_61
 	str	x6, [sp]
 #APP
 // 42 "src/sys.h" 1
@@ -245,17 +390,17 @@ set_signals:
 // 0 "" 2
 #NO_APP
 	add	x7, x7, 1
-	tbnz	x0, #63, .Linit_28
+	tbnz	x0, #63, .Linit_51
 	cmp	x7, 65
-	bne	.Linit_33
+	bne	.Linit_56
 	mov	x0, 0
-.Linit_28:
+.Linit_51:
 	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_38:
+.Linit_61:
 	add	x7, x7, 1
-	b	.Linit_33
+	b	.Linit_56
 	.size	set_signals, .-set_signals
 	.align	2
 	.p2align 4,,11
@@ -280,24 +425,24 @@ exec:
 #NO_APP
 	ldr	x9, [x10, 56]
 	ldr	x0, [x9]
-	cbz	x0, .Linit_46
+	cbz	x0, .Linit_69
 	add	x13, sp, 16
 	mov	w7, 0
 	mov	x11, -2
-	b	.Linit_45
+	b	.Linit_68
 	.p2align 2,,3
-.Linit_41:
+.Linit_64:
 	cmn	x0, #2
 	cset	w1, ne
-.Linit_42:
+.Linit_65:
 	cmp	w1, 0
 	ccmn	x11, #2, 4, eq
-	beq	.Linit_54
-.Linit_43:
+	beq	.Linit_77
+.Linit_66:
 	ldr	x0, [x9, 8]!
 	add	w7, w7, 1
-	cbz	x0, .Linit_39
-.Linit_45:
+	cbz	x0, .Linit_62
+.Linit_68:
 	ldp	x1, x2, [x10, 64]
 	mov	x8, 221
 	mov	x3, 0
@@ -310,7 +455,7 @@ exec:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #13
-	bne	.Linit_41
+	bne	.Linit_64
 	ldr	x1, [x9]
 	mov	x4, x13
 	mov	x8, 291
@@ -323,33 +468,33 @@ exec:
 // 0 "" 2
 #NO_APP
 	mov	w1, 0
-	tbnz	x0, #63, .Linit_47
+	tbnz	x0, #63, .Linit_70
 	ldr	x0, [x9, 8]!
-	str	w7, [x12, 116]
+	str	w7, [x12, 372]
 	mov	x11, x6
 	add	w7, w7, 1
-	cbnz	x0, .Linit_45
-.Linit_39:
+	cbnz	x0, .Linit_68
+.Linit_62:
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_54:
-	str	w7, [x12, 116]
+.Linit_77:
+	str	w7, [x12, 372]
 	cmp	w1, 0
 	mov	x11, x6
 	ccmn	x6, #20, 4, ne
-	beq	.Linit_43
+	beq	.Linit_66
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_47:
+.Linit_70:
 	mov	x6, -2
-	b	.Linit_42
-.Linit_46:
+	b	.Linit_65
+.Linit_69:
 	mov	x11, -2
-	b	.Linit_39
+	b	.Linit_62
 	.size	exec, .-exec
 	.align	2
 	.p2align 4,,11
@@ -359,17 +504,17 @@ kill_tree:
 	mov	x12, 4112
 	mov	x13, x0
 	sub	sp, sp, x12
-	ldr	w0, [x0, 84]
+	ldr	w0, [x0, 340]
 	mov	x12, x2
 	sxtw	x10, w1
 	sxtw	x15, w15
 	add	x7, sp, 12
 	add	x14, sp, 16
 	.p2align 3,,7
-.Linit_69:
+.Linit_92:
 	mov	x11, 0
-	tbz	w0, #31, .Linit_80
-.Linit_56:
+	tbz	w0, #31, .Linit_103
+.Linit_79:
 	mov	x8, 129
 	mov	x0, x15
 	mov	x1, 9
@@ -382,25 +527,25 @@ kill_tree:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_57:
+.Linit_80:
 	add	x6, sp, 16
 	mov	w0, 0
 	add	x9, x11, x6
 	cmp	x11, 0
-	bgt	.Linit_63
-	b	.Linit_64
+	bgt	.Linit_86
+	b	.Linit_87
 	.p2align 2,,3
-.Linit_61:
+.Linit_84:
 	add	w1, w3, w1, lsl 1
 	add	x6, x6, 1
 	sub	w0, w1, #48
 	cmp	x9, x6
-	beq	.Linit_64
-.Linit_63:
+	beq	.Linit_87
+.Linit_86:
 	ldrb	w3, [x6]
 	add	w1, w0, w0, lsl 2
 	cmp	w3, 32
-	bne	.Linit_61
+	bne	.Linit_84
 	sxtw	x0, w0
 	mov	x8, 129
 	mov	x1, 9
@@ -416,9 +561,9 @@ kill_tree:
 	add	x6, x6, 1
 	mov	w0, 0
 	cmp	x9, x6
-	bne	.Linit_63
-.Linit_64:
-	ldr	w2, [x13, 84]
+	bne	.Linit_86
+.Linit_87:
+	ldr	w2, [x13, 340]
 	mov	x1, x7
 	mov	x8, 260
 	mov	x0, -1
@@ -435,10 +580,10 @@ kill_tree:
 	mov	x6, x0
 	cset	w9, ne
 	cmp	x0, 0
-	bgt	.Linit_66
-	b	.Linit_60
+	bgt	.Linit_89
+	b	.Linit_83
 	.p2align 2,,3
-.Linit_65:
+.Linit_88:
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -446,8 +591,8 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	ble	.Linit_60
-.Linit_66:
+	ble	.Linit_83
+.Linit_89:
 	cmp	w9, 0
 	mov	x1, x7
 	ccmp	x6, x10, 0, ne
@@ -457,7 +602,7 @@ kill_tree:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	bne	.Linit_65
+	bne	.Linit_88
 	ldr	w6, [sp, 12]
 	str	w6, [x12]
 #APP
@@ -467,14 +612,14 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	bgt	.Linit_66
-.Linit_60:
+	bgt	.Linit_89
+.Linit_83:
 	cmn	x6, #10
-	beq	.Linit_55
-	ldr	w0, [x13, 84]
-	cbnz	x6, .Linit_69
-	tbnz	w0, #31, .Linit_55
-.Linit_80:
+	beq	.Linit_78
+	ldr	w0, [x13, 340]
+	cbnz	x6, .Linit_92
+	tbnz	w0, #31, .Linit_78
+.Linit_103:
 	sxtw	x0, w0
 	mov	x1, x14
 	mov	x8, 67
@@ -487,11 +632,11 @@ kill_tree:
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	w1, [x13, 84]
+	ldr	w1, [x13, 340]
 	mov	x11, x0
-	tbz	w1, #31, .Linit_57
-	b	.Linit_56
-.Linit_55:
+	tbz	w1, #31, .Linit_80
+	b	.Linit_79
+.Linit_78:
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
@@ -501,18 +646,18 @@ kill_tree:
 	.type	send_signal, %function
 send_signal:
 	ldr	w2, [x1, 12]
-	cbz	w2, .Linit_83
+	cbz	w2, .Linit_106
 	sub	sp, sp, #128
 	mov	x2, sp
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_84:
+.Linit_107:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 128
 	cmp	x3, x4
-	bne	.Linit_84
+	bne	.Linit_107
 	ldr	w6, [x1, 4]
 	mov	w9, -1
 	ldr	x7, [x1, 16]
@@ -533,7 +678,7 @@ send_signal:
 	add	sp, sp, 128
 	ret
 	.p2align 2,,3
-.Linit_83:
+.Linit_106:
 	ldp	w1, w3, [x1, 4]
 	neg	w2, w0
 	sxtw	x0, w0
@@ -556,14 +701,20 @@ send_signal:
 	.p2align 4,,11
 	.type	make_file, %function
 make_file:
-	mov	x2, 32961
-	mov	x13, x1
-	ldr	x3, [x1, 16]
 	mov	x14, x0
-	ldr	x1, [x1, 56]
-	movk	x2, 0x8, lsl 16
+	mov	x12, 4112
+	ldr	x0, [x1, 48]
+	sub	sp, sp, x12
+	mov	x12, x1
+	cbz	x0, .Linit_133
+	add	x0, x14, x0, lsl 2
+	ldrsw	x0, [x0, 20]
+.Linit_117:
+	mov	x2, 32961
 	mov	x8, 56
-	mov	x0, -100
+	ldr	x3, [x12, 16]
+	movk	x2, 0x8, lsl 16
+	ldr	x1, [x12, 56]
 	mov	x4, 0
 	mov	x5, 0
 #APP
@@ -572,33 +723,32 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x11, x0
-	tbnz	x0, #63, .Linit_109
-	ldr	x0, [x13, 40]
-	mov	x12, 4112
-	sub	sp, sp, x12
-	cbz	x0, .Linit_108
-	mov	x12, sp
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_116
+	ldr	x0, [x12, 40]
+	cbz	x0, .Linit_132
+	mov	x13, sp
 	add	x10, sp, 16
 	mov	w15, 1
-.Linit_98:
+.Linit_122:
 	add	x0, x14, x0, lsl 2
-	mov	x2, x12
+	mov	x2, x13
 	ldr	w7, [x0, 20]
 	.p2align 3,,7
-.Linit_101:
+.Linit_125:
 	mov	x3, x2
 	add	x2, x2, 1
 	strb	wzr, [x3]
 	cmp	x2, x10
-	bne	.Linit_101
+	bne	.Linit_125
 	ldr	w0, [x14, 16]
 	str	w7, [sp]
 	strh	w15, [sp, 4]
 	str	w0, [sp, 8]
 	strh	w15, [sp, 12]
 	.p2align 3,,7
-.Linit_102:
-	mov	x0, x12
+.Linit_126:
+	mov	x0, x13
 	mov	x8, 73
 	mov	x1, 2
 	mov	x2, 0
@@ -612,13 +762,13 @@ make_file:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #4
-	beq	.Linit_102
-	tbnz	x0, #63, .Linit_97
+	beq	.Linit_126
+	tbnz	x0, #63, .Linit_121
 	ldrsh	w0, [sp, 14]
-	cbnz	w0, .Linit_104
+	cbnz	w0, .Linit_128
 	sxtw	x7, w7
 	.p2align 3,,7
-.Linit_105:
+.Linit_129:
 	mov	x0, x7
 	mov	x1, x10
 	mov	x8, 63
@@ -633,18 +783,18 @@ make_file:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_105
+	beq	.Linit_129
 	cmp	x0, 0
-	cbz	x0, .Linit_108
-	blt	.Linit_110
+	cbz	x0, .Linit_132
+	blt	.Linit_135
 	mov	x7, 0
-	b	.Linit_100
+	b	.Linit_124
 	.p2align 2,,3
-.Linit_123:
+.Linit_145:
 	add	x7, x7, x0
 	cmp	x7, x9
-	bge	.Linit_122
-.Linit_100:
+	bge	.Linit_144
+.Linit_124:
 	mov	x0, x11
 	add	x1, x10, x7
 	sub	x2, x9, x7
@@ -658,8 +808,8 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_123
-.Linit_97:
+	tbz	x0, #63, .Linit_145
+.Linit_121:
 	mov	x0, x11
 	mov	x8, 57
 	mov	x1, 0
@@ -672,17 +822,18 @@ make_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x12, 4112
+.Linit_116:
 	mov	x0, x6
+	mov	x12, 4112
 	add	sp, sp, x12
 	ret
 	.p2align 2,,3
-.Linit_108:
-	ldr	x1, [x13, 24]
+.Linit_132:
+	ldr	x1, [x12, 24]
 	mov	x6, 0
 	cmn	x1, #1
-	beq	.Linit_97
-	ldr	x2, [x13, 32]
+	beq	.Linit_121
+	ldr	x2, [x12, 32]
 	mov	x0, x11
 	mov	x8, 55
 	mov	x3, 0
@@ -694,56 +845,423 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_97
+	b	.Linit_121
 	.p2align 2,,3
-.Linit_122:
-	ldr	x0, [x13, 40]
-	b	.Linit_98
+.Linit_144:
+	ldr	x0, [x12, 40]
+	b	.Linit_122
 	.p2align 2,,3
-.Linit_109:
+.Linit_128:
+	mov	x6, -3
+	b	.Linit_121
+.Linit_133:
+	mov	x0, -100
+	b	.Linit_117
+.Linit_135:
+	mov	x6, x9
+	b	.Linit_121
+	.size	make_file, .-make_file
+	.align	2
+	.p2align 4,,11
+	.type	attach, %function
+attach:
+	sub	sp, sp, #32
+	ldr	w5, [x1, 4]
+	ldr	x4, [x1, 48]
+	mov	x3, x1
+	strb	wzr, [sp, 7]
+	mov	x6, x0
+	mov	w7, w2
+	tst	w5, 6
+	beq	.Linit_157
+	cbz	x4, .Linit_153
+	add	x4, x0, x4, lsl 2
+	ldrsw	x0, [x4, 20]
+.Linit_150:
+	add	x2, sp, 8
+	ldr	x1, [x3, 64]
+	mov	x3, x2
+	.p2align 3,,7
+.Linit_151:
+	mov	x4, x3
+	add	x3, x3, 1
+	strb	wzr, [x4]
+	add	x4, sp, 32
+	cmp	x3, x4
+	bne	.Linit_151
+	and	w6, w5, 4
+	mov	w3, 18
+	mov	x9, 2621440
+	orr	w6, w6, w3
+	mov	x8, 437
+	mov	x3, 24
+	mov	x4, 0
+	mov	x5, 0
+	str	x9, [sp, 8]
+	str	x6, [sp, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_146
+	add	x1, sp, 7
+	sxtw	x0, w7
+	mov	x2, x6
+	mov	x3, x1
+	mov	x8, 429
+	mov	x4, 68
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x6, x0
+	mov	x1, 0
+	mov	x0, x9
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_146:
+	mov	x0, x6
+	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_104:
-	mov	x6, -3
-	b	.Linit_97
-.Linit_110:
-	mov	x6, x9
-	b	.Linit_97
-	.size	make_file, .-make_file
+.Linit_157:
+	sxtw	x0, w2
+	add	x1, sp, 7
+	cbz	x4, .Linit_152
+	add	x4, x6, x4, lsl 2
+	ldrsw	x2, [x4, 20]
+.Linit_148:
+	ldr	x3, [x3, 64]
+	mov	x8, 429
+	mov	x4, 4
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	mov	x0, x6
+	add	sp, sp, 32
+	ret
+.Linit_153:
+	mov	x0, -100
+	b	.Linit_150
+.Linit_152:
+	mov	x2, -100
+	b	.Linit_148
+	.size	attach, .-attach
+	.align	2
+	.p2align 4,,11
+	.type	mask, %function
+mask:
+	stp	x29, x30, [sp, -448]!
+	mov	x7, x1
+	mov	x29, sp
+	ldr	x2, [x1, 48]
+	strb	wzr, [sp, 31]
+	cbz	x2, .Linit_172
+	add	x2, x0, x2, lsl 2
+	ldrsw	x0, [x2, 20]
+.Linit_159:
+	ldr	x1, [x7, 56]
+	add	x9, sp, 192
+	ldr	w6, [x7, 4]
+	mov	x2, x9
+	add	x4, sp, 216
+	.p2align 3,,7
+.Linit_160:
+	mov	x3, x2
+	add	x2, x2, 1
+	strb	wzr, [x3]
+	cmp	x2, x4
+	bne	.Linit_160
+	mov	w2, 18
+	and	w6, w6, 4
+	orr	w6, w6, w2
+	mov	x10, 2621440
+	mov	x2, x9
+	mov	x8, 437
+	mov	x3, 24
+	mov	x4, 0
+	mov	x5, 0
+	str	x10, [sp, 192]
+	str	x6, [sp, 208]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, 0
+	mov	x12, x0
+	cmn	x0, #2
+	beq	.Linit_158
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_158
+	add	x13, sp, 64
+	mov	x8, 44
+	mov	x1, x13
+	mov	x2, 0
+	mov	x3, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	cmp	x0, 0
+	cbnz	x0, .Linit_162
+	ldr	x0, [x7, 16]
+	cbnz	x0, .Linit_188
+.Linit_163:
+	add	x14, sp, 31
+	mov	x0, x12
+	mov	x1, x14
+	mov	x4, x9
+	mov	x8, 291
+	mov	x2, 4096
+	mov	x3, 1
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_164
+	ldr	w0, [x7, 4]
+	tbz	x0, 4, .Linit_165
+	mov	x2, 36865
+	mov	x8, 428
+	movk	x2, 0x8, lsl 16
+	mov	x0, x12
+	mov	x3, 0
+	mov	x4, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x0
+.Linit_166:
+	mov	x6, x7
+	tbnz	x7, #63, .Linit_164
+.Linit_170:
+	add	x3, sp, 32
+	mov	x1, x3
+	.p2align 3,,7
+.Linit_171:
+	mov	x2, x1
+	add	x1, x1, 1
+	strb	wzr, [x2]
+	cmp	x1, x13
+	bne	.Linit_171
+	mov	x6, 15
+	mov	x0, x7
+	mov	x1, x14
+	mov	x8, 442
+	mov	x2, 36864
+	mov	x4, 32
+	mov	x5, 0
+	str	x6, [sp, 32]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	cbnz	x0, .Linit_169
+	mov	x3, x14
+	mov	x8, 429
+	mov	x0, x7
+	mov	x2, x12
+	mov	x4, 68
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+.Linit_169:
+	mov	x0, x7
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_164:
+	mov	x0, x12
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_158:
+	mov	x0, x6
+	ldp	x29, x30, [sp], 448
+	ret
+	.p2align 2,,3
+.Linit_162:
+	bge	.Linit_163
+	mov	x0, x12
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_158
+	.p2align 2,,3
+.Linit_188:
+	ldr	x1, [sp, 64]
+	mov	x6, -116
+	cmp	x0, x1
+	bne	.Linit_164
+	b	.Linit_163
+	.p2align 2,,3
+.Linit_165:
+	ldrh	w0, [sp, 220]
+	and	w0, w0, 61440
+	cmp	w0, 16384
+	beq	.Linit_189
+	mov	x2, 1
+	mov	x8, 428
+	ldr	x1, [x7, 64]
+	movk	x2, 0x8, lsl 16
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x0
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_164
+	mov	x4, x9
+	mov	x1, x14
+	mov	x8, 291
+	mov	x2, 4096
+	mov	x3, 1
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	cmp	x0, 0
+	cbnz	x0, .Linit_168
+	ldrh	w0, [sp, 220]
+	mov	x6, -116
+	and	w0, w0, 61440
+	cmp	w0, 8192
+	bne	.Linit_169
+	ldr	x1, [sp, 320]
+	mov	x0, 1
+	movk	x0, 0x3, lsl 32
+	cmp	x1, x0
+	bne	.Linit_169
+	b	.Linit_170
+.Linit_168:
+	bge	.Linit_170
+	b	.Linit_169
+.Linit_189:
+	ldp	x0, x1, [x7, 72]
+	mov	x2, 15
+	bl	new_mount
+	mov	x7, x0
+	b	.Linit_166
+.Linit_172:
+	mov	x0, -100
+	b	.Linit_159
+	.size	mask, .-mask
 	.align	2
 	.p2align 4,,11
 	.type	run_step, %function
 run_step:
-	stp	x29, x30, [sp, -64]!
+	stp	x29, x30, [sp, -80]!
 	mov	x18, x0
-	mov	x10, x1
+	mov	x12, x1
 	mov	x29, sp
-	ldr	x4, [x0]
+	ldr	x5, [x0]
 	ldr	w3, [x1]
-	ldr	w0, [x4, 24]
-	cbz	w0, .Linit_125
+	ldr	w4, [x5, 24]
+	cbz	w4, .Linit_191
 	ldr	w2, [x1, 8]
-	add	w1, w2, 1
-	cmp	w0, w1
-	beq	.Linit_284
-.Linit_125:
-	cmp	w3, 21
-	beq	.Linit_128
-	bhi	.Linit_129
+	add	w0, w2, 1
+	cmp	w4, w0
+	beq	.Linit_399
+.Linit_191:
+	cmp	w3, 23
+	beq	.Linit_194
+	bls	.Linit_400
+	cmp	w3, 35
+	beq	.Linit_222
+	bls	.Linit_401
+	cmp	w3, 41
+	beq	.Linit_237
+	bls	.Linit_402
+	cmp	w3, 44
+	beq	.Linit_391
+	bls	.Linit_403
+	cmp	w3, 45
+	bne	.Linit_390
+	ldp	x29, x30, [sp], 80
+	mov	x1, x12
+	mov	x0, x18
+	b	exec
+	.p2align 2,,3
+.Linit_400:
 	cmp	w3, 11
-	beq	.Linit_130
-	bls	.Linit_285
-	cmp	w3, 16
-	beq	.Linit_224
-	bls	.Linit_286
-	cmp	w3, 19
-	beq	.Linit_150
-	cmp	w3, 20
-	bne	.Linit_287
-	ldp	x2, x3, [x10, 16]
-	mov	x8, 33
-	ldr	x1, [x10, 56]
-	mov	x0, -100
+	beq	.Linit_196
+	bls	.Linit_404
+	cmp	w3, 18
+	beq	.Linit_210
+	bls	.Linit_405
+	cmp	w3, 21
+	beq	.Linit_218
+	cmp	w3, 22
+	bne	.Linit_406
+.Linit_281:
+	ldr	x0, [x12, 48]
+	cbz	x0, .Linit_323
+	add	x0, x18, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_291:
+	ldr	x2, [x12, 16]
+	sxtw	x0, w0
+	ldr	x1, [x12, 56]
+	mov	x8, 34
+	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
 #APP
@@ -751,27 +1269,34 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x9, x0
-.Linit_124:
-	mov	x0, x9
-	ldp	x29, x30, [sp], 64
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	ldp	x2, x3, [x12, 24]
+	cmn	x2, #1
+	bne	.Linit_397
+	.p2align 3,,7
+.Linit_391:
+	mov	x10, 0
+.Linit_190:
+	mov	x0, x10
+	ldp	x29, x30, [sp], 80
 	ret
 	.p2align 2,,3
-.Linit_285:
+.Linit_404:
 	cmp	w3, 6
-	beq	.Linit_132
-	bls	.Linit_288
+	beq	.Linit_198
+	bls	.Linit_407
 	cmp	w3, 9
-	beq	.Linit_140
+	beq	.Linit_206
 	cmp	w3, 10
-	bne	.Linit_289
+	bne	.Linit_408
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 1
 	.p2align 3,,7
-.Linit_280:
+.Linit_392:
 	mov	x2, 0
-.Linit_282:
+.Linit_393:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -780,62 +1305,173 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x9, x0
-	mov	x0, x9
-	ldp	x29, x30, [sp], 64
+	mov	x10, x0
+	mov	x0, x10
+	ldp	x29, x30, [sp], 80
 	ret
 	.p2align 2,,3
-.Linit_129:
-	cmp	w3, 32
-	beq	.Linit_154
-	bls	.Linit_290
-	cmp	w3, 37
-	beq	.Linit_168
-	bls	.Linit_291
-	cmp	w3, 40
-	beq	.Linit_279
-	bls	.Linit_292
-	cmp	w3, 41
-	bne	.Linit_278
-	ldp	x29, x30, [sp], 64
-	mov	x1, x10
-	mov	x0, x18
-	b	exec
+.Linit_401:
+	cmp	w3, 29
+	beq	.Linit_224
+	bls	.Linit_409
+	cmp	w3, 33
+	beq	.Linit_232
+	cmp	w3, 34
+	bne	.Linit_410
+	ldr	x0, [x12, 16]
+	mov	x8, 159
+	ldr	x1, [x12, 56]
+	b	.Linit_392
 	.p2align 2,,3
-.Linit_290:
-	cmp	w3, 27
-	beq	.Linit_156
-	bls	.Linit_293
-	cmp	w3, 30
-	beq	.Linit_164
-	cmp	w3, 31
-	bne	.Linit_294
-	ldr	x0, [x10, 16]
-	mov	x8, 149
+.Linit_405:
+	cmp	w3, 15
+	beq	.Linit_212
+	bls	.Linit_411
+	cmp	w3, 16
+	beq	.Linit_412
+	ldr	x1, [x12, 56]
+	add	x2, sp, 40
+	mov	x0, x2
+	add	x4, sp, 64
+	strb	wzr, [sp, 23]
+	stp	xzr, xzr, [sp, 24]
+	.p2align 3,,7
+.Linit_265:
+	mov	x5, x0
+	add	x0, x0, 1
+	strb	wzr, [x5]
+	cmp	x0, x4
+	bne	.Linit_265
+	mov	x7, 2621440
+	mov	x6, 22
+	mov	x8, 437
+	mov	x0, -100
+	mov	x3, 24
+	mov	x4, 0
+	mov	x5, 0
+	str	x7, [sp, 40]
+	str	x6, [sp, 56]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x0
+	tbnz	x0, #63, .Linit_413
+	add	x9, sp, 23
+	add	x3, sp, 24
+	mov	x1, x9
+	mov	w2, 4096
+	bl	mount_id
+	mov	x10, x0
+	cbz	x0, .Linit_414
+.Linit_268:
+	mov	x0, x7
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
-	mov	x1, x0
-	mov	x2, x0
 	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x9, x0
-	b	.Linit_124
+	b	.Linit_190
 	.p2align 2,,3
-.Linit_288:
+.Linit_409:
+	cmp	w3, 26
+	beq	.Linit_226
+	bls	.Linit_415
+	cmp	w3, 27
+	beq	.Linit_416
+	ldp	x9, x7, [x12, 16]
+	add	x0, sp, 40
+	ldp	x6, x1, [x12, 32]
+	mov	x8, 444
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	x9, x7, [sp, 40]
+	str	x6, [sp, 56]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	str	w0, [x18, 348]
+	b	.Linit_190
+	.p2align 2,,3
+.Linit_411:
+	cmp	w3, 12
+	beq	.Linit_214
+	ldr	x2, [x12, 16]
+	ldr	x0, [x12, 56]
+	ldr	x1, [x12, 72]
+	bl	new_mount
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	ldr	x0, [x12, 64]
+	cbnz	x0, .Linit_259
+.Linit_262:
+	ldr	w0, [x12]
+	cmp	w0, 13
+	beq	.Linit_417
+.Linit_261:
+	ldr	w0, [x12, 12]
+	mov	x6, 0
+	cbnz	w0, .Linit_418
+	.p2align 3,,7
+.Linit_300:
+	mov	x0, x10
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x6
+	b	.Linit_190
+	.p2align 2,,3
+.Linit_415:
+	cmp	w3, 24
+	beq	.Linit_419
+	ldp	x29, x30, [sp], 80
+	mov	x1, x12
+	mov	x0, x18
+	b	make_file
+	.p2align 2,,3
+.Linit_402:
+	cmp	w3, 38
+	beq	.Linit_239
+	bls	.Linit_420
+	cmp	w3, 39
+	beq	.Linit_421
+	mov	x8, 167
+	mov	x0, 1
+	mov	x1, 9
+	b	.Linit_392
+	.p2align 2,,3
+.Linit_407:
 	cmp	w3, 3
-	beq	.Linit_134
-	bls	.Linit_295
+	beq	.Linit_200
+	bls	.Linit_422
 	cmp	w3, 4
-	beq	.Linit_296
-	ldp	x0, x7, [x10, 16]
-	add	x3, x18, 128
-	ldr	x6, [x10, 32]
+	beq	.Linit_423
+	ldp	x0, x7, [x12, 16]
+	add	x3, x18, 384
+	ldr	x6, [x12, 32]
 	mov	x4, -125
-	ldr	w5, [x10, 8]
+	ldr	w5, [x12, 8]
 	mov	x8, 220
 	adr	x9, run_aside
 	lsl	x2, x0, 7
@@ -863,54 +1499,15 @@ run_step:
 1:
 // 0 "" 2
 #NO_APP
-	sxtw	x9, w0
 	str	w0, [x10, 16]
-	b	.Linit_124
+	sxtw	x10, w0
+	b	.Linit_190
 	.p2align 2,,3
-.Linit_293:
-	cmp	w3, 24
-	beq	.Linit_158
-	bls	.Linit_297
-	cmp	w3, 25
-	bne	.Linit_298
-	ldr	x1, [x10, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 2621440
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldp	x3, x1, [x10, 16]
-	str	x3, [sp, 24]
-	ldr	x2, [x10, 32]
-	str	w0, [sp, 32]
-	bl	same_file
-	mov	x6, x0
-	cbnz	x0, .Linit_210
-	mov	x8, 445
-	mov	x1, 1
-	add	x2, sp, 24
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	ldrsw	x0, [x18, 92]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	.p2align 3,,7
-.Linit_210:
-	mov	x0, x9
-	mov	x8, 57
+.Linit_420:
+	cmp	w3, 36
+	beq	.Linit_424
+	mov	x8, 167
+	mov	x0, 4
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
@@ -921,39 +1518,86 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x9, x6
-	b	.Linit_124
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	mov	x0, 47
+	mov	x1, 4
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	ldp	x6, x9, [x12, 16]
+	mov	x10, 1314
+	movk	x10, 0x2008, lsl 16
+	add	x0, sp, 32
+	add	x1, sp, 40
+	mov	x8, 91
+	str	x10, [sp, 32]
+	stp	w6, w6, [sp, 40]
+	lsr	x7, x6, 32
+	lsr	x10, x9, 32
+	stp	w9, w7, [sp, 48]
+	str	w7, [sp, 56]
+	str	w10, [sp, 60]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	mov	x6, 0
+	b	.Linit_308
 	.p2align 2,,3
-.Linit_295:
+.Linit_309:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_391
+.Linit_308:
+	ldr	x7, [x12, 24]
+	mov	x2, x6
+	mov	x8, 167
+	mov	x0, 47
+	mov	x1, 2
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x7, x6
+	tbz	x7, 0, .Linit_309
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbz	x0, #63, .Linit_309
+	b	.Linit_190
+	.p2align 2,,3
+.Linit_422:
 	cmp	w3, 1
-	beq	.Linit_136
+	beq	.Linit_202
 	cmp	w3, 2
-	bne	.Linit_278
-	ldp	x29, x30, [sp], 64
-	mov	x0, x10
+	bne	.Linit_390
+	ldp	x29, x30, [sp], 80
+	mov	x0, x12
 	b	own_mounts
 	.p2align 2,,3
-.Linit_297:
-	cmp	w3, 22
-	beq	.Linit_299
-	ldr	x0, [x10, 56]
-	mov	x8, 49
-	mov	x1, 0
-	b	.Linit_280
-	.p2align 2,,3
-.Linit_284:
-	cmp	w3, 26
-	bne	.Linit_300
-.Linit_126:
+.Linit_399:
+	cmp	w3, 30
+	bne	.Linit_425
+.Linit_192:
 	mov	w1, 1
 	mov	x0, x18
 	mov	x5, 0
 	mov	w4, 0
 	mov	x3, 0
 	bl	report
-	add	x1, sp, 24
+	add	x1, sp, 40
 	.p2align 3,,7
-.Linit_211:
+.Linit_301:
 	ldrsw	x0, [x18, 12]
 	mov	x8, 207
 	mov	x2, 24
@@ -965,305 +1609,41 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x9, x0
+	mov	x10, x0
 	cmn	x0, #4
-	beq	.Linit_211
-	cmp	x0, x2
 	beq	.Linit_301
+	cmp	x0, x2
+	beq	.Linit_302
 	cmp	x0, 0
 	mov	x0, -32
-	csel	x9, x9, x0, lt
-	b	.Linit_124
+	csel	x10, x10, x0, lt
+	b	.Linit_190
 	.p2align 2,,3
-.Linit_291:
-	cmp	w3, 35
-	beq	.Linit_170
-	cmp	w3, 36
-	bne	.Linit_302
-	mov	x8, 167
-	mov	x0, 1
-	mov	x1, 9
-	b	.Linit_280
+.Linit_425:
+	ldr	w10, [x5, 28]
+	neg	x10, x10
+	b	.Linit_190
 	.p2align 2,,3
-.Linit_302:
-	cmp	w3, 33
-	beq	.Linit_303
-	mov	x8, 167
-	mov	x0, 38
-	mov	x1, 1
-	b	.Linit_280
+.Linit_390:
+	mov	x10, -38
+	b	.Linit_190
 	.p2align 2,,3
-.Linit_286:
-	cmp	w3, 14
-	beq	.Linit_146
-	cmp	w3, 15
-	bne	.Linit_304
-	ldr	w0, [x10, 4]
-	tbz	x0, 1, .Linit_305
-	add	x11, sp, 16
-	mov	w0, 46
-	strb	w0, [sp, 16]
-	mov	x1, x11
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 2621440
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strb	wzr, [sp, 17]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldr	x1, [x10, 64]
-	add	x2, sp, 24
-	mov	x0, x2
-	add	x4, sp, 48
-	.p2align 3,,7
-.Linit_196:
-	mov	x3, x0
-	add	x0, x0, 1
-	strb	wzr, [x3]
-	cmp	x0, x4
-	bne	.Linit_196
-	mov	x7, 2621440
-	mov	x6, 18
-	mov	x8, 437
-	mov	x0, -100
-	mov	x3, 24
-	mov	x4, 0
-	mov	x5, 0
-	str	x7, [sp, 24]
-	str	x6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_210
-	mov	x8, 50
+.Linit_412:
+	ldp	x29, x30, [sp], 80
+	mov	x1, x12
+	mov	x0, x18
+	b	mask
+	.p2align 2,,3
+.Linit_416:
+	ldr	w6, [x12, 4]
+	ldr	x0, [x12, 56]
+	tbnz	x6, 1, .Linit_328
+	mov	x8, 49
 	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x7, x0
-	cbnz	x0, .Linit_198
-	ldr	x3, [x10, 16]
-	mov	x1, x11
-	ldr	x0, [x10, 56]
-	mov	x8, 40
-	ldp	x2, x4, [x10, 72]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 50
-	mov	x7, x0
-	mov	x1, 0
-	mov	x0, x9
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	cmp	x7, 0
-	csel	x7, x7, x0, ne
-.Linit_198:
-	mov	x0, x6
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x7
-	b	.Linit_210
+	b	.Linit_392
 	.p2align 2,,3
-.Linit_304:
-	cmp	w3, 12
-	beq	.Linit_306
-	ldr	x0, [x10, 56]
-	mov	x8, 430
-	mov	x1, 1
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strb	wzr, [sp, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldr	x7, [x10, 72]
-	ldr	x2, [x7]
-	cbnz	x2, .Linit_189
-	b	.Linit_192
-	.p2align 2,,3
-.Linit_307:
-	ldr	x2, [x7, 16]!
-	cbz	x2, .Linit_192
-.Linit_189:
-	ldr	x3, [x7, 8]
-	mov	x0, x9
-	mov	x8, 431
-	mov	x1, 1
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	tbz	x0, #63, .Linit_307
-	mov	x7, -1
-.Linit_190:
-	mov	x0, x9
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	tbnz	x7, #63, .Linit_193
-	mov	x0, x7
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_193:
-	mov	x9, x6
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_224:
-	add	x2, sp, 24
-	add	x4, sp, 56
-	mov	x0, x2
-.Linit_144:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	cmp	x0, x4
-	bne	.Linit_144
-	ldr	w0, [x10, 4]
-	mov	x3, x2
-	ldp	x7, x6, [x10, 16]
-	mov	x8, 442
-	ldr	x1, [x10, 56]
-	ubfiz	x2, x0, 15, 1
-	mov	x4, 32
-	mov	x5, 0
-	mov	x0, -100
-	str	x7, [sp, 24]
-	str	x6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_300:
-	ldr	w9, [x4, 28]
-	neg	x9, x9
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_278:
-	mov	x9, -38
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_299:
-	ldr	x2, [x10, 16]
-	mov	x8, 35
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	b	.Linit_282
-	.p2align 2,,3
-.Linit_136:
-	mov	x2, 1
-	mov	x8, 56
-	ldp	x1, x7, [x10, 56]
-	movk	x2, 0x8, lsl 16
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldrb	w0, [x7]
-	mov	x6, 0
-	cbz	w0, .Linit_179
-	.p2align 3,,7
-.Linit_180:
-	add	x6, x6, 1
-	ldrb	w1, [x6, x7]
-	cbnz	w1, .Linit_180
-.Linit_179:
-	mov	x1, x7
-	mov	x0, x10
-	mov	x2, x6
-	mov	x8, 64
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x9, x0
-	mov	x1, 0
-	mov	x0, x10
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	tbnz	x9, #63, .Linit_124
-	cmp	x6, x9
-	bne	.Linit_308
-	.p2align 3,,7
-.Linit_279:
-	mov	x9, 0
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_296:
-	ldr	x1, [x10, 56]
+.Linit_423:
+	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
 	mov	x2, 524288
@@ -1278,12 +1658,226 @@ run_step:
 	mov	x1, x0
 	mov	x0, x18
 	bl	keep_fd
-	sxtw	x9, w0
-	str	w0, [x18, 84]
-	b	.Linit_124
+	sxtw	x10, w0
+	str	w0, [x18, 340]
+	b	.Linit_190
 	.p2align 2,,3
-.Linit_140:
-	ldr	x1, [x10, 56]
+.Linit_424:
+	mov	x8, 167
+	mov	x0, 8
+	mov	x1, 1
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	ldr	x0, [x12, 16]
+	mov	x8, 147
+	mov	x1, x0
+	mov	x2, x0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_190
+	.p2align 2,,3
+.Linit_202:
+	mov	x2, 1
+	mov	x8, 56
+	ldp	x1, x7, [x12, 56]
+	movk	x2, 0x8, lsl 16
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	ldrb	w0, [x7]
+	mov	x6, 0
+	cbz	w0, .Linit_250
+	.p2align 3,,7
+.Linit_251:
+	add	x6, x6, 1
+	ldrb	w1, [x6, x7]
+	cbnz	w1, .Linit_251
+.Linit_250:
+	mov	x1, x7
+	mov	x0, x9
+	mov	x2, x6
+	mov	x8, 64
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x10, x0
+	mov	x1, 0
+	mov	x0, x9
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	tbnz	x10, #63, .Linit_190
+	cmp	x10, x6
+	beq	.Linit_391
+	mov	x10, -5
+	b	.Linit_190
+	.p2align 2,,3
+.Linit_421:
+	ldrsw	x0, [x18, 348]
+	mov	x8, 446
+	mov	x1, 0
+	b	.Linit_392
+	.p2align 2,,3
+.Linit_419:
+	ldr	x0, [x12, 48]
+	cbz	x0, .Linit_326
+	add	x0, x18, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_295:
+	ldp	x2, x3, [x12, 16]
+	sxtw	x0, w0
+	ldr	x1, [x12, 56]
+	mov	x8, 33
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	ldp	x2, x3, [x12, 32]
+	cmn	x2, #1
+	beq	.Linit_391
+.Linit_397:
+	ldp	x0, x1, [x12, 48]
+	cbz	x0, .Linit_327
+	add	x0, x18, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_296:
+	sxtw	x0, w0
+	mov	x8, 54
+	mov	x4, 256
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_190
+	.p2align 2,,3
+.Linit_214:
+	ldr	x1, [x12, 16]
+	mov	x8, 161
+	ldr	x0, [x12, 56]
+	b	.Linit_392
+	.p2align 2,,3
+.Linit_218:
+	ldr	w9, [x12, 4]
+	mov	w2, 1
+	movk	w2, 0x8, lsl 16
+	mov	x8, 428
+	ldr	x1, [x12, 56]
+	ubfiz	w9, w9, 15, 1
+	orr	w2, w9, w2
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+	sxtw	x2, w2
+	mov	x5, 0
+	strb	wzr, [sp, 32]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	ldp	x1, x2, [x12, 24]
+	mov	w11, w0
+	bl	same_file
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_300
+	ldr	x5, [x12, 16]
+	ldr	x3, [x12, 40]
+	orr	x0, x3, x5
+	cbz	x0, .Linit_282
+	add	x2, sp, 40
+	add	x4, sp, 72
+	mov	x0, x2
+	.p2align 3,,7
+.Linit_283:
+	mov	x1, x0
+	add	x0, x0, 1
+	strb	wzr, [x1]
+	cmp	x0, x4
+	bne	.Linit_283
+	cbnz	x3, .Linit_284
+	str	x5, [sp, 40]
+.Linit_285:
+	orr	w9, w9, 4096
+	mov	x3, x2
+	mov	x0, x10
+	add	x1, sp, 32
+	sxtw	x2, w9
+	mov	x8, 442
+	mov	x4, 32
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_300
+.Linit_282:
+	ldr	x0, [x12, 64]
+	cbnz	x0, .Linit_426
+.Linit_287:
+	cbnz	x6, .Linit_300
+	ldr	w0, [x12, 4]
+	tbz	x0, 3, .Linit_290
+	mov	x0, x10
+	mov	x8, 50
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	cbz	x0, .Linit_290
+	mov	x6, x0
+	b	.Linit_300
+	.p2align 2,,3
+.Linit_206:
+	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
 	mov	x2, 524288
@@ -1295,280 +1889,50 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	x1, [x10, 16]
-	sxtw	x9, w0
+	ldr	x1, [x12, 16]
+	sxtw	x10, w0
 	add	x1, x18, x1, lsl 2
 	str	w0, [x1, 20]
-	b	.Linit_124
-.Linit_305:
-	ldr	x3, [x10, 16]
-	mov	x8, 40
-	ldp	x0, x1, [x10, 56]
-	mov	x5, 0
-	ldp	x2, x4, [x10, 72]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_124
-.Linit_308:
-	mov	x9, -5
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_170:
-	ldrsw	x0, [x18, 92]
-	mov	x8, 446
-	mov	x1, 0
-	b	.Linit_280
-	.p2align 2,,3
-.Linit_303:
-	mov	x8, 167
-	mov	x0, 4
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	mov	x0, 47
-	mov	x1, 4
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldp	x6, x9, [x10, 16]
-	mov	x11, 1314
-	movk	x11, 0x2008, lsl 16
-	add	x0, sp, 16
-	add	x1, sp, 24
-	mov	x8, 91
-	str	x11, [sp, 16]
-	stp	w6, w6, [sp, 24]
-	lsr	x7, x6, 32
-	lsr	x11, x9, 32
-	stp	w9, w7, [sp, 32]
-	str	w7, [sp, 40]
-	str	w11, [sp, 44]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	mov	x6, 0
-	b	.Linit_219
-	.p2align 2,,3
-.Linit_220:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_279
-.Linit_219:
-	ldr	x7, [x10, 24]
-	mov	x2, x6
-	mov	x8, 167
-	mov	x0, 47
-	mov	x1, 2
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_220
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbz	x0, #63, .Linit_220
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_164:
-	ldr	x0, [x10, 16]
-	mov	x8, 159
-	ldr	x1, [x10, 56]
-	b	.Linit_280
-	.p2align 2,,3
-.Linit_146:
-	ldr	x0, [x10, 56]
-	mov	x8, 41
-	mov	x2, 0
-	mov	x3, 0
-	mov	x1, x0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldr	x0, [x10, 56]
-	mov	x8, 39
-	mov	x1, 2
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldr	x0, [x10, 64]
-	mov	x8, 49
-	mov	x1, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_132:
-	ldr	x1, [x10, 16]
-	add	x0, x18, 128
-	lsl	x6, x1, 7
-	sub	x6, x6, x1
-	add	x6, x0, x6, lsl 5
-	.p2align 3,,7
-.Linit_181:
-	ldrsw	x0, [x6, 16]
-	mov	x8, 260
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	cmn	x0, #4
-	beq	.Linit_181
-	tbnz	x0, #63, .Linit_124
-	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_309
-	ldr	x9, [x6, 24]
-	b	.Linit_124
-.Linit_309:
-	ldr	w0, [x6, 20]
-	str	w0, [x18, 112]
-	ldr	x9, [x6, 24]
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_158:
-	ldp	x9, x7, [x10, 16]
-	add	x0, sp, 24
-	ldp	x6, x1, [x10, 32]
-	mov	x8, 444
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x9, x7, [sp, 24]
-	str	x6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	str	w0, [x18, 92]
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_156:
-	mov	x8, 157
-	mov	x0, 0
-	mov	x1, 0
-	b	.Linit_280
-	.p2align 2,,3
-.Linit_130:
-	mov	x1, 2
-	mov	x8, 198
-	movk	x1, 0x8, lsl 16
-	mov	x0, 2
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	add	x2, sp, 24
-	mov	x1, x2
-	.p2align 3,,7
-.Linit_184:
-	mov	x3, x1
-	add	x0, sp, 64
-	add	x1, x1, 1
-	strb	wzr, [x3]
-	cmp	x1, x0
-	bne	.Linit_184
-	ldr	x3, [x10, 56]
-	mov	x1, x3
-	add	x3, x3, 15
-	sub	x5, x2, x1
-	.p2align 3,,7
-.Linit_185:
-	ldrb	w4, [x1]
-	cbz	w4, .Linit_187
-	strb	w4, [x5, x1]
-	add	x1, x1, 1
-	cmp	x3, x1
-	bne	.Linit_185
-.Linit_187:
-	mov	w7, 1
-	mov	x0, x6
-	mov	x8, 29
-	mov	x1, 35092
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w7, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x9, x0
-	mov	x1, 0
-	mov	x0, x6
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_128:
-	ldp	x29, x30, [sp], 64
-	mov	x1, x10
+	b	.Linit_190
+.Linit_259:
+	mov	w2, w10
+	mov	x1, x12
 	mov	x0, x18
-	b	make_file
+	bl	attach
+	mov	x6, x0
+	cbz	x0, .Linit_262
+	b	.Linit_300
+.Linit_426:
+	mov	w2, w11
+	mov	x1, x12
+	mov	x0, x18
+	bl	attach
+	mov	x6, x0
+	b	.Linit_287
+.Linit_323:
+	mov	w0, -100
+	b	.Linit_291
+.Linit_290:
+	ldr	w0, [x12, 12]
+	cbz	w0, .Linit_300
+	add	x0, x18, w0, uxtw 2
+	sxtw	x10, w11
+	str	w11, [x0, 20]
+	b	.Linit_190
 	.p2align 2,,3
-.Linit_168:
+.Linit_194:
+	ldr	x1, [x12, 48]
+	ldr	x0, [x12, 64]
+	cbz	x1, .Linit_325
+	add	x1, x18, x1, lsl 2
+	ldr	w1, [x1, 20]
+.Linit_294:
+	ldr	x2, [x12, 56]
+	sxtw	x1, w1
+	mov	x8, 36
+	b	.Linit_393
+	.p2align 2,,3
+.Linit_237:
 	mov	x8, 173
 	mov	x0, 0
 	mov	x1, 0
@@ -1583,39 +1947,81 @@ run_step:
 #NO_APP
 	ldrsw	x1, [x18, 8]
 	cmp	x0, x1
-	bne	.Linit_223
+	bne	.Linit_312
 	ldr	w7, [x18, 16]
 	mov	w6, 1
-	add	x0, sp, 16
-	add	x2, sp, 24
+	add	x0, sp, 32
+	add	x2, sp, 40
 	mov	x8, 73
 	mov	x1, 1
-	stp	w7, w6, [sp, 16]
-	stp	xzr, xzr, [sp, 24]
+	stp	w7, w6, [sp, 32]
+	stp	xzr, xzr, [sp, 40]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldrsh	w0, [sp, 22]
-	cbz	w0, .Linit_279
-.Linit_223:
-	mov	x9, -3
-	b	.Linit_124
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	ldrsh	w0, [sp, 38]
+	cbz	w0, .Linit_391
+.Linit_312:
+	mov	x10, -3
+	b	.Linit_190
 	.p2align 2,,3
-.Linit_150:
-	ldp	x2, x0, [x10, 56]
-	mov	x8, 36
-	mov	x1, -100
-	b	.Linit_282
+.Linit_222:
+	ldr	x0, [x12, 16]
+	mov	x8, 149
+	mov	x3, 0
+	mov	x4, 0
+	mov	x1, x0
+	mov	x2, x0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_190
 	.p2align 2,,3
-.Linit_154:
+.Linit_232:
+	ldr	x9, [x12, 16]
+	mov	x6, 0
+	b	.Linit_305
+	.p2align 2,,3
+.Linit_427:
+	tbnz	x0, #63, .Linit_190
+.Linit_306:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_391
+.Linit_305:
+	mov	x1, x6
 	mov	x8, 167
-	mov	x0, 8
-	mov	x1, 1
+	mov	x0, 24
 	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x9, x6
+	tbnz	x7, 0, .Linit_306
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	cmn	x0, #22
+	bne	.Linit_427
+	mov	x10, 0
+	b	.Linit_190
+	.p2align 2,,3
+.Linit_224:
+	ldr	x1, [x12, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 2621440
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -1624,41 +2030,69 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldr	x0, [x10, 16]
-	mov	x8, 147
-	mov	x1, x0
-	mov	x2, x0
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	ldp	x3, x1, [x12, 16]
+	str	x3, [sp, 40]
+	ldr	x2, [x12, 32]
+	str	w0, [sp, 48]
+	bl	same_file
+	mov	x6, x0
+	cbnz	x0, .Linit_300
+	ldrsw	x0, [x18, 348]
+	add	x2, sp, 40
+	mov	x8, 445
+	mov	x1, 1
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x9, x0
-	b	.Linit_124
+	mov	x6, x0
+	b	.Linit_300
 	.p2align 2,,3
-.Linit_134:
+.Linit_212:
+	ldr	x2, [x12, 16]
+	mov	x1, x12
+	mov	x0, x18
+	add	x2, x18, x2, lsl 2
+	ldr	w2, [x2, 20]
+	ldp	x29, x30, [sp], 80
+	b	attach
+	.p2align 2,,3
+.Linit_226:
+	ldr	x2, [x12, 16]
+	mov	x8, 35
+	ldr	x1, [x12, 56]
+	mov	x0, -100
+	b	.Linit_393
+	.p2align 2,,3
+.Linit_239:
+	mov	x8, 167
+	mov	x0, 38
+	mov	x1, 1
+	b	.Linit_392
+	.p2align 2,,3
+.Linit_200:
 	mov	x8, 167
 	mov	x0, 36
 	mov	x1, 1
-	b	.Linit_280
+	b	.Linit_392
 	.p2align 2,,3
-.Linit_306:
-	ldr	x1, [x10, 16]
-	mov	x8, 161
-	ldr	x0, [x10, 56]
-	b	.Linit_280
-.Linit_301:
-	ldr	w0, [sp, 24]
-	mov	x9, -125
-	cmp	w0, 1
-	csel	x9, x9, xzr, ne
-	b	.Linit_124
-.Linit_192:
-	mov	x0, x9
-	mov	x8, 431
-	mov	x1, 6
+.Linit_198:
+	ldr	x1, [x12, 16]
+	add	x0, x18, 384
+	lsl	x6, x1, 7
+	sub	x6, x6, x1
+	add	x6, x0, x6, lsl 5
+	.p2align 3,,7
+.Linit_252:
+	ldrsw	x0, [x6, 16]
+	mov	x8, 260
+	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
@@ -1668,50 +2102,314 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x7, -1
-	mov	x6, x0
+	mov	x10, x0
+	cmn	x0, #4
+	beq	.Linit_252
 	tbnz	x0, #63, .Linit_190
-	ldr	x2, [x10, 16]
-	mov	x0, x9
-	mov	x8, 432
-	mov	x1, 1
+	ldr	x0, [x6, 24]
+	tbnz	x0, #63, .Linit_428
+	ldr	x10, [x6, 24]
+	b	.Linit_190
+.Linit_428:
+	ldr	w0, [x6, 20]
+	str	w0, [x18, 368]
+	ldr	x10, [x6, 24]
+	b	.Linit_190
+	.p2align 2,,3
+.Linit_210:
+	ldr	x0, [x12, 56]
+	mov	x8, 41
+	mov	x2, 0
+	mov	x3, 0
+	mov	x1, x0
+	mov	x4, 0
+	mov	x5, 0
+	stp	xzr, xzr, [sp, 32]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x7, x0
-	mov	x6, x0
+	mov	x6, 0
+	mov	x10, x0
+	cbz	x0, .Linit_269
+	b	.Linit_270
+	.p2align 2,,3
+.Linit_271:
+	ldr	x0, [x12, 56]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	add	x6, x6, 1
+	mov	x10, x0
+	cbnz	x0, .Linit_270
+.Linit_269:
+	ldr	x0, [x12, 16]
+	mov	x8, 39
+	mov	x1, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	cmp	x0, x6
+	bcs	.Linit_271
+.Linit_272:
+	ldr	x0, [x12, 64]
+	mov	x8, 49
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
 	tbnz	x0, #63, .Linit_190
-	ldr	x3, [x10, 64]
+	ldr	x1, [x12, 56]
+	mov	w0, 46
+	strb	w0, [sp, 25]
+	add	x3, sp, 32
+	strb	w0, [sp, 24]
+	mov	w0, -100
+	strb	wzr, [sp, 26]
+	bl	mount_id
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	add	x3, sp, 40
 	add	x1, sp, 24
-	mov	x8, 429
-	mov	x2, -100
-	mov	x4, 4
+	mov	w2, 0
+	mov	w0, -100
+	bl	mount_id
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	ldp	x1, x0, [sp, 32]
+	mov	x10, -18
+	cmp	x1, x0
+	csel	x10, x10, xzr, ne
+	b	.Linit_190
+	.p2align 2,,3
+.Linit_196:
+	mov	x1, 2
+	mov	x8, 198
+	movk	x1, 0x8, lsl 16
+	mov	x0, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
+	mov	x10, x0
 	tbnz	x0, #63, .Linit_190
-	mov	x0, x7
+	add	x2, sp, 40
+	mov	x1, x2
+	.p2align 3,,7
+.Linit_255:
+	mov	x4, x1
+	add	x0, sp, 80
+	add	x1, x1, 1
+	strb	wzr, [x4]
+	cmp	x1, x0
+	bne	.Linit_255
+	ldr	x3, [x12, 56]
+	mov	x1, x3
+	add	x3, x3, 15
+	sub	x0, x2, x1
+	.p2align 3,,7
+.Linit_256:
+	ldrb	w4, [x1]
+	cbz	w4, .Linit_258
+	strb	w4, [x0, x1]
+	add	x1, x1, 1
+	cmp	x1, x3
+	bne	.Linit_256
+.Linit_258:
+	mov	w7, 1
+	mov	x0, x6
+	mov	x8, 29
+	mov	x1, 35092
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w7, [sp, 56]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x10, x0
+	mov	x1, 0
+	mov	x0, x6
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_190
+.Linit_302:
+	ldr	w0, [sp, 40]
+	mov	x10, -125
+	cmp	w0, 1
+	csel	x10, x10, xzr, ne
+	b	.Linit_190
+	.p2align 2,,3
+.Linit_270:
+	tbnz	x10, #63, .Linit_190
+	b	.Linit_272
+.Linit_328:
+	add	x2, sp, 40
+	add	x4, sp, 64
+	mov	x5, x2
+	.p2align 3,,7
+.Linit_297:
+	mov	x3, x5
+	add	x5, x5, 1
+	strb	wzr, [x3]
+	cmp	x5, x4
+	bne	.Linit_297
+	mov	w1, 18
+	and	w6, w6, 4
+	orr	w6, w6, w1
+	mov	x7, 2621440
+	mov	x1, x0
+	mov	x8, 437
+	mov	x0, -100
+	mov	x3, 24
+	mov	x4, 0
+	mov	x5, 0
+	str	x7, [sp, 40]
+	str	x6, [sp, 56]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_190
+	mov	x8, 50
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x10, x0
+	mov	x0, x6
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_190
+.Linit_413:
+	add	x0, x0, 40
+	mov	x10, x7
+	cmp	x0, 38
+	bhi	.Linit_190
+	mov	x1, -2
+	mov	x2, -116
+	movk	x1, 0xffef, lsl 16
+	movk	x1, 0xffbf, lsl 32
+	asr	x0, x1, x0
+	tst	x0, 1
+	csel	x10, x7, x2, ne
+	b	.Linit_190
+.Linit_417:
+	mov	x0, x10
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
+	cbnz	x0, .Linit_300
+	b	.Linit_261
+.Linit_414:
+	ldr	x0, [x12, 16]
+	mov	x1, x9
+	add	x3, sp, 32
+	mov	w2, 4096
+	add	x0, x18, x0, lsl 2
+	ldr	w0, [x0, 20]
+	bl	mount_id
+	mov	x10, x0
+	cbnz	x0, .Linit_268
+	ldp	x1, x0, [sp, 24]
+	mov	x10, -116
+	cmp	x1, x0
+	csel	x10, xzr, x10, eq
+	b	.Linit_268
+.Linit_284:
+	add	x3, x18, x3, lsl 2
+	orr	x5, x5, 1048576
+	str	x5, [sp, 40]
+	ldrsw	x0, [x3, 20]
+	str	x0, [sp, 64]
+	b	.Linit_285
+.Linit_418:
+	add	x0, x18, w0, uxtw 2
+	str	w10, [x0, 20]
+	sxtw	x10, w10
 	b	.Linit_190
-.Linit_289:
+.Linit_326:
+	mov	w0, -100
+	b	.Linit_295
+.Linit_325:
+	mov	w1, -100
+	b	.Linit_294
+.Linit_327:
+	mov	w0, -100
+	b	.Linit_296
+.Linit_403:
+	cmp	w3, 42
+	beq	.Linit_429
+	ldr	x7, [x12, 16]
+	add	x2, sp, 40
+	ldr	x6, [x12, 56]
+	mov	x8, 277
+	mov	x0, 1
+	mov	x1, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w7, [sp, 40]
+	str	x6, [sp, 48]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_190
+.Linit_429:
+	ldr	x0, [x12, 16]
+	ldp	x29, x30, [sp], 80
+	b	set_signals
+.Linit_408:
 	cmp	w3, 7
-	beq	.Linit_310
-	ldr	x0, [x10, 16]
+	beq	.Linit_430
+	ldr	x0, [x12, 16]
 	mov	x8, 268
 	mov	x1, 0
 	mov	x2, 0
@@ -1725,250 +2423,126 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x9, x0
-	b	.Linit_124
-.Linit_310:
-	ldr	x0, [x10, 16]
+	mov	x10, x0
+	b	.Linit_190
+.Linit_430:
+	ldr	x0, [x12, 16]
 	mov	x8, 97
 	mov	x1, 0
-	b	.Linit_280
-.Linit_294:
-	cmp	w3, 28
-	beq	.Linit_311
-	ldr	x10, [x10, 16]
-	mov	x6, 0
-	b	.Linit_215
-	.p2align 2,,3
-.Linit_312:
-	tbnz	x0, #63, .Linit_124
-.Linit_217:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_279
-.Linit_215:
-	mov	x1, x6
-	mov	x8, 167
-	mov	x0, 24
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	lsr	x7, x10, x6
-	tbnz	x7, 0, .Linit_217
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	cmn	x0, #22
-	bne	.Linit_312
-	mov	x9, 0
-	b	.Linit_124
-.Linit_311:
-	ldp	x1, x7, [x10, 16]
-	add	x2, sp, 24
-	ldr	x6, [x10, 32]
-	mov	x8, 261
-	mov	x0, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x7, x6, [sp, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_124
-.Linit_298:
-	ldr	w2, [x10, 8]
-	b	.Linit_126
-.Linit_292:
-	cmp	w3, 38
-	beq	.Linit_313
-	ldr	x7, [x10, 16]
-	add	x2, sp, 24
-	ldr	x6, [x10, 56]
-	mov	x8, 277
-	mov	x0, 1
-	mov	x1, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w7, [sp, 24]
-	str	x6, [sp, 32]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_124
-.Linit_313:
-	ldr	x0, [x10, 16]
-	ldp	x29, x30, [sp], 64
-	b	set_signals
-.Linit_287:
-	cmp	w3, 17
-	beq	.Linit_314
-	ldr	x2, [x10, 16]
-	mov	x8, 34
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldr	x2, [x10, 24]
-	cmn	x2, #1
-	beq	.Linit_124
-	ldr	x3, [x10, 32]
-	mov	x8, 54
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x4, 256
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_124
-.Linit_314:
-	ldr	w2, [x10, 4]
-	mov	w3, 1
-	movk	w3, 0x8, lsl 16
-	mov	x8, 428
-	ldr	x1, [x10, 56]
-	ubfiz	w2, w2, 15, 1
-	orr	w2, w2, w3
-	mov	x0, -100
-	mov	x4, 0
-	mov	x5, 0
-	sxtw	x2, w2
-	mov	x3, 0
-	strb	wzr, [sp, 16]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldp	x1, x2, [x10, 24]
-	bl	same_file
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_210
-	ldr	x5, [x10, 16]
-	ldr	x3, [x10, 40]
-	orr	x0, x5, x3
-	cbz	x0, .Linit_201
-	add	x2, sp, 24
-	add	x4, sp, 56
+	b	.Linit_392
+.Linit_406:
+	cmp	w3, 19
+	beq	.Linit_220
+	add	x2, sp, 40
+	add	x4, sp, 72
 	mov	x0, x2
 	.p2align 3,,7
-.Linit_202:
+.Linit_221:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x4
-	bne	.Linit_202
-	cbnz	x3, .Linit_203
-	str	x5, [sp, 24]
-.Linit_204:
-	ldr	w5, [x10, 4]
+	bne	.Linit_221
+	ldr	x1, [x12, 16]
+	str	x1, [sp, 40]
+	ldr	x0, [x12, 48]
+	ldr	x1, [x12, 24]
+	str	x1, [sp, 56]
+	cbz	x0, .Linit_322
+	add	x0, x18, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_279:
+	ldr	w4, [x12, 4]
 	mov	x3, x2
-	mov	x0, x9
-	add	x1, sp, 16
+	ldr	x1, [x12, 56]
+	sxtw	x0, w0
+	ubfiz	x2, x4, 15, 1
 	mov	x8, 442
+	mov	x5, 0
 	mov	x4, 32
-	ubfiz	x2, x5, 15, 1
-	mov	x5, 0
-	orr	x2, x2, 4096
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_210
-.Linit_201:
-	ldr	w0, [x10, 4]
-	ldr	x3, [x10, 64]
-	tbnz	x0, 1, .Linit_315
-.Linit_200:
-	mov	x0, x9
-	add	x1, sp, 16
-	mov	x8, 429
-	mov	x2, -100
-	mov	x4, 4
+	mov	x10, x0
+	b	.Linit_190
+.Linit_220:
+	ldr	w0, [x12, 4]
+	tbz	x0, 1, .Linit_431
+	add	x9, sp, 32
+	mov	w0, 46
+	strb	w0, [sp, 32]
+	mov	x1, x9
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 2621440
+	mov	x3, 0
+	mov	x4, 0
 	mov	x5, 0
+	strb	wzr, [sp, 33]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x6, x0
-	b	.Linit_210
-.Linit_203:
-	add	x3, x18, x3, lsl 2
-	orr	x5, x5, 1048576
-	str	x5, [sp, 24]
-	ldrsw	x0, [x3, 20]
-	str	x0, [sp, 48]
-	b	.Linit_204
-.Linit_315:
-	add	x2, sp, 24
-	add	x4, sp, 48
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_190
+	ldr	x1, [x12, 64]
+	add	x2, sp, 40
+	ldr	w6, [x12, 4]
 	mov	x0, x2
+	add	x4, sp, 64
 	.p2align 3,,7
-.Linit_207:
-	mov	x5, x0
+.Linit_276:
+	mov	x3, x0
 	add	x0, x0, 1
-	strb	wzr, [x5]
+	strb	wzr, [x3]
 	cmp	x0, x4
-	bne	.Linit_207
-	mov	x1, x3
+	bne	.Linit_276
+	mov	w0, 18
+	and	w6, w6, 4
+	orr	w6, w6, w0
 	mov	x7, 2621440
-	mov	x6, 18
 	mov	x8, 437
 	mov	x0, -100
 	mov	x3, 24
 	mov	x4, 0
 	mov	x5, 0
-	str	x7, [sp, 24]
-	str	x6, [sp, 40]
+	str	x7, [sp, 40]
+	str	x6, [sp, 56]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	mov	x7, x0
-	tbnz	x0, #63, .Linit_210
-	add	x1, sp, 16
-	mov	x2, x0
-	mov	x3, x1
-	mov	x0, x9
-	mov	x8, 429
-	mov	x4, 68
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x6, x0
+	tbnz	x0, #63, .Linit_300
+	mov	x8, 50
 	mov	x1, 0
-	mov	x0, x7
+	mov	x2, 0
+	mov	x3, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x0
+	cbnz	x0, .Linit_278
+	ldr	x3, [x12, 16]
+	mov	x1, x9
+	ldr	x0, [x12, 56]
+	mov	x8, 40
+	ldp	x2, x4, [x12, 72]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 50
+	mov	x7, x0
+	mov	x1, 0
+	mov	x0, x10
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
@@ -1977,7 +2551,69 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_210
+	cmp	x7, 0
+	csel	x7, x7, x0, ne
+.Linit_278:
+	mov	x0, x6
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x7
+	b	.Linit_300
+.Linit_431:
+	ldr	x3, [x12, 16]
+	mov	x8, 40
+	ldp	x0, x1, [x12, 56]
+	mov	x5, 0
+	ldp	x2, x4, [x12, 72]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_190
+.Linit_322:
+	mov	w0, -100
+	b	.Linit_279
+.Linit_410:
+	cmp	w3, 32
+	bne	.Linit_432
+	ldp	x1, x7, [x12, 16]
+	add	x2, sp, 40
+	ldr	x6, [x12, 32]
+	mov	x8, 261
+	mov	x0, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	x7, x6, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_190
+	.p2align 2,,3
+.Linit_432:
+	cmp	w3, 30
+	beq	.Linit_433
+	mov	x8, 157
+	mov	x0, 0
+	mov	x1, 0
+	b	.Linit_392
+.Linit_433:
+	ldr	w2, [x12, 8]
+	b	.Linit_192
 	.size	run_step, .-run_step
 	.align	2
 	.p2align 4,,11
@@ -1993,7 +2629,7 @@ run_payload:
 	mov	x5, 0
 	stp	x19, x20, [sp, 16]
 	mov	x20, x0
-	ldrsw	x0, [x0, 96]
+	ldrsw	x0, [x0, 352]
 	str	x21, [sp, 32]
 #APP
 // 42 "src/sys.h" 1
@@ -2006,15 +2642,15 @@ run_payload:
 	mov	x1, 4294967295
 	mov	x2, 4
 	ldr	w0, [x0, 20]
-	str	w6, [x20, 112]
+	str	w6, [x20, 368]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	str	x0, [x20, 104]
-	cbz	x0, .Linit_323
-.Linit_317:
+	str	x0, [x20, 360]
+	cbz	x0, .Linit_441
+.Linit_435:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2027,35 +2663,35 @@ run_payload:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_323:
+.Linit_441:
 	ldr	x0, [x20]
 	ldr	w21, [x0, 16]
 	ldr	x19, [x0, 40]
 	cmp	w21, 0
-	ble	.Linit_318
+	ble	.Linit_436
 	add	w21, w21, w6
 	add	x0, x19, 88
 	mov	w1, 88
 	umaddl	x21, w21, w1, x0
-	b	.Linit_320
+	b	.Linit_438
 	.p2align 2,,3
-.Linit_324:
+.Linit_442:
 	add	x19, x19, 88
 	cmp	x19, x21
-	beq	.Linit_318
-.Linit_320:
+	beq	.Linit_436
+.Linit_438:
 	ldr	w0, [x19, 8]
 	mov	x1, x19
-	str	w0, [x20, 112]
+	str	w0, [x20, 368]
 	mov	x0, x20
 	bl	run_step
-	tbz	x0, #63, .Linit_324
-	str	x0, [x20, 104]
-	b	.Linit_317
-.Linit_318:
+	tbz	x0, #63, .Linit_442
+	str	x0, [x20, 360]
+	b	.Linit_435
+.Linit_436:
 	mov	x0, 0
-	str	x0, [x20, 104]
-	b	.Linit_317
+	str	x0, [x20, 360]
+	b	.Linit_435
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -2073,23 +2709,23 @@ run_aside:
 	ldr	x0, [x0, 48]
 	smaddl	x19, w19, w1, x0
 	cmp	w21, 0
-	ble	.Linit_326
+	ble	.Linit_444
 	smaddl	x21, w21, w1, x19
-	b	.Linit_328
+	b	.Linit_446
 	.p2align 2,,3
-.Linit_331:
+.Linit_449:
 	add	x19, x19, 88
 	cmp	x19, x21
-	beq	.Linit_326
-.Linit_328:
+	beq	.Linit_444
+.Linit_446:
 	ldr	w2, [x19, 8]
 	mov	x1, x19
 	str	w2, [x20, 20]
 	mov	x0, x22
 	bl	run_step
 	mov	x6, x0
-	tbz	x0, #63, .Linit_331
-.Linit_327:
+	tbz	x0, #63, .Linit_449
+.Linit_445:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -2103,56 +2739,55 @@ run_aside:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_326:
+.Linit_444:
 	mov	x6, 0
-	b	.Linit_327
+	b	.Linit_445
 	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
 	.type	jail_main, %function
 jail_main:
-	mov	x12, 33392
+	mov	x12, 33648
 	sub	sp, sp, x12
 	mov	x8, 8880
-	mov	x3, -1
+	mov	x2, -1
 	stp	x29, x30, [sp]
 	mov	x29, sp
 	ldr	x10, [x0, 16]
 	stp	x21, x22, [sp, 32]
 	add	x22, sp, x8
 	add	x9, x22, 20
-	add	x2, x22, 84
+	mov	w0, w2
 	mov	x1, x9
-	mov	w0, w3
 	stp	x19, x20, [sp, 16]
-	mov	x20, x22
+	add	x19, x22, 340
 	stp	x23, x24, [sp, 48]
 	stp	x25, x26, [sp, 64]
 	str	x27, [sp, 80]
-	str	x3, [sp, 104]
+	str	x2, [sp, 104]
 	.p2align 3,,7
-.Linit_333:
+.Linit_451:
 	str	w0, [x1], 4
-	cmp	x2, x1
-	bne	.Linit_333
+	cmp	x1, x19
+	bne	.Linit_451
 	add	x7, x10, 8
 	add	x10, x10, 136
 	.p2align 3,,7
-.Linit_336:
+.Linit_454:
 	ldrb	w0, [x7, -8]
 	sub	x1, x7, #8
-	cbz	w0, .Linit_340
+	cbz	w0, .Linit_458
 	mov	w6, 0
-	b	.Linit_339
+	b	.Linit_457
 	.p2align 2,,3
-.Linit_335:
+.Linit_453:
 	ldrb	w0, [x1]
-.Linit_339:
+.Linit_457:
 	sub	w0, w0, #65
 	add	x1, x1, 1
 	orr	w6, w0, w6, lsl 4
 	cmp	x7, x1
-	bne	.Linit_335
+	bne	.Linit_453
 	sxtw	x0, w6
 	mov	x8, 25
 	mov	x1, 2
@@ -2168,8 +2803,8 @@ jail_main:
 #NO_APP
 	add	x7, x7, 8
 	cmp	x10, x7
-	bne	.Linit_336
-.Linit_340:
+	bne	.Linit_454
+.Linit_458:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2191,11 +2826,11 @@ jail_main:
 	mov	x8, 166
 	mov	x0, 0
 	str	x6, [x7, 188]
-	str	w11, [sp, 8964]
-	str	w11, [sp, 8972]
-	str	xzr, [sp, 8984]
-	str	wzr, [sp, 8992]
-	str	wzr, [sp, 8996]
+	str	w11, [sp, 9220]
+	str	w11, [sp, 9228]
+	str	xzr, [sp, 9240]
+	str	wzr, [sp, 9248]
+	str	wzr, [sp, 9252]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2203,10 +2838,10 @@ jail_main:
 #NO_APP
 	mov	x1, x0
 	mov	x0, 0
-	str	w1, [sp, 8976]
+	str	w1, [sp, 9232]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_422
-.Linit_338:
+	tbnz	x0, #63, .Linit_540
+.Linit_456:
 	ldrsw	x0, [sp, 8900]
 	add	x1, sp, 432
 	mov	x8, 80
@@ -2219,8 +2854,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_423
-.Linit_341:
+	tbnz	x0, #63, .Linit_541
+.Linit_459:
 	mov	x3, 2
 	ldrsw	x4, [sp, 8900]
 	ldr	x1, [sp, 480]
@@ -2234,8 +2869,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_424
-.Linit_342:
+	tbnz	x0, #63, .Linit_542
+.Linit_460:
 	ldrsw	x0, [sp, 8900]
 	mov	x8, 57
 	mov	x1, 0
@@ -2253,11 +2888,11 @@ jail_main:
 	ldr	w21, [x0, 20]
 	str	x0, [sp, 8880]
 	and	w25, w23, 1
-	tbz	x23, 0, .Linit_343
+	tbz	x23, 0, .Linit_461
 	ldr	w0, [sp, 8888]
 	cmp	w0, 1
-	bne	.Linit_425
-.Linit_343:
+	bne	.Linit_543
+.Linit_461:
 	mov	x3, 2048
 	add	x1, sp, 104
 	mov	x8, 74
@@ -2274,35 +2909,35 @@ jail_main:
 	mov	x1, x0
 	mov	x0, x22
 	bl	keep_fd
-	str	w0, [sp, 8968]
+	str	w0, [sp, 9224]
 	sxtw	x3, w0
-	tbnz	x0, 31, .Linit_426
-.Linit_344:
+	tbnz	x0, 31, .Linit_544
+.Linit_462:
 	ldr	x1, [sp, 8880]
 	ldr	w0, [x1, 12]
-	ldr	x19, [x1, 32]
+	ldr	x20, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_346
+	ble	.Linit_464
 	sub	w0, w0, #1
-	add	x1, x19, 88
+	add	x1, x20, 88
 	mov	w2, 88
 	umaddl	x24, w0, w2, x1
-	b	.Linit_348
+	b	.Linit_466
 	.p2align 2,,3
-.Linit_427:
-	cmp	x24, x19
-	beq	.Linit_346
-.Linit_348:
-	ldr	w2, [x19, 8]
-	mov	x1, x19
+.Linit_545:
+	cmp	x24, x20
+	beq	.Linit_464
+.Linit_466:
+	ldr	w2, [x20, 8]
+	mov	x1, x20
 	mov	x0, x22
-	add	x19, x19, 88
-	str	w2, [sp, 8992]
+	add	x20, x20, 88
+	str	w2, [sp, 9248]
 	bl	run_step
-	tbz	x0, #63, .Linit_427
-	ldr	w2, [sp, 8992]
+	tbz	x0, #63, .Linit_545
+	ldr	w2, [sp, 9248]
 	neg	x3, x0
-	ldr	w4, [sp, 8996]
+	ldr	w4, [sp, 9252]
 	mov	x0, x22
 	mov	x5, 0
 	mov	w1, 2
@@ -2319,7 +2954,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_346:
+.Linit_464:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -2332,8 +2967,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_428
-.Linit_350:
+	tbnz	x0, #63, .Linit_546
+.Linit_468:
 	mov	x1, 8880
 	add	x1, sp, x1
 	mov	x10, x1
@@ -2356,24 +2991,24 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x24, x0
-	tbnz	x0, #63, .Linit_429
-.Linit_351:
-	ldr	x3, [sp, 8984]
-	tbnz	x3, #63, .Linit_430
-.Linit_352:
+	tbnz	x0, #63, .Linit_547
+.Linit_469:
+	ldr	x3, [sp, 9240]
+	tbnz	x3, #63, .Linit_548
+.Linit_470:
 	ldr	x1, [sp, 8880]
 	mov	w3, 88
-	ldr	w2, [sp, 8992]
+	ldr	w2, [sp, 9248]
 	ldr	x0, [x1, 40]
 	ldr	w18, [x1, 16]
 	sub	x0, x0, #88
 	umaddl	x18, w18, w3, x0
 	ldr	w0, [x18, 8]
 	cmp	w2, w0
-	beq	.Linit_353
-	ldr	w2, [sp, 8992]
+	beq	.Linit_471
+	ldr	w2, [sp, 9248]
 	mov	x0, x22
-	ldr	w4, [sp, 8996]
+	ldr	w4, [sp, 9252]
 	mov	x5, 0
 	mov	x3, 125
 	mov	w1, 2
@@ -2390,11 +3025,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_353:
+.Linit_471:
 	ldr	w0, [x18]
-	cmp	w0, 40
-	beq	.Linit_431
-.Linit_354:
+	cmp	w0, 44
+	beq	.Linit_549
+.Linit_472:
 	ldr	x1, [sp, 480]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -2407,29 +3042,29 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	add	x7, x22, 44
+	add	x6, x22, 40
 	.p2align 3,,7
-.Linit_356:
-	ldr	w6, [x20, 40]
+.Linit_474:
+	ldr	w7, [x6]
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
-	sxtw	x0, w6
+	sxtw	x0, w7
 	mov	x5, 0
-	tbnz	w6, #31, .Linit_355
+	tbnz	w7, #31, .Linit_473
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_355:
-	add	x20, x20, 4
-	cmp	x7, x20
-	bne	.Linit_356
-	ldr	w0, [sp, 8972]
-	tbnz	w0, #31, .Linit_357
+.Linit_473:
+	add	x6, x6, 4
+	cmp	x19, x6
+	bne	.Linit_474
+	ldr	w0, [sp, 9228]
+	tbnz	w0, #31, .Linit_475
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -2442,7 +3077,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_357:
+.Linit_475:
 	ubfiz	x6, x23, 4, 32
 	add	x20, sp, 160
 	add	x26, sp, 288
@@ -2466,9 +3101,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_358
-	cbnz	w21, .Linit_432
-.Linit_360:
+	tbnz	x0, #63, .Linit_476
+	cbnz	w21, .Linit_550
+.Linit_478:
 	add	x23, sp, 112
 	mov	x0, x22
 	mov	w2, 0
@@ -2482,17 +3117,17 @@ jail_main:
 	add	x2, x23, 24
 	str	wzr, [sp, 100]
 	.p2align 3,,7
-.Linit_362:
+.Linit_480:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_362
+	bne	.Linit_480
 	ldr	w1, [sp, 8892]
 	add	x18, sp, 96
 	ldr	w2, [sp, 8896]
 	sxtw	x27, w21
-	ldr	w3, [sp, 8968]
+	ldr	w3, [sp, 9224]
 	add	x19, sp, 136
 	mov	w0, 1
 	str	w3, [sp, 112]
@@ -2502,14 +3137,14 @@ jail_main:
 	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
 	.p2align 3,,7
-.Linit_367:
+.Linit_485:
 	mov	w6, 0
-	b	.Linit_364
+	b	.Linit_482
 	.p2align 2,,3
-.Linit_365:
+.Linit_483:
 	cmp	x27, x0
-	beq	.Linit_433
-.Linit_364:
+	beq	.Linit_551
+.Linit_482:
 	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
@@ -2523,8 +3158,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_365
-	cbnz	w6, .Linit_366
+	bgt	.Linit_483
+	cbnz	w6, .Linit_484
 	mov	x0, x23
 	mov	x8, 73
 	mov	x1, 3
@@ -2535,12 +3170,12 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_367
-	tbnz	x0, #63, .Linit_434
+	beq	.Linit_485
+	tbnz	x0, #63, .Linit_552
 	ldrsh	w0, [sp, 126]
-	cbz	w0, .Linit_372
-	cbz	w25, .Linit_435
-.Linit_373:
+	cbz	w0, .Linit_490
+	cbz	w25, .Linit_553
+.Linit_491:
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2553,13 +3188,13 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_372:
+.Linit_490:
 	mov	w10, 64
 	mov	w11, 2
-	b	.Linit_374
+	b	.Linit_492
 	.p2align 2,,3
-.Linit_436:
-	ldrsw	x0, [sp, 8968]
+.Linit_554:
+	ldrsw	x0, [sp, 9224]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2567,11 +3202,11 @@ jail_main:
 #NO_APP
 	mov	x1, x19
 	cmp	x0, x2
-	bne	.Linit_378
+	bne	.Linit_496
 	ldr	w2, [sp, 160]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_375
+	beq	.Linit_493
 	ldr	w4, [sp, 168]
 	ldr	x3, [sp, 208]
 	cmn	w4, #1
@@ -2580,10 +3215,10 @@ jail_main:
 	stp	wzr, w4, [sp, 144]
 	str	x3, [sp, 152]
 	bl	send_signal
-.Linit_375:
+.Linit_493:
 	subs	w10, w10, #1
-	beq	.Linit_378
-.Linit_374:
+	beq	.Linit_496
+.Linit_492:
 	ldrsh	w0, [sp, 118]
 	mov	x1, x20
 	mov	x8, 63
@@ -2591,12 +3226,12 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_436
-.Linit_378:
+	cbnz	w0, .Linit_554
+.Linit_496:
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_367
+	cbz	w0, .Linit_485
 	.p2align 3,,7
-.Linit_380:
+.Linit_498:
 	ldrsw	x0, [sp, 8892]
 	mov	x1, x19
 	mov	x8, 207
@@ -2610,36 +3245,36 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_380
+	beq	.Linit_498
 	cmp	x0, x2
-	beq	.Linit_381
-	tbz	x0, #63, .Linit_382
+	beq	.Linit_499
+	tbz	x0, #63, .Linit_500
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_367
-.Linit_382:
+	bne	.Linit_485
+.Linit_500:
 	mov	w0, -1
 	str	w0, [sp, 128]
-	b	.Linit_367
+	b	.Linit_485
 	.p2align 2,,3
-.Linit_433:
+.Linit_551:
 	ldr	w0, [sp, 96]
 	mov	w6, w2
 	str	w0, [sp, 100]
-	b	.Linit_364
-.Linit_435:
+	b	.Linit_482
+.Linit_553:
 	mov	w1, w21
 	mov	x0, x22
 	bl	kill_tree
-	b	.Linit_373
-.Linit_381:
+	b	.Linit_491
+.Linit_499:
 	ldr	w0, [sp, 136]
 	cmp	w0, 2
-	beq	.Linit_437
+	beq	.Linit_555
 	cmp	w0, 3
-	bne	.Linit_367
-	cbz	w25, .Linit_385
+	bne	.Linit_485
+	cbz	w25, .Linit_503
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -2650,19 +3285,19 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_367
-.Linit_366:
-	cbz	w25, .Linit_371
-.Linit_370:
+	b	.Linit_485
+.Linit_484:
+	cbz	w25, .Linit_489
+.Linit_488:
 	mov	x0, x26
 	add	x2, x26, 144
 	.p2align 3,,7
-.Linit_387:
+.Linit_505:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_387
+	bne	.Linit_505
 	mov	x8, 165
 	mov	x0, -1
 	mov	x1, x26
@@ -2693,7 +3328,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	ldp	x29, x30, [sp]
-	mov	x12, 33392
+	mov	x12, 33648
 	ldp	x19, x20, [sp, 16]
 	ldp	x21, x22, [sp, 32]
 	ldp	x23, x24, [sp, 48]
@@ -2701,7 +3336,7 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_432:
+.Linit_550:
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -2711,8 +3346,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_360
-.Linit_358:
+	tbz	x0, #63, .Linit_478
+.Linit_476:
 	mov	x0, x24
 	mov	x8, 129
 	mov	x1, 9
@@ -2725,9 +3360,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	w2, [sp, 8992]
+	ldr	w2, [sp, 9248]
 	neg	x3, x6
-	ldr	w4, [sp, 8996]
+	ldr	w4, [sp, 9252]
 	mov	x0, x22
 	mov	w1, 2
 	bl	report
@@ -2743,9 +3378,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_360
-.Linit_425:
-	ldr	w4, [sp, 8996]
+	b	.Linit_478
+.Linit_543:
+	ldr	w4, [sp, 9252]
 	mov	x0, x22
 	mov	x3, 18
 	mov	w2, -1
@@ -2763,9 +3398,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_343
-.Linit_434:
-	cbz	w25, .Linit_385
+	b	.Linit_461
+.Linit_552:
+	cbz	w25, .Linit_503
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2778,20 +3413,20 @@ jail_main:
 	add	x2, sp, 100
 	mov	x0, x22
 	bl	kill_tree
-	b	.Linit_370
-.Linit_385:
+	b	.Linit_488
+.Linit_503:
 	add	x2, sp, 100
 	mov	w1, w24
 	mov	x0, x22
 	bl	kill_tree
-.Linit_371:
+.Linit_489:
 	mov	w1, w24
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_370
-.Linit_426:
-	ldr	w4, [sp, 8996]
+	b	.Linit_488
+.Linit_544:
+	ldr	w4, [sp, 9252]
 	mov	x0, x22
 	neg	x3, x3
 	mov	x5, 0
@@ -2810,11 +3445,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_344
-.Linit_430:
-	ldr	w2, [sp, 8992]
+	b	.Linit_462
+.Linit_548:
+	ldr	w2, [sp, 9248]
 	mov	x0, x22
-	ldr	w4, [sp, 8996]
+	ldr	w4, [sp, 9252]
 	neg	x3, x3
 	mov	x5, 0
 	mov	w1, 2
@@ -2831,9 +3466,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_352
-.Linit_424:
-	ldr	w4, [sp, 8996]
+	b	.Linit_470
+.Linit_542:
+	ldr	w4, [sp, 9252]
 	neg	x3, x0
 	mov	w2, -1
 	mov	x0, x22
@@ -2851,11 +3486,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_342
-.Linit_429:
-	ldr	w2, [sp, 8992]
+	b	.Linit_460
+.Linit_547:
+	ldr	w2, [sp, 9248]
 	mov	x0, x1
-	ldr	w4, [sp, 8996]
+	ldr	w4, [sp, 9252]
 	neg	x3, x24
 	mov	x5, 0
 	mov	w1, 2
@@ -2872,11 +3507,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_351
-.Linit_428:
-	ldr	w2, [sp, 8992]
+	b	.Linit_469
+.Linit_546:
+	ldr	w2, [sp, 9248]
 	neg	x3, x0
-	ldr	w4, [sp, 8996]
+	ldr	w4, [sp, 9252]
 	mov	x0, x22
 	mov	w1, 2
 	bl	report
@@ -2892,9 +3527,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_350
-.Linit_423:
-	ldr	w4, [sp, 8996]
+	b	.Linit_468
+.Linit_541:
+	ldr	w4, [sp, 9252]
 	neg	x3, x0
 	mov	w2, -1
 	mov	x0, x22
@@ -2912,9 +3547,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_341
-.Linit_422:
-	ldr	w4, [sp, 8996]
+	b	.Linit_459
+.Linit_540:
+	ldr	w4, [sp, 9252]
 	neg	x3, x0
 	mov	w2, w11
 	mov	x0, x22
@@ -2933,9 +3568,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_338
-.Linit_431:
-	ldr	w2, [sp, 8992]
+	b	.Linit_456
+.Linit_549:
+	ldr	w2, [sp, 9248]
 	mov	x0, x22
 	mov	x5, 0
 	mov	w4, 0
@@ -2954,11 +3589,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_354
-.Linit_437:
+	b	.Linit_472
+.Linit_555:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_367
+	b	.Linit_485
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

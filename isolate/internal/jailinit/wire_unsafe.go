@@ -24,6 +24,10 @@ const (
 	OpLoUp
 	OpHostname
 	OpRoot
+	OpFS
+	OpAttach
+	OpMask
+	OpCheck
 	OpPivot
 	OpMount
 	OpSetattr
@@ -54,6 +58,9 @@ const (
 	OpExec
 )
 
+// MaxSlots is how many fds steps may name, MAX_SLOTS.
+const MaxSlots = 80
+
 // MaxAside is how many children may do steps aside, MAX_ASIDE.
 const MaxAside = 6
 
@@ -61,6 +68,9 @@ const MaxAside = 6
 const (
 	StepRecursive uint32 = 1 << iota
 	StepInRoot
+	StepNoLinks
+	StepEnter
+	StepReadOnly
 )
 
 // Flags of a Plan, enum plan_flags.
@@ -104,9 +114,9 @@ type Addr uint64
 
 // Step is one step as jail-init reads it, struct step.
 type Step struct {
-	Op, Flags, Index, _ uint32
-	A, B, C, D, E       uint64
-	S1, S2, S3, S4      Addr
+	Op, Flags, Index, Keep uint32
+	A, B, C, D, E          uint64
+	S1, S2, S3, S4         Addr
 }
 
 type header struct {

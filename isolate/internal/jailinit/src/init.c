@@ -52,7 +52,7 @@ struct state {
 	const struct plan *plan;
 	int self;	       /* our pid, as the payload's side sees it */
 	int control, launcher; /* socketpair and pidfd */
-	int slot[MAX_KEPT];    /* fds that steps name: --file sources, id maps, claims */
+	int slot[MAX_SLOTS];   /* fds that steps name: --file sources, id maps, claims, mounts */
 	int children;	       /* our /proc/thread-self/children, or -1 */
 	int signals;	       /* signalfd of all signals */
 	int ruleset;	       /* Landlock, or -1 */
@@ -133,37 +133,89 @@ static long own_mounts(const struct step *o) {
 	return r < 0 ? r : x.stx_ino == o->a ? -EXDEV : 0;
 }
 
-/* The new root is mounted over the old one: / is always there to mount on. Absolute paths go on naming the
- * old root, since a path's walk does not cross a mount on its own start; relative ones name the new root. */
-static long new_root(const struct step *o) {
+/* The folder that a step's path is relative to. */
+static int base_of(struct state *s, const struct step *o) {
+	return o->e ? s->slot[o->e] : AT_FDCWD;
+}
+
+/* A path that somebody else may have put links into: / and ".." are those of the folder that it is relative
+ * to.
+ */
+static long open_in_root(int base, at path, uint32_t flags) {
+	struct open_how how;
+	zero(&how, sizeof how);
+	how.flags = O_PATH | O_CLOEXEC;
+	how.resolve =
+	    RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (flags & STEP_NO_LINKS ? RESOLVE_NO_SYMLINKS : 0);
+	return S(SYS_openat2, base, path, &how, sizeof how);
+}
+
+/* Puts the mount m on the step's path s2. Where a hostile tree lies on the way, the path is resolved once, to
+ * the fd that is mounted on. */
+static long attach(struct state *s, const struct step *o, int m) {
 	char none = 0;
-	long fs = S(SYS_fsopen, o->s1, FSOPEN_CLOEXEC), m = -1, r;
-	if (fs < 0)
-		return fs;
-	for (const at *p = (const at *)o->s3; p[0]; p += 2)
-		if ((r = S(SYS_fsconfig, fs, FSCONFIG_SET_STRING, p[0], p[1], 0)) < 0)
-			goto out;
-	if ((r = S(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, 0, 0, 0)) < 0)
-		goto out;
-	if ((r = m = S(SYS_fsmount, fs, FSMOUNT_CLOEXEC, o->a)) < 0)
-		goto out;
-	if ((r = S(SYS_move_mount, m, &none, AT_FDCWD, o->s2, MOVE_MOUNT_F_EMPTY_PATH)) < 0)
-		goto out;
-	r = S(SYS_fchdir, m);
-out:
-	S(SYS_close, fs);
-	if (m >= 0)
-		S(SYS_close, m);
+	long to, r;
+	if (!(o->flags & (STEP_IN_ROOT | STEP_NO_LINKS)))
+		return S(SYS_move_mount, m, &none, base_of(s, o), o->s2, MOVE_MOUNT_F_EMPTY_PATH);
+	if ((to = open_in_root(base_of(s, o), o->s2, o->flags)) < 0)
+		return to;
+	r = S(SYS_move_mount, m, &none, to, &none, MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+	S(SYS_close, to);
 	return r;
 }
 
-/* pivot_root(".", "."): the old root lands on top of the new one and is taken off; no folder is needed for
- * it. */
-static long pivot(const struct step *o) {
-	long r;
-	if ((r = S(SYS_pivot_root, o->s1, o->s1)) < 0 || (r = S(SYS_umount2, o->s1, MOUNT_DETACH)) < 0)
+static long new_mount(at type, const at *options, uint64_t attributes) {
+	long fs = S(SYS_fsopen, type, FSOPEN_CLOEXEC), r = 0;
+	if (fs < 0)
+		return fs;
+	for (const at *p = options; p && p[0] && r == 0; p += 2)
+		r = *(str)p[1] ? S(SYS_fsconfig, fs, FSCONFIG_SET_STRING, p[0], p[1], 0)
+			       : S(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, p[0], 0, 0);
+	if (r == 0 && (r = S(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, 0, 0, 0)) == 0)
+		r = S(SYS_fsmount, fs, FSMOUNT_CLOEXEC, attributes);
+	S(SYS_close, fs);
+	return r;
+}
+
+/* A new root is mounted over the old one: / is always there to mount on. Absolute paths go on naming the
+ * old root, since a path's walk does not cross a mount on its own start; relative ones name the new root. */
+static long make_fs(struct state *s, const struct step *o) {
+	long m = new_mount(o->s1, (const at *)o->s3, o->a), r = 0;
+	if (m < 0)
+		return m;
+	if (o->s2)
+		r = attach(s, o, m);
+	if (r == 0 && o->op == OP_ROOT)
+		r = S(SYS_fchdir, m);
+	if (r == 0 && o->keep)
+		return s->slot[o->keep] = m;
+	S(SYS_close, m);
+	return r;
+}
+
+static long mount_id(int base, at path, int flags, uint64_t *id) {
+	struct statx x;
+	long r = S(SYS_statx, base, path, flags, STATX_MNT_ID, &x);
+	if (r < 0)
 		return r;
-	return S(SYS_chdir, o->s2);
+	*id = x.stx_mnt_id;
+	return x.stx_mask & STATX_MNT_ID ? 0 : -EOPNOTSUPP;
+}
+
+/* pivot_root(".", "."): the old root lands on top of the new one, with what was mounted on it before the new
+ * one, and is taken off from the top; no folder is needed for it. Left there, it would be "/..". */
+static long pivot(const struct step *o) {
+	char up[3];
+	uint64_t here = 0, above = 0;
+	long r = S(SYS_pivot_root, o->s1, o->s1);
+	for (uint64_t n = 0; r == 0 && n <= o->a; n++)
+		r = S(SYS_umount2, o->s1, MOUNT_DETACH);
+	if (r < 0 || (r = S(SYS_chdir, o->s2)) < 0)
+		return r;
+	((volatile char *)up)[0] = ((volatile char *)up)[1] = '.', ((volatile char *)up)[2] = 0;
+	if ((r = mount_id(AT_FDCWD, o->s1, 0, &here)) < 0 || (r = mount_id(AT_FDCWD, (at)up, 0, &above)) < 0)
+		return r;
+	return here == above ? 0 : -EXDEV;
 }
 
 /* The file that a path names must still be the one that the Plan was made for. */
@@ -180,15 +232,6 @@ static long same_file(int fd, uint64_t dev, uint64_t ino) {
 	return d == dev && x.stx_ino == ino ? 0 : -ESTALE;
 }
 
-/* A path in a shown folder, whose links somebody else may have made: / and ".." are those of the new root. */
-static long open_in_root(at path) {
-	struct open_how how;
-	zero(&how, sizeof how);
-	how.flags = O_PATH | O_CLOEXEC;
-	how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-	return S(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
-}
-
 static long mount_fs(const struct step *o) {
 	char dot[2];
 	long root, to, r;
@@ -198,7 +241,7 @@ static long mount_fs(const struct step *o) {
 	((volatile char *)dot)[0] = '.', ((volatile char *)dot)[1] = 0;
 	if ((root = S(SYS_openat, AT_FDCWD, dot, O_PATH | O_CLOEXEC)) < 0)
 		return root;
-	if ((r = to = open_in_root(o->s2)) >= 0) {
+	if ((r = to = open_in_root(AT_FDCWD, o->s2, o->flags)) >= 0) {
 		if ((r = S(SYS_fchdir, to)) == 0) {
 			r = S(SYS_mount, o->s1, dot, o->s3, o->a, o->s4);
 			long back = S(SYS_fchdir, root);
@@ -213,10 +256,8 @@ static long mount_fs(const struct step *o) {
 
 static long bind_path(struct state *s, const struct step *o) {
 	char none = 0;
-	long r,
-	    to = AT_FDCWD,
-	    tree = S(SYS_open_tree, AT_FDCWD, o->s1,
-		     OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (o->flags & STEP_RECURSIVE ? AT_RECURSIVE : 0));
+	int recursive = o->flags & STEP_RECURSIVE ? AT_RECURSIVE : 0;
+	long r, tree = S(SYS_open_tree, AT_FDCWD, o->s1, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);
 	if (tree < 0)
 		return tree;
 	if ((r = same_file(tree, o->b, o->c)) < 0)
@@ -229,22 +270,88 @@ static long bind_path(struct state *s, const struct step *o) {
 			m.attr_set |= MOUNT_ATTR_IDMAP;
 			m.userns_fd = s->slot[o->d];
 		}
-		r = S(SYS_mount_setattr, tree, &none,
-		      AT_EMPTY_PATH | (o->flags & STEP_RECURSIVE ? AT_RECURSIVE : 0), &m, sizeof m);
-		if (r < 0)
+		if ((r = S(SYS_mount_setattr, tree, &none, AT_EMPTY_PATH | recursive, &m, sizeof m)) < 0)
 			goto out;
 	}
-	if (o->flags & STEP_IN_ROOT) {
-		if ((r = to = open_in_root(o->s2)) < 0)
-			goto out;
-		r = S(SYS_move_mount, tree, &none, to, &none,
-		      MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
-		S(SYS_close, to);
-	} else {
-		r = S(SYS_move_mount, tree, &none, AT_FDCWD, o->s2, MOVE_MOUNT_F_EMPTY_PATH);
-	}
+	if (o->s2)
+		r = attach(s, o, tree);
+	if (r == 0 && o->flags & STEP_ENTER)
+		r = S(SYS_fchdir, tree);
+	if (r == 0 && o->keep)
+		return s->slot[o->keep] = tree;
 out:
 	S(SYS_close, tree);
+	return r;
+}
+
+/* Closes what a path names: a file by /dev/null, a folder by an empty one, or, read-only, by itself. What is
+ * not there needs nothing. Both sides are proven before they meet: an image or a racer may have put something
+ * else in the place of /proc (CVE-2019-16884, CVE-2025-52881) or of /dev/null (CVE-2025-31133). */
+static long mask(struct state *s, const struct step *o) {
+	char none = 0;
+	struct statx x;
+	struct mount_attr attributes;
+	uint64_t fs[16]; /* struct statfs */
+	const uint64_t closed = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+	long m, r, to = open_in_root(base_of(s, o), o->s1, o->flags);
+	if (to == -ENOENT)
+		return 0;
+	if (to < 0)
+		return to;
+	if ((r = S(SYS_fstatfs, to, fs)) == 0 && o->a && fs[0] != o->a)
+		r = -ESTALE;
+	if (r < 0 || (r = S(SYS_statx, to, &none, AT_EMPTY_PATH, STATX_TYPE, &x)) < 0)
+		goto out;
+	if (o->flags & STEP_READ_ONLY) {
+		m = S(SYS_open_tree, to, &none,
+		      OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+	} else if ((x.stx_mode & S_IFMT) == S_IFDIR) {
+		m = new_mount(o->s3, (const at *)o->s4, closed);
+	} else if ((m = S(SYS_open_tree, AT_FDCWD, o->s2, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)) >= 0) {
+		r = S(SYS_statx, m, &none, AT_EMPTY_PATH, STATX_TYPE, &x);
+		if (r == 0 &&
+		    ((x.stx_mode & S_IFMT) != S_IFCHR || x.stx_rdev_major != 1 || x.stx_rdev_minor != 3))
+			r = -ESTALE;
+		if (r < 0)
+			goto close;
+	}
+	if ((r = m) < 0)
+		goto out;
+	zero(&attributes, sizeof attributes);
+	attributes.attr_set = closed;
+	if ((r = S(SYS_mount_setattr, m, &none, AT_EMPTY_PATH | AT_RECURSIVE, &attributes,
+		   sizeof attributes)) == 0)
+		r = S(SYS_move_mount, m, &none, to, &none, MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+close:
+	S(SYS_close, m);
+out:
+	S(SYS_close, to);
+	return r;
+}
+
+/* Who may rename or remove a mount point on the host takes our mount from its place with it. */
+static long check_mount(struct state *s, const struct step *o) {
+	char none = 0;
+	uint64_t have = 0, want = 0;
+	long r, f = open_in_root(AT_FDCWD, o->s1, STEP_NO_LINKS);
+	if (f < 0)
+		return f == -ENOENT || f == -ELOOP || f == -ENOTDIR ? -ESTALE : f;
+	if ((r = mount_id(f, (at)&none, AT_EMPTY_PATH, &have)) == 0 &&
+	    (r = mount_id(s->slot[o->a], (at)&none, AT_EMPTY_PATH, &want)) == 0 && have != want)
+		r = -ESTALE;
+	S(SYS_close, f);
+	return r;
+}
+
+static long change_dir(const struct step *o) {
+	if (!(o->flags & STEP_IN_ROOT))
+		return S(SYS_chdir, o->s1);
+	/* no magic link: /proc/self/fd would be jail-init's own (CVE-2024-21626) */
+	long f = open_in_root(AT_FDCWD, o->s1, o->flags), r;
+	if (f < 0)
+		return f;
+	r = S(SYS_fchdir, f);
+	S(SYS_close, f);
 	return r;
 }
 
@@ -286,7 +393,8 @@ static long read_watching(struct state *s, int fd, char *buf, long n) {
 
 static long make_file(struct state *s, const struct step *o) {
 	char buf[4096];
-	long f = S(SYS_openat, AT_FDCWD, o->s1, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, o->a),
+	long f = S(SYS_openat, base_of(s, o), o->s1, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC,
+		   o->a),
 	     r = 0;
 	if (f < 0)
 		return f;
@@ -306,19 +414,26 @@ out:
 	return r;
 }
 
-static long make_dir(const struct step *o) {
-	long r = S(SYS_mkdirat, AT_FDCWD, o->s1, o->a);
-	if (r < 0 || o->b == ~0UL)
-		return r;
-	return S(SYS_fchownat, AT_FDCWD, o->s1, o->b, o->c, AT_SYMLINK_NOFOLLOW);
+static long own(struct state *s, const struct step *o, uint64_t uid, uint64_t gid) {
+	return uid == ~0UL ? 0 : S(SYS_fchownat, base_of(s, o), o->s1, uid, gid, AT_SYMLINK_NOFOLLOW);
 }
 
-static long set_attr(const struct step *o) {
+static long make_dir(struct state *s, const struct step *o) {
+	long r = S(SYS_mkdirat, base_of(s, o), o->s1, o->a);
+	return r < 0 ? r : own(s, o, o->b, o->c);
+}
+
+static long make_node(struct state *s, const struct step *o) {
+	long r = S(SYS_mknodat, base_of(s, o), o->s1, o->a, o->b);
+	return r < 0 ? r : own(s, o, o->c, o->d);
+}
+
+static long set_attr(struct state *s, const struct step *o) {
 	struct mount_attr m;
 	zero(&m, sizeof m);
 	m.attr_set = o->a;
 	m.propagation = o->b;
-	return S(SYS_mount_setattr, AT_FDCWD, o->s1, o->flags & STEP_RECURSIVE ? AT_RECURSIVE : 0, &m,
+	return S(SYS_mount_setattr, base_of(s, o), o->s1, o->flags & STEP_RECURSIVE ? AT_RECURSIVE : 0, &m,
 		 sizeof m);
 }
 
@@ -500,27 +615,34 @@ static long run_step(struct state *s, const struct step *o) {
 	case OP_HOSTNAME:
 		return S(SYS_sethostname, o->s1, o->a);
 	case OP_ROOT:
-		return new_root(o);
+	case OP_FS:
+		return make_fs(s, o);
+	case OP_ATTACH:
+		return attach(s, o, s->slot[o->a]);
+	case OP_MASK:
+		return mask(s, o);
+	case OP_CHECK:
+		return check_mount(s, o);
 	case OP_PIVOT:
 		return pivot(o);
 	case OP_MOUNT:
 		return mount_fs(o);
 	case OP_SETATTR:
-		return set_attr(o);
+		return set_attr(s, o);
 	case OP_BIND:
 		return bind_path(s, o);
 	case OP_MKDIR:
-		return make_dir(o);
+		return make_dir(s, o);
 	case OP_SYMLINK:
-		return S(SYS_symlinkat, o->s2, AT_FDCWD, o->s1);
+		return S(SYS_symlinkat, o->s2, base_of(s, o), o->s1);
 	case OP_MKNOD:
-		return S(SYS_mknodat, AT_FDCWD, o->s1, o->a, o->b);
+		return make_node(s, o);
 	case OP_FILE:
 		return make_file(s, o);
 	case OP_UNLINK:
 		return S(SYS_unlinkat, AT_FDCWD, o->s1, o->a);
 	case OP_CHDIR:
-		return S(SYS_chdir, o->s1);
+		return change_dir(o);
 	case OP_RULESET:
 		return make_ruleset(s, o);
 	case OP_ALLOW:
@@ -764,7 +886,7 @@ __attribute__((used)) static void jail_main(const str *stack) {
 	int n = 0;
 	long r;
 	/* [0] the Plan, [1] the socket, [2] the launcher; the rest are slots that steps name */
-	for (; n < MAX_KEPT; n++)
+	for (; n < MAX_SLOTS; n++)
 		s.slot[n] = -1;
 	for (n = 0; n < MAX_KEPT && arg[0]; n++) {
 		int fd = 0;
@@ -821,7 +943,7 @@ __attribute__((used)) static void jail_main(const str *stack) {
 	}
 	S(SYS_munmap, PLAN_AT, st.words[6]);
 	/* What only the set-up needed; the socket, the launcher and the claims stay. */
-	for (n = FIRST_FREE_SLOT; n < MAX_KEPT; n++)
+	for (n = FIRST_FREE_SLOT; n < MAX_SLOTS; n++)
 		if (s.slot[n] >= 0)
 			S(SYS_close, s.slot[n]);
 	if (s.ruleset >= 0)

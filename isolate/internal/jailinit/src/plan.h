@@ -23,20 +23,25 @@ enum op {
 	OP_DUMPABLE,   /* /proc/self is ours again after a change of uid */
 	OP_LO_UP,      /* bring the network device s1 up */
 	OP_HOSTNAME,   /* s1, a bytes */
-	OP_ROOT,       /* tmpfs over /, and the working folder in it; s1 lists key, value, … */
-	OP_PIVOT,      /* the working folder becomes /, the old root goes */
+	OP_ROOT,       /* file system s1 over s2, and the working folder in it; s3 lists key, value, … */
+	OP_FS,	       /* the same on s2, or on nothing */
+	OP_ATTACH,     /* mount what slot a holds on s2 */
+	OP_MASK,       /* cover s1, if it is there, in the file system of magic number a (0 is any) */
+	OP_CHECK,      /* fail unless s1 is the mount that slot a holds */
+	OP_PIVOT,      /* the working folder becomes /, the old root and a mounts on it go */
 	OP_MOUNT,      /* mount s1 on s2, type s3, flags a, data s4 */
 	OP_SETATTR,    /* mount_setattr s1: set a, propagation b */
-	OP_BIND,       /* bind s1 on s2; attributes a, expected device b and inode c, id map in slot d */
-	OP_MKDIR,      /* s1, mode a, owner b:c */
-	OP_SYMLINK,    /* s2 → s1 */
-	OP_MKNOD,      /* s1, mode a, device b */
-	OP_FILE,       /* make s1, mode a, owner b:c, content from the fd in slot d */
-	OP_UNLINK,     /* remove s1; flags as unlinkat(2) */
-	OP_CHDIR,      /* s1 */
-	OP_RULESET,    /* Landlock ruleset: file rights a, network rights b, scopes c, d bytes */
-	OP_ALLOW,      /* Landlock rule: s1 with the rights a; expected device b and inode c */
-	OP_BARRIER,    /* wait until the launcher has done its steps */
+	OP_BIND,  /* bind s1 on s2, or on nothing; attributes a, expected device b and inode c, id map in slot
+		     d */
+	OP_MKDIR, /* s1, mode a, owner b:c */
+	OP_SYMLINK, /* s2 → s1 */
+	OP_MKNOD,   /* s1, mode a, device b, owner c:d */
+	OP_FILE,    /* make s1, mode a, owner b:c, content from the fd in slot d */
+	OP_UNLINK,  /* remove s1; flags as unlinkat(2) */
+	OP_CHDIR,   /* s1 */
+	OP_RULESET, /* Landlock ruleset: file rights a, network rights b, scopes c, d bytes */
+	OP_ALLOW,   /* Landlock rule: s1 with the rights a; expected device b and inode c */
+	OP_BARRIER, /* wait until the launcher has done its steps */
 	/* payload side */
 	OP_SETSID,
 	OP_RLIMIT,    /* resource a: soft b, hard c */
@@ -57,14 +62,18 @@ enum op {
 
 enum step_flags {
 	STEP_RECURSIVE = 1, /* OP_BIND, OP_SETATTR: the mounts below as well */
-	STEP_IN_ROOT = 2,   /* OP_BIND, OP_MOUNT: the target lies in a shown folder: resolve it in our root */
+	STEP_IN_ROOT = 2,   /* the path lies in a shown folder: resolve it in our root */
+	STEP_NO_LINKS = 4,  /* the same, and no component may be a link */
+	STEP_ENTER = 8, /* OP_BIND: s2 is the old root; the working folder is in what is bound from now on */
+	STEP_READ_ONLY = 16 /* OP_MASK: leave it readable */
 };
 
 struct step {
 	uint32_t op, flags;
 	uint32_t index; /* its number in the whole Plan, for reports */
-	uint32_t pad;
-	uint64_t a, b, c, d, e;
+	uint32_t keep;	/* slot for the mount that is made; 0 is none */
+	uint64_t a, b, c, d;
+	uint64_t e; /* slot of the folder that the path is relative to; 0 is the working folder */
 	at s1, s2, s3, s4;
 };
 
@@ -108,9 +117,9 @@ struct order {
 
 /* what launch.c is asked to do */
 enum { MAX_FDS = 256, MAX_KEPT = 16 };
-/* slots: the Plan, the socket, the launcher, two claims that last as long as the jail; then what steps need
- */
-enum { FIRST_FREE_SLOT = 5 };
+/* slots: the Plan, the socket, the launcher, two claims that last as long as the jail; then what steps need;
+ * behind what the launcher gives, mounts */
+enum { FIRST_FREE_SLOT = 5, MAX_SLOTS = 80 };
 enum { MAX_ASIDE = 6 };
 struct launch {
 	uint64_t flags;	   /* CLONE_NEW… */
