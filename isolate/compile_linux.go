@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/jailrun/jail/cgroup"
 	"github.com/jailrun/jail/isolate/internal/jailinit"
 )
 
@@ -36,6 +37,10 @@ type compiler struct {
 	links                   map[string]string
 	root                    bool // the view is a root of its own
 	mapsIDs                 bool // shown folders get an id map
+
+	bornInCgroup bool           // else jail-init is attached
+	lateCgroup   []Step         // of the launcher, when jail-init has set itself up
+	pidsMax      cgroup.Setting // set when jail-init has no helpers any more
 
 	asides    int // children of jail-init that do steps aside
 	netAside  int
@@ -64,6 +69,9 @@ func Compile(s *Spec, h *Host) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.cgroup(); err != nil {
+		return nil, err
+	}
 	if err := c.idMaps(rules); err != nil {
 		return nil, err
 	}
@@ -72,6 +80,7 @@ func Compile(s *Spec, h *Host) (*Plan, error) {
 		return nil, err
 	}
 	c.joinNet()
+	c.enterCgroup()
 	if err := c.payload(); err != nil {
 		return nil, err
 	}
@@ -174,11 +183,17 @@ func (c *compiler) namespaces() {
 	}
 	p.ambient = c.userNS || c.host.UID != 0 && c.host.Caps != 0
 	for _, ns := range cloneFlags {
+		if ns.kind == specs.CgroupNamespace && c.spec.Cgroup {
+			continue // see cgroupNamespace
+		}
 		if c.spec.hasNamespace(ns.kind) {
 			p.flags |= ns.flag
 			p.CloneFlags = append(p.CloneFlags, ns.name)
 			c.give(ns.give)
 		}
+	}
+	if c.bornInCgroup {
+		c.cgroupNamespace()
 	}
 	p.pidNS = c.spec.hasNamespace(specs.PIDNamespace)
 	if !p.pidNS {

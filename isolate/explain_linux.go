@@ -144,6 +144,12 @@ func (e *explainer) borders() []string {
 	if e.gives(NoNewPrivileges) {
 		e.say("no new privileges: set-uid files and file capabilities give nothing")
 	}
+	if e.gives(OwnCgroup) {
+		e.say("cgroup: its own, with %s", plan.describeCgroup())
+		if spec.CPUTime > 0 {
+			e.say("CPU time: %s of all processes together, then the jail ends", spec.CPUTime)
+		}
+	}
 	if spec.Timeout > 0 {
 		e.say("time: %s, then SIGTERM, SIGKILL %s later", spec.Timeout, spec.KillAfter)
 	} else {
@@ -155,6 +161,9 @@ func (e *explainer) borders() []string {
 
 func (e *explainer) monitored() []string {
 	e.say("exit code or signal, wall time; CPU time and largest size of the processes that were waited for")
+	if e.gives(OwnCgroup) {
+		e.say("CPU time and peak memory of all processes together, and whether memory or the number of tasks came to its limit")
+	}
 	return e.take()
 }
 
@@ -213,7 +222,12 @@ func (e *explainer) escapeRoutes() []string {
 	if !e.gives(BaselineFilter) {
 		e.say("system calls: no filter")
 	}
-	e.say("resources: memory, processes and disk are bounded by rlimits and the sizes of private folders alone")
+	switch r := e.spec.Linux.Resources; {
+	case !e.gives(OwnCgroup):
+		e.say("resources: memory, processes and disk are bounded by rlimits and the sizes of private folders alone")
+	case r == nil || r.Memory == nil:
+		e.say("resources: memory has no limit (--memory)")
+	}
 	return e.take()
 }
 

@@ -3,14 +3,18 @@
 package isolate
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/jailrun/jail/cgroup"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -105,6 +109,24 @@ var flagCases = []struct {
 	{name: "ignored-signals", level: Basic, hosts: "hup", set: func(*Spec) {}},
 	{name: "old-landlock", level: User, hosts: "old", set: func(*Spec) {}},
 	{name: "no-sysfs", level: Namespaced, hosts: "nosysfs", set: func(*Spec) {}},
+	{name: "resources", level: Limited, set: func(s *Spec) {
+		memory, swap, pids, quota, period := int64(64<<20), int64(80<<20), int64(10), int64(150000), uint64(100000)
+		io := specs.LinuxThrottleDevice{Rate: 1 << 20}
+		io.Major, io.Minor = 8, 16
+		s.Name, s.CPUTime = "job", time.Minute
+		s.Linux.Resources = &specs.LinuxResources{
+			Memory: &specs.LinuxMemory{Limit: &memory, Swap: &swap}, Pids: &specs.LinuxPids{Limit: &pids},
+			CPU:     &specs.LinuxCPU{Quota: &quota, Period: &period, Cpus: "0-1"},
+			BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{io}},
+		}
+	}},
+	{name: "cgroup-v1", level: Limited, hosts: "v1", set: func(s *Spec) {
+		memory := int64(64 << 20)
+		s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &memory, Swap: &memory}}
+	}},
+	{name: "cgroup-scope", level: Limited, hosts: "scope", set: func(*Spec) {}},
+	{name: "cgroup-no-clone3", level: Limited, hosts: "noclone3", set: func(*Spec) {}},
+	{name: "cgroup-nowhere", level: Limited, hosts: "nocgroup", set: func(*Spec) {}},
 	{name: "no-idmap", level: Namespaced, hosts: "noidmap", set: func(*Spec) {}},
 }
 
@@ -123,6 +145,26 @@ var specialHosts = map[string]func() *Host{
 	"nosysfs": func() *Host {
 		h := userHost()
 		h.NoSysfs = true
+		return h
+	},
+	"v1": func() *Host {
+		h := rootHost()
+		h.Cgroup = &cgroup.Place{Version: 1, Dirs: map[string]string{"memory": "/sys/fs/cgroup/memory", "pids": "/sys/fs/cgroup/pids"}}
+		return h
+	},
+	"scope": func() *Host {
+		h := userHost()
+		h.Cgroup = &cgroup.Place{Version: 2, Scope: true}
+		return h
+	},
+	"noclone3": func() *Host {
+		h := rootHost()
+		h.NoClone3, h.Cgroup.Warning = true, "outer limits do not hold"
+		return h
+	},
+	"nocgroup": func() *Host {
+		h := userHost()
+		h.Cgroup, h.CgroupErr = nil, errors.New("no place for a cgroup")
 		return h
 	},
 	"noidmap": func() *Host {

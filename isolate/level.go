@@ -15,12 +15,13 @@ const (
 	Basic Level = iota + 1
 	User
 	Namespaced
+	Limited
 )
 
-var levelNames = []string{Basic: "basic", User: "user", Namespaced: "namespaced"}
+var levelNames = []string{Basic: "basic", User: "user", Namespaced: "namespaced", Limited: "limited"}
 
 // Levels lists all levels, the weakest first.
-func Levels() []Level { return []Level{Basic, User, Namespaced} }
+func Levels() []Level { return []Level{Basic, User, Namespaced, Limited} }
 
 // String is the name of the level as the flag --level takes it.
 func (l Level) String() string {
@@ -70,6 +71,7 @@ const (
 	PrivateHostname  Guarantee = "private-hostname"   // namespaced
 	PrivateNetwork   Guarantee = "private-network"    // namespaced: a loopback device and nothing else
 	PrivateCgroups   Guarantee = "private-cgroups"    // namespaced: the host's cgroup paths are not seen
+	OwnCgroup        Guarantee = "own-cgroup"         // limited: memory, tasks and CPU of the whole tree can be limited, and are counted
 )
 
 // promises of each level, without those of the levels before.
@@ -77,6 +79,7 @@ var promises = [][]Guarantee{
 	Basic:      {OwnSession, ListedFDs, NoNewPrivileges, DiesWithLauncher},
 	User:       {FileView, OtherIdentity, BaselineFilter},
 	Namespaced: {PrivateMounts, PrivateProcesses, PrivateIPC, PrivateHostname, PrivateNetwork, PrivateCgroups},
+	Limited:    {OwnCgroup},
 }
 
 // NewSpec is the Spec of a command at a level, as a front end starts from it.
@@ -104,8 +107,13 @@ func (s *Spec) SetLevel(level Level) {
 	}
 	s.View = asked
 	s.Filter = nil
+	resources := s.Linux
 	s.Linux = &specs.Linux{}
+	if resources != nil {
+		s.Linux.Resources = resources.Resources
+	}
 	s.KeepCapabilities = level == Basic
+	s.Cgroup = level >= Limited
 	if level >= User {
 		s.Filter = baseline()
 		s.View = append(s.View, defaultView(level)...)

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/cgroup"
 )
 
 // A machine that exists in tests alone: Compile asks nothing but its Host, so Plans for it are the same everywhere.
@@ -24,6 +26,10 @@ func rootHost() *Host {
 			"RLIMIT_CORE": {0, 1000}, "RLIMIT_CPU": {^uint64(0), ^uint64(0)},
 		},
 		NoIDMap: map[uint64]bool{}, Files: map[string]FileInfo{},
+		Cgroup: &cgroup.Place{
+			Version: 2, Dirs: map[string]string{"": "/sys/fs/cgroup/ci"}, Controllers: []string{"cpu", "cpuset", "io", "memory", "pids"},
+		},
+		CgroupName: "abcdefghijkl", CPUs: 2,
 	}}
 	m.folders(0, 0o755, "/usr", "/usr/bin", "/usr/lib", "/usr/lib64", "/etc", "/etc/ssl", "/opt", "/proc", "/proc/bus",
 		"/proc/fs", "/proc/irq", "/proc/sys", "/sys", "/dev", "/dev/shm", "/run", "/run/resolved", "/var", "/home", "/srv",

@@ -60,15 +60,15 @@ type Result struct {
 // Success says that the payload exited with code 0 of its own accord.
 func (r *Result) Success() bool { return r.Reason == Exited && r.ExitCode == 0 }
 
-// ShellCode is the exit code of `jail run`: the payload's; 128+signal; 124 for a time-out; 125 when jail itself
+// ShellCode is the exit code of `jail run`: the payload's; 128+signal; 124 when its time or CPU time was over; 125 when jail itself
 // failed; 126 and 127 are set from an ExecError.
 func (r *Result) ShellCode() int {
 	switch r.Reason {
 	case Exited:
 		return r.ExitCode
-	case TimedOut:
+	case TimedOut, CPUExceeded:
 		return 124
-	case Signalled, Cancelled:
+	case Signalled, Cancelled, MemoryExceeded:
 		if n := signalNumber(r.Signal); n > 0 {
 			return 128 + n
 		}
@@ -87,8 +87,10 @@ func (r *Result) String() string {
 		fmt.Fprintf(&b, "exited %d", r.ExitCode)
 	case Signalled:
 		fmt.Fprintf(&b, "ended by %s", r.Signal)
-	case TimedOut, Cancelled:
-		fmt.Fprintf(&b, "%s", map[Reason]string{TimedOut: "timed out", Cancelled: "cancelled"}[r.Reason])
+	case TimedOut, Cancelled, MemoryExceeded, CPUExceeded:
+		fmt.Fprintf(&b, "%s", map[Reason]string{
+			TimedOut: "timed out", Cancelled: "cancelled", MemoryExceeded: "out of memory", CPUExceeded: "used up its CPU time",
+		}[r.Reason])
 		if r.Signal != "" {
 			fmt.Fprintf(&b, ", ended by %s", r.Signal)
 		} else if r.ExitCode >= 0 {
@@ -110,9 +112,17 @@ func (r *Result) String() string {
 
 // Detail is the rest of the report for people, for --verbose.
 func (r *Result) Detail() string {
-	return fmt.Sprintf("uid %d, gid %d (%s); processes waited for: user %.1f ms, system %.1f ms, largest %.1f MiB; start: compile %.2f ms, launch %.2f ms, exec %.2f ms",
-		r.UID, r.GID, r.Identity, r.ReapedUserMS, r.ReapedSystemMS, float64(r.ReapedMaxRSSBytes)/(1<<20),
-		r.CompileMS, r.LaunchMS, r.ExecMS)
+	used := fmt.Sprintf("processes waited for: user %.1f ms, system %.1f ms, largest %.1f MiB",
+		r.ReapedUserMS, r.ReapedSystemMS, float64(r.ReapedMaxRSSBytes)/(1<<20))
+	if r.UserMS >= 0 {
+		used = fmt.Sprintf("all processes: user %.1f ms, system %.1f ms, peak memory %.1f MiB",
+			r.UserMS, r.SystemMS, float64(r.PeakMemoryBytes)/(1<<20))
+	}
+	if len(r.LimitsHit) > 0 {
+		used = "limits hit: " + strings.Join(r.LimitsHit, ", ") + "; " + used
+	}
+	return fmt.Sprintf("uid %d, gid %d (%s); %s; start: compile %.2f ms, launch %.2f ms, exec %.2f ms",
+		r.UID, r.GID, r.Identity, used, r.CompileMS, r.LaunchMS, r.ExecMS)
 }
 
 func roundDuration(d time.Duration) string {

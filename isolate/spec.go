@@ -29,8 +29,9 @@ type Spec struct {
 	NoFilter    bool   `json:"noFilter,omitempty"` // --seccomp unconfined
 	Filter      []byte `json:"-"`                  // classic BPF, struct sock_filter by struct sock_filter
 
-	Name         string `json:"name,omitempty"`         // of the jail and its cgroup; "" is a random one
-	CgroupParent string `json:"cgroupParent,omitempty"` // where its cgroup is made; "" is the best place found
+	Cgroup       bool   `json:"cgroup,omitempty"`       // the jail gets a cgroup of its own; Linux.Resources are its limits
+	CgroupParent string `json:"cgroupParent,omitempty"` // where that is made; "" is the best place found
+	Name         string `json:"name,omitempty"`         // of the jail: its cgroup is jail-NAME; "" is a random one
 
 	CPUTime      time.Duration `json:"cpuTime,omitempty"`      // of all processes of the jail together; 0 is no limit
 	OutputLimit  int64         `json:"outputLimit,omitempty"`  // bytes, of stdout and stderr together; 0 is no limit

@@ -43,6 +43,9 @@ func baseline() []byte { return nil }
 // Explain is not supported here.
 func Explain(spec *Spec) (*Explanation, error) { return nil, unsupported(spec.Level) }
 
+// Collect is not supported here.
+func Collect() ([]string, error) { return nil, unsupported(0) }
+
 // CheckLevels reports every level as unsupported here.
 func CheckLevels() []LevelReport {
 	var reports []LevelReport

@@ -38,6 +38,19 @@ func folder(fd int) bool {
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
+// blockDevice is the number of a disk.
+func blockDevice(path string) (major, minor int64, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, 0, problem("names a device that can't be looked at: " + err.Error())
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return 0, 0, problem("names a file that is not a block device")
+	}
+	dev := uint64(st.Rdev) //nolint:unconvert // int32 on darwin
+	return int64(unix.Major(dev)), int64(unix.Minor(dev)), nil
+}
+
 // fits checks that the payload can have an fd of that number, and that the launcher has a few above it for itself.
 func fits(fd int) error {
 	const own = 8

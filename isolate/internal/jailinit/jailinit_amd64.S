@@ -21,32 +21,32 @@ jail_init_entry:
 	.type	report, @function
 report:
 	pushq	%r12
-	movq	%r9, %r12
+	movl	%esi, %r9d
 	pushq	%rbp
 	pushq	%rbx
 	movq	%rdi, %rbx
-	movl	%esi, %edi
-	leaq	-48(%rsp), %rbp
+	subq	$88, %rsp
+	leaq	-120(%rsp), %rbp
+	leaq	-56(%rsp), %rsi
 	movq	%rbp, %rax
 	.p2align 4,,10
 	.p2align 3
 .Linit_2:
-	movq	%rax, %rsi
+	movq	%rax, %rdi
 	addq	$1, %rax
-	movb	$0, (%rsi)
-	cmpq	%rsp, %rax
+	movb	$0, (%rdi)
+	cmpq	%rsi, %rax
 	jne	.Linit_2
-	movl	%edi, -48(%rsp)
-	leaq	-64(%rsp), %rsi
+	movl	%r9d, -120(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r9d, %r9d
-	movl	%edx, -44(%rsp)
 	movl	$228, %eax
+	movl	%edx, -116(%rsp)
 	movl	$1, %edi
 	xorl	%edx, %edx
-	movl	%r8d, -36(%rsp)
+	movl	%r8d, -108(%rsp)
 	xorl	%r8d, %r8d
-	movl	%ecx, -40(%rsp)
+	movl	%ecx, -112(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -55,31 +55,62 @@ report:
 	testq	%rax, %rax
 	js	.Linit_3
 	movabsq	$2361183241434822607, %rax
-	movq	-56(%rsp), %rsi
-	imulq	$1000000, -64(%rsp), %rcx
-	imulq	%rsi
-	sarq	$63, %rsi
+	movq	-48(%rsp), %rdi
+	imulq	$1000000, -56(%rsp), %rcx
+	imulq	%rdi
+	sarq	$63, %rdi
 	sarq	$7, %rdx
-	subq	%rsi, %rdx
+	subq	%rdi, %rdx
 	addq	%rcx, %rdx
 .Linit_3:
-	movq	%rdx, -32(%rsp)
-	testq	%r12, %r12
-	je	.Linit_4
-	imulq	$1000000, (%r12), %rax
-	addq	8(%r12), %rax
-	movq	%rax, -24(%rsp)
-	imulq	$1000000, 16(%r12), %rax
-	addq	24(%r12), %rax
-	movq	%rax, -16(%rsp)
-	movq	32(%r12), %rax
-	movq	%rax, -8(%rsp)
+	movq	%rdx, -104(%rsp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$98, %eax
+	movq	$-1, %rdi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	jne	.Linit_4
+	imulq	$1000000, -56(%rsp), %rax
+	addq	-48(%rsp), %rax
+	movq	%rax, -96(%rsp)
+	imulq	$1000000, -40(%rsp), %rax
+	addq	-32(%rsp), %rax
+	movq	%rax, -88(%rsp)
+	movq	-24(%rsp), %rax
+	movq	%rax, -80(%rsp)
 .Linit_4:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$98, %eax
+	movq	%rdx, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	jne	.Linit_5
+	imulq	$1000000, -56(%rsp), %rax
+	addq	-48(%rsp), %rax
+	movq	%rax, -72(%rsp)
+	imulq	$1000000, -40(%rsp), %rax
+	addq	-32(%rsp), %rax
+	movq	%rax, -64(%rsp)
+.Linit_5:
 	movl	$44, %r12d
-	movl	$48, %edx
+	movl	$64, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_5:
+.Linit_6:
 	movslq	12(%rbx), %rdi
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
@@ -92,12 +123,78 @@ report:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_5
+	je	.Linit_6
+	addq	$88, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
 	ret
 	.size	report, .-report
+	.p2align 4
+	.type	write_file, @function
+write_file:
+	pushq	%r12
+	movslq	%edi, %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	pushq	%rbp
+	xorl	%r9d, %r9d
+	movq	%rdx, %rbp
+	movl	$257, %eax
+	pushq	%rbx
+	movl	$524289, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r12
+	testq	%rax, %rax
+	js	.Linit_13
+	xorl	%ebx, %ebx
+	cmpb	$0, 0(%rbp)
+	movq	%rax, %rdi
+	je	.Linit_15
+	.p2align 4,,10
+	.p2align 3
+.Linit_16:
+	addq	$1, %rbx
+	cmpb	$0, (%rbx,%rbp)
+	jne	.Linit_16
+.Linit_15:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %eax
+	movq	%rbp, %rsi
+	movq	%rbx, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %r12
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%r12, %r12
+	js	.Linit_13
+	cmpq	%rbx, %r12
+	sete	%r12b
+	movzbl	%r12b, %r12d
+	leaq	-5(%r12,%r12,4), %r12
+.Linit_13:
+	movq	%r12, %rax
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	ret
+	.size	write_file, .-write_file
 	.p2align 4
 	.type	same_file, @function
 same_file:
@@ -106,7 +203,7 @@ same_file:
 	subq	$152, %rsp
 	movb	$0, -105(%rsp)
 	testq	%rdx, %rdx
-	je	.Linit_18
+	je	.Linit_25
 	movq	%rsi, %rbp
 	movq	%rdx, %rbx
 	leaq	-105(%rsp), %rsi
@@ -122,7 +219,7 @@ same_file:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_15
+	js	.Linit_22
 	movl	32(%rsp), %edx
 	movl	36(%rsp), %ecx
 	movq	%rdx, %rax
@@ -139,21 +236,21 @@ same_file:
 	andq	%rcx, %rdx
 	orq	%rdx, %rax
 	cmpq	%rbp, %rax
-	jne	.Linit_19
+	jne	.Linit_26
 	cmpq	%rbx, -72(%rsp)
-	jne	.Linit_19
-.Linit_18:
+	jne	.Linit_26
+.Linit_25:
 	xorl	%eax, %eax
-.Linit_15:
+.Linit_22:
 	addq	$152, %rsp
 	popq	%rbx
 	popq	%rbp
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_19:
+.Linit_26:
 	movq	$-116, %rax
-	jmp	.Linit_15
+	jmp	.Linit_22
 	.size	same_file, .-same_file
 	.p2align 4
 	.type	set_signals, @function
@@ -165,21 +262,21 @@ set_signals:
 	movq	%rsi, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_22:
+.Linit_29:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsp, %rax
-	jne	.Linit_22
+	jne	.Linit_29
 	movl	$1, %edi
 	movl	$13, %ebp
 	.p2align 4,,10
 	.p2align 3
-.Linit_27:
+.Linit_34:
 	cmpl	$9, %edi
-	je	.Linit_30
+	je	.Linit_37
 	cmpl	$19, %edi
-	je	.Linit_30
+	je	.Linit_37
 	leal	-1(%rdi), %ecx
 	movq	%rbx, %rax
 	movl	$8, %r10d
@@ -196,20 +293,20 @@ set_signals:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_21
+	js	.Linit_28
 	addq	$1, %rdi
 	cmpq	$65, %rdi
-	jne	.Linit_27
+	jne	.Linit_34
 	xorl	%eax, %eax
-.Linit_21:
+.Linit_28:
 	popq	%rbx
 	popq	%rbp
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_30:
+.Linit_37:
 	addq	$1, %rdi
-	jmp	.Linit_27
+	jmp	.Linit_34
 	.size	set_signals, .-set_signals
 	.p2align 4
 	.type	kill_tree, @function
@@ -234,9 +331,9 @@ kill_tree:
 	movq	%rax, -104(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_47:
+.Linit_54:
 	testl	%edi, %edi
-	jns	.Linit_34
+	jns	.Linit_41
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -249,7 +346,7 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_35:
+.Linit_42:
 	movl	84(%r12), %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -269,17 +366,17 @@ kill_tree:
 	movl	$1, %edx
 	setne	%r15b
 	testq	%rax, %rax
-	jle	.Linit_39
+	jle	.Linit_46
 	.p2align 4,,10
 	.p2align 3
-.Linit_44:
+.Linit_51:
 	cmpq	%r13, %rax
-	jne	.Linit_43
+	jne	.Linit_50
 	testb	%r15b, %r15b
-	je	.Linit_43
+	je	.Linit_50
 	movl	-84(%rsp), %eax
 	movl	%eax, (%r14)
-.Linit_43:
+.Linit_50:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -290,17 +387,17 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_44
+	jg	.Linit_51
 	movq	%rsi, %rbp
-.Linit_39:
+.Linit_46:
 	cmpq	$-10, %rax
-	je	.Linit_33
+	je	.Linit_40
 	movslq	84(%r12), %rdi
 	testq	%rax, %rax
-	jne	.Linit_47
+	jne	.Linit_54
 	testl	%edi, %edi
-	js	.Linit_33
-.Linit_34:
+	js	.Linit_40
+.Linit_41:
 	movq	-120(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -315,28 +412,28 @@ kill_tree:
 	movq	%rax, %rbx
 	movl	84(%r12), %eax
 	testl	%eax, %eax
-	js	.Linit_62
-.Linit_36:
+	js	.Linit_69
+.Linit_43:
 	testq	%rbx, %rbx
-	jle	.Linit_35
+	jle	.Linit_42
 	movq	-120(%rsp), %rax
 	xorl	%edi, %edi
 	movq	%rax, %r15
 	addq	%rax, %rbx
-	jmp	.Linit_42
+	jmp	.Linit_49
 	.p2align 4,,10
 	.p2align 3
-.Linit_40:
+.Linit_47:
 	leal	(%rdi,%rdi,4), %edx
 	leal	-48(%rax,%rdx,2), %edi
-.Linit_41:
+.Linit_48:
 	addq	$1, %r15
 	cmpq	%r15, %rbx
-	je	.Linit_35
-.Linit_42:
+	je	.Linit_42
+.Linit_49:
 	movsbl	(%r15), %eax
 	cmpb	$32, %al
-	jne	.Linit_40
+	jne	.Linit_47
 	movslq	%edi, %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -350,8 +447,8 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	xorl	%edi, %edi
-	jmp	.Linit_41
-.Linit_33:
+	jmp	.Linit_48
+.Linit_40:
 	addq	$4016, %rsp
 	popq	%rbx
 	popq	%rbp
@@ -360,7 +457,7 @@ kill_tree:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_62:
+.Linit_69:
 	movl	-108(%rsp), %edi
 	movl	$62, %eax
 	movl	$9, %esi
@@ -372,7 +469,7 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_36
+	jmp	.Linit_43
 	.size	kill_tree, .-kill_tree
 	.p2align 4
 	.type	make_file, @function
@@ -400,27 +497,27 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_63
+	js	.Linit_70
 	movq	%rax, %r12
 	movq	40(%r13), %rax
 	testq	%rax, %rax
-	je	.Linit_78
+	je	.Linit_85
 	leaq	-104(%rsp), %rdi
 	movq	%r13, -112(%rsp)
 	leaq	-88(%rsp), %r14
 	movq	%rdi, %r13
-.Linit_68:
+.Linit_75:
 	movq	-120(%rsp), %rcx
 	movl	20(%rcx,%rax,4), %ebx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_71:
+.Linit_78:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%r14, %rax
-	jne	.Linit_71
+	jne	.Linit_78
 	movq	-120(%rsp), %rax
 	movl	$1, %edx
 	movl	%ebx, -104(%rsp)
@@ -432,7 +529,7 @@ make_file:
 	movw	%ax, -92(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_72:
+.Linit_79:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -446,18 +543,18 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	cmpq	$-4, %rax
-	je	.Linit_72
+	je	.Linit_79
 	movq	%rdi, %r13
 	testq	%rax, %rax
-	js	.Linit_67
+	js	.Linit_74
 	cmpw	$0, -90(%rsp)
-	jne	.Linit_74
+	jne	.Linit_81
 	movslq	%ebx, %rdi
 	movl	$4096, %edx
 	movq	%r14, %rsi
 	.p2align 4,,10
 	.p2align 3
-.Linit_75:
+.Linit_82:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -468,22 +565,22 @@ make_file:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_75
+	je	.Linit_82
 	movq	%rax, %r15
 	movq	%rsi, %r14
 	testq	%rax, %rax
-	je	.Linit_93
-	js	.Linit_80
+	je	.Linit_100
+	js	.Linit_87
 	xorl	%ebx, %ebx
 	movq	%r12, %rdi
-	jmp	.Linit_70
+	jmp	.Linit_77
 	.p2align 4,,10
 	.p2align 3
-.Linit_95:
+.Linit_102:
 	addq	%rax, %rbx
 	cmpq	%r15, %rbx
-	jge	.Linit_94
-.Linit_70:
+	jge	.Linit_101
+.Linit_77:
 	movq	%r15, %rdx
 	leaq	(%r14,%rbx), %rsi
 	xorl	%r10d, %r10d
@@ -498,9 +595,9 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	jns	.Linit_95
+	jns	.Linit_102
 	movq	%rdi, %r12
-.Linit_67:
+.Linit_74:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -513,7 +610,7 @@ make_file:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_63:
+.Linit_70:
 	addq	$4008, %rsp
 	movq	%rbp, %rax
 	popq	%rbx
@@ -523,15 +620,15 @@ make_file:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_93:
+.Linit_100:
 	movq	-112(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_78:
+.Linit_85:
 	movq	24(%r13), %rsi
 	xorl	%ebp, %ebp
 	cmpq	$-1, %rsi
-	je	.Linit_67
+	je	.Linit_74
 	movq	32(%r13), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -544,22 +641,22 @@ make_file:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbp
-	jmp	.Linit_67
+	jmp	.Linit_74
 	.p2align 4,,10
 	.p2align 3
-.Linit_94:
+.Linit_101:
 	movq	-112(%rsp), %rax
 	movq	%rdi, %r12
 	movq	40(%rax), %rax
-	jmp	.Linit_68
+	jmp	.Linit_75
 	.p2align 4,,10
 	.p2align 3
-.Linit_74:
+.Linit_81:
 	movq	$-3, %rbp
-	jmp	.Linit_67
-.Linit_80:
+	jmp	.Linit_74
+.Linit_87:
 	movq	%r15, %rbp
-	jmp	.Linit_67
+	jmp	.Linit_74
 	.size	make_file, .-make_file
 	.p2align 4
 	.type	run_step, @function
@@ -577,85 +674,25 @@ run_step:
 	movl	(%rsi), %eax
 	movl	24(%rcx), %edx
 	testl	%edx, %edx
-	je	.Linit_97
+	je	.Linit_104
 	movl	8(%rsi), %esi
 	leal	1(%rsi), %edi
 	cmpl	%edi, %edx
-	je	.Linit_279
-.Linit_97:
+	je	.Linit_281
+.Linit_104:
 	cmpl	$21, %eax
-	je	.Linit_100
-	ja	.Linit_101
-	cmpl	$11, %eax
-	je	.Linit_102
-	jbe	.Linit_280
-	cmpl	$16, %eax
-	je	.Linit_209
-	jbe	.Linit_281
-	cmpl	$19, %eax
-	je	.Linit_122
-	cmpl	$20, %eax
-	jne	.Linit_282
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	24(%rbp), %r10
-	movl	$259, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-.Linit_96:
-	addq	$296, %rsp
-	movq	%rbx, %rax
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	ret
-	.p2align 4,,10
-	.p2align 3
-.Linit_280:
-	cmpl	$6, %eax
-	je	.Linit_104
+	je	.Linit_107
+	jbe	.Linit_282
+	cmpl	$33, %eax
+	je	.Linit_133
 	jbe	.Linit_283
-	cmpl	$9, %eax
-	je	.Linit_112
-	cmpl	$10, %eax
-	jne	.Linit_284
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$4, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_101:
-	cmpl	$32, %eax
-	je	.Linit_126
-	jbe	.Linit_285
-	cmpl	$37, %eax
-	je	.Linit_140
-	jbe	.Linit_286
-	cmpl	$40, %eax
-	je	.Linit_276
-	jbe	.Linit_287
+	cmpl	$38, %eax
+	je	.Linit_148
+	jbe	.Linit_284
 	cmpl	$41, %eax
+	je	.Linit_277
+	jbe	.Linit_285
+	cmpl	$42, %eax
 	jne	.Linit_275
 	movq	16(%rbp), %rax
 	leaq	24(%rsp), %rsi
@@ -674,27 +711,27 @@ run_step:
 	movq	56(%rbp), %r15
 	movq	(%r15), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_219
+	je	.Linit_223
 	leaq	32(%rsp), %rax
 	xorl	%r13d, %r13d
 	movq	$-2, %rbx
 	movl	$59, %r14d
 	movq	%rax, 8(%rsp)
-	jmp	.Linit_208
+	jmp	.Linit_215
 	.p2align 4,,10
 	.p2align 3
-.Linit_203:
+.Linit_210:
 	cmpq	$-2, %rbx
-	je	.Linit_221
+	je	.Linit_225
 	testb	%al, %al
-	jne	.Linit_221
-.Linit_204:
+	jne	.Linit_225
+.Linit_211:
 	movq	8(%r15), %rdi
 	addq	$8, %r15
 	addl	$1, %r13d
 	testq	%rdi, %rdi
-	je	.Linit_96
-.Linit_208:
+	je	.Linit_103
+.Linit_215:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -710,7 +747,7 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%al
 	cmpq	$-13, %r8
-	jne	.Linit_203
+	jne	.Linit_210
 	movq	(%r15), %rsi
 	movq	8(%rsp), %r8
 	movl	$2, %r10d
@@ -723,20 +760,71 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_220
+	js	.Linit_224
 	movl	%r13d, 116(%r12)
 	movq	$-13, %rbx
-	jmp	.Linit_204
+	jmp	.Linit_211
 	.p2align 4,,10
 	.p2align 3
-.Linit_285:
-	cmpl	$27, %eax
-	je	.Linit_128
-	jbe	.Linit_288
-	cmpl	$30, %eax
-	je	.Linit_136
+.Linit_282:
+	cmpl	$11, %eax
+	je	.Linit_109
+	jbe	.Linit_286
+	cmpl	$16, %eax
+	je	.Linit_123
+	jbe	.Linit_287
+	cmpl	$19, %eax
+	je	.Linit_129
+	cmpl	$20, %eax
+	jne	.Linit_288
+	movq	56(%rbp), %rdx
+	movq	64(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$266, %eax
+	movq	$-100, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+.Linit_103:
+	addq	$296, %rsp
+	movq	%rbx, %rax
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	ret
+	.p2align 4,,10
+	.p2align 3
+.Linit_286:
+	cmpl	$6, %eax
+	je	.Linit_111
+	jbe	.Linit_289
+	cmpl	$9, %eax
+	je	.Linit_119
+	cmpl	$10, %eax
+	jne	.Linit_290
+	movq	16(%rbp), %rax
+	movq	64(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	movl	20(%r12,%rax,4), %edi
+	jmp	.Linit_279
+	.p2align 4,,10
+	.p2align 3
+.Linit_283:
+	cmpl	$28, %eax
+	je	.Linit_135
+	jbe	.Linit_291
 	cmpl	$31, %eax
-	jne	.Linit_289
+	je	.Linit_144
+	cmpl	$32, %eax
+	jne	.Linit_292
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -750,15 +838,15 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_283:
+.Linit_289:
 	cmpl	$3, %eax
-	je	.Linit_106
-	jbe	.Linit_290
+	je	.Linit_113
+	jbe	.Linit_293
 	cmpl	$4, %eax
-	je	.Linit_291
+	je	.Linit_294
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -794,75 +882,64 @@ run_step:
 #NO_APP
 	movl	%eax, 16(%r13)
 	movslq	%eax, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_288:
+.Linit_291:
 	cmpl	$24, %eax
-	je	.Linit_130
-	jbe	.Linit_292
-	cmpl	$25, %eax
-	jne	.Linit_293
+	je	.Linit_137
+	jbe	.Linit_295
+	cmpl	$26, %eax
+	je	.Linit_141
+	cmpl	$27, %eax
+	je	.Linit_296
+	movq	16(%rbp), %rax
+	movq	40(%rbp), %rsi
+	leaq	32(%rsp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%rax, 32(%rsp)
+	movq	24(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 48(%rsp)
+	movl	$444, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_103
+	movl	%eax, 92(%r12)
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_295:
+	cmpl	$22, %eax
+	je	.Linit_297
+	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$257, %eax
+	movl	$263, %eax
 	movq	$-100, %rdi
-	movl	$2621440, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movq	16(%rbp), %rax
-	movq	32(%rbp), %rdx
-	movl	%r13d, %edi
-	movl	%r13d, 40(%rsp)
-	movq	24(%rbp), %rsi
-	movq	%rax, 32(%rsp)
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_187
-	leaq	32(%rsp), %rdx
-	movslq	92(%r12), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$445, %eax
-	movl	$1, %esi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_187:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r13, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_290:
+.Linit_293:
 	cmpl	$1, %eax
-	je	.Linit_108
+	je	.Linit_115
 	cmpl	$2, %eax
 	jne	.Linit_275
 	movq	56(%rbp), %rsi
@@ -879,41 +956,21 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_96
+	js	.Linit_103
 	movq	16(%rbp), %rax
 	movq	$-18, %rbx
 	cmpq	%rax, 64(%rsp)
 	cmovne	%rdx, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_292:
-	cmpl	$22, %eax
-	je	.Linit_294
-	xorl	%edx, %edx
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$80, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_279:
-	cmpl	$26, %eax
-	jne	.Linit_295
-.Linit_98:
+.Linit_281:
+	cmpl	$27, %eax
+	jne	.Linit_298
+.Linit_105:
 	movl	%esi, %edx
-	xorl	%r9d, %r9d
-	movl	$1, %esi
 	xorl	%r8d, %r8d
+	movl	$1, %esi
 	xorl	%ecx, %ecx
 	movq	%r12, %rdi
 	movl	$45, %ebx
@@ -922,7 +979,7 @@ run_step:
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_188:
+.Linit_194:
 	movslq	12(%r12), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -934,20 +991,82 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_188
+	je	.Linit_194
 	cmpq	$24, %rax
-	je	.Linit_296
+	je	.Linit_299
 	testq	%rax, %rax
 	movq	$-32, %rbx
 	cmovs	%rax, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_286:
-	cmpl	$35, %eax
-	je	.Linit_142
+.Linit_287:
+	cmpl	$14, %eax
+	je	.Linit_125
+	cmpl	$15, %eax
+	jne	.Linit_300
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movl	$155, %eax
+	movq	%rsi, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_103
+	movq	56(%rbp), %rdi
+	movl	$166, %eax
+	movl	$2, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_103
+	movq	64(%rbp), %rdi
+	movl	$80, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_300:
+	cmpl	$12, %eax
+	je	.Linit_301
+	movq	16(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$170, %eax
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_284:
 	cmpl	$36, %eax
-	jne	.Linit_297
+	je	.Linit_150
+	cmpl	$37, %eax
+	jne	.Linit_302
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -960,14 +1079,13 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_277:
 	movq	%rax, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_297:
-	cmpl	$33, %eax
-	je	.Linit_298
+.Linit_302:
+	cmpl	$34, %eax
+	je	.Linit_303
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -981,24 +1099,39 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_281:
-	cmpl	$14, %eax
-	je	.Linit_118
-	cmpl	$15, %eax
-	jne	.Linit_299
-	testb	$2, 4(%rbp)
-	je	.Linit_300
-	leaq	24(%rsp), %r14
-	movb	$46, 24(%rsp)
+.Linit_298:
+	movl	28(%rcx), %ebx
+	negq	%rbx
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_275:
+	movq	$-38, %rbx
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_297:
+	addq	$296, %rsp
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	make_file
+	.p2align 4,,10
+	.p2align 3
+.Linit_141:
+	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movb	$0, 25(%rsp)
 	xorl	%r9d, %r9d
 	movl	$257, %eax
-	movq	%r14, %rsi
 	movq	$-100, %rdi
 	movl	$2621440, %edx
 #APP
@@ -1009,264 +1142,63 @@ run_step:
 	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_96
-	leaq	32(%rsp), %r12
-	movq	64(%rbp), %rsi
-	leaq	56(%rsp), %rcx
-	movq	%r12, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_173:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_173
-	movl	$24, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rdx
-	movq	$2621440, 32(%rsp)
-	movl	$437, %eax
-	movq	$-100, %rdi
-	movq	$18, 48(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r12
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_187
-	movl	$81, %r15d
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	movq	%r12, %rdi
-	movq	%r15, %rax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_175
-	movq	72(%rbp), %rdx
-	movq	56(%rbp), %rdi
-	movl	$165, %eax
-	movq	%r14, %rsi
-	movq	16(%rbp), %r10
-	movq	80(%rbp), %r8
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%r10d, %r10d
-	movq	%rax, %rbp
-	xorl	%r8d, %r8d
-	movq	%r15, %rax
-	movq	%r13, %rdi
-	movq	%rbx, %rsi
-	movq	%rbx, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%rbp, %rbp
-	cmovne	%rbp, %rax
-	movq	%rax, %rbx
-.Linit_175:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r12, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_187
-	.p2align 4,,10
-	.p2align 3
-.Linit_299:
-	cmpl	$12, %eax
-	je	.Linit_301
-	movb	$0, 32(%rsp)
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$430, %eax
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movq	72(%rbp), %r12
-	movl	$431, %r14d
-	movq	%rax, %rdi
-	movq	(%r12), %rdx
-	testq	%rdx, %rdx
-	jne	.Linit_163
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_303:
-	movq	16(%r12), %rdx
-	addq	$16, %r12
-	testq	%rdx, %rdx
-	je	.Linit_302
-.Linit_163:
-	movq	8(%r12), %r10
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r14, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%rax, %rax
-	jns	.Linit_303
-.Linit_166:
-	movq	%rdi, %r13
-	movq	%rax, %rbx
-	jmp	.Linit_187
-	.p2align 4,,10
-	.p2align 3
-.Linit_209:
-	leaq	32(%rsp), %r12
-	leaq	64(%rsp), %rdx
-	movq	%r12, %rax
-.Linit_116:
-	movq	%rax, %rcx
-	addq	$1, %rax
-	movb	$0, (%rcx)
-	cmpq	%rdx, %rax
-	jne	.Linit_116
+	js	.Linit_103
 	movq	16(%rbp), %rax
-	movl	4(%rbp), %edx
-	movq	%r12, %r10
-	movl	$32, %r8d
-	movq	56(%rbp), %rsi
-	xorl	%r9d, %r9d
-	movq	$-100, %rdi
+	movq	32(%rbp), %rdx
+	movl	%r13d, %edi
+	movl	%r13d, 40(%rsp)
+	movq	24(%rbp), %rsi
 	movq	%rax, 32(%rsp)
-	movq	24(%rbp), %rax
-	salq	$15, %rdx
-	movzwl	%dx, %edx
-	movq	%rax, 48(%rsp)
-	movl	$442, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_295:
-	movl	28(%rcx), %ebx
-	negq	%rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_275:
-	movq	$-38, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_108:
-	movq	64(%rbp), %r12
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movl	$524289, %edx
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rdi
+	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_96
-	xorl	%ebp, %ebp
-	cmpb	$0, (%r12)
-	je	.Linit_151
-	.p2align 4,,10
-	.p2align 3
-.Linit_152:
-	addq	$1, %rbp
-	cmpb	$0, 0(%rbp,%r12)
-	jne	.Linit_152
-.Linit_151:
+	jne	.Linit_193
+	leaq	32(%rsp), %rdx
+	movslq	92(%r12), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$1, %eax
-	movq	%r12, %rsi
-	movq	%rbp, %rdx
+	movl	$445, %eax
+	movl	$1, %esi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	xorl	%edx, %edx
+.Linit_280:
 	movq	%rax, %rbx
+.Linit_193:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
 	movl	$3, %eax
+	movq	%r13, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	testq	%rbx, %rbx
-	js	.Linit_96
-	cmpq	%rbp, %rbx
-	jne	.Linit_304
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_276:
-	xorl	%ebx, %ebx
-	jmp	.Linit_96
+.Linit_115:
+	movq	64(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	movl	$-100, %edi
+.Linit_279:
+	addq	$296, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	write_file
 	.p2align 4,,10
 	.p2align 3
 .Linit_294:
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$263, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_291:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1282,7 +1214,7 @@ run_step:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_154
+	js	.Linit_160
 	movq	(%r12), %rax
 	movl	$1030, %esi
 	movl	20(%rax), %edx
@@ -1301,13 +1233,30 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_154:
+.Linit_160:
 	movl	%ebx, 84(%r12)
 	movslq	%ebx, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_112:
+.Linit_144:
+	movq	56(%rbp), %rsi
+	movq	16(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$116, %eax
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_119:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1323,53 +1272,140 @@ run_step:
 	movq	16(%rbp), %rdx
 	movslq	%eax, %rbx
 	movl	%eax, 20(%r12,%rdx,4)
-	jmp	.Linit_96
-.Linit_300:
-	movq	72(%rbp), %rdx
-	movq	64(%rbp), %rsi
+	jmp	.Linit_103
+.Linit_223:
+	movq	$-2, %rbx
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_225:
+	movl	%r13d, 116(%r12)
+	movq	%r8, %rbx
+	cmpq	$-20, %r8
+	je	.Linit_211
+	testb	%al, %al
+	jne	.Linit_103
+	jmp	.Linit_211
+	.p2align 4,,10
+	.p2align 3
+.Linit_224:
+	xorl	%eax, %eax
+	movq	$-2, %r8
+	jmp	.Linit_210
+.Linit_292:
+	cmpl	$29, %eax
+	je	.Linit_304
+	movq	16(%rbp), %rbp
+	xorl	%esi, %esi
+	movl	$157, %r12d
+	movl	$24, %edi
+	jmp	.Linit_198
+	.p2align 4,,10
+	.p2align 3
+.Linit_305:
+	testq	%rax, %rax
+	js	.Linit_278
+.Linit_201:
+	addq	$1, %rsi
+	cmpq	$64, %rsi
+	je	.Linit_277
+.Linit_198:
+	movq	%rbp, %rdx
+	movl	%esi, %ecx
+	shrq	%cl, %rdx
+	andl	$1, %edx
+	jne	.Linit_201
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$165, %eax
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-22, %rax
+	jne	.Linit_305
+	.p2align 4,,10
+	.p2align 3
+.Linit_277:
+	xorl	%ebx, %ebx
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_125:
+	movb	$0, 32(%rsp)
 	movq	56(%rbp), %rdi
-	movq	16(%rbp), %r10
-	movq	80(%rbp), %r8
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$430, %eax
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r13
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_103
+	movq	72(%rbp), %r12
+	movl	$431, %r14d
+	movq	%rax, %rdi
+	movq	(%r12), %rdx
+	testq	%rdx, %rdx
+	jne	.Linit_169
+	jmp	.Linit_173
+	.p2align 4,,10
+	.p2align 3
+.Linit_307:
+	movq	16(%r12), %rdx
+	addq	$16, %r12
+	testq	%rdx, %rdx
+	je	.Linit_306
+.Linit_169:
+	movq	8(%r12), %r10
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r14, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	jns	.Linit_307
+.Linit_172:
+	movq	%rdi, %r13
+	jmp	.Linit_280
+	.p2align 4,,10
+	.p2align 3
+.Linit_150:
+	xorl	%edx, %edx
+	movslq	92(%r12), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$446, %eax
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
-.Linit_219:
-	movq	$-2, %rbx
-	jmp	.Linit_96
-.Linit_304:
-	movq	$-5, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_221:
-	movl	%r13d, 116(%r12)
-	movq	%r8, %rbx
-	cmpq	$-20, %r8
-	je	.Linit_204
-	testb	%al, %al
-	jne	.Linit_96
-	jmp	.Linit_204
-	.p2align 4,,10
-	.p2align 3
-.Linit_220:
-	xorl	%eax, %eax
-	movq	$-2, %r8
-	jmp	.Linit_203
-	.p2align 4,,10
-	.p2align 3
-.Linit_301:
-	movq	16(%rbp), %rsi
-	movq	56(%rbp), %rdi
+.Linit_113:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$170, %eax
+	movl	$157, %eax
+	movl	$36, %edi
+	movl	$1, %esi
 	xorl	%edx, %edx
 #APP
 # 13 "src/sys.h" 1
@@ -1377,10 +1413,78 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_298:
+.Linit_301:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$41, %eax
+	movl	$2, %edi
+	movl	$524290, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_103
+	leaq	32(%rsp), %rbx
+	leaq	72(%rsp), %rdx
+	movq	%rbx, %rcx
+	.p2align 4,,10
+	.p2align 3
+.Linit_164:
+	movq	%rcx, %rax
+	addq	$1, %rcx
+	movb	$0, (%rax)
+	cmpq	%rdx, %rcx
+	jne	.Linit_164
+	movq	56(%rbp), %rax
+	leaq	47(%rsp), %rdx
+	movq	%rbx, %rcx
+	subq	%rbx, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_165:
+	movzbl	(%rax,%rcx), %esi
+	testb	%sil, %sil
+	je	.Linit_167
+	movb	%sil, (%rcx)
+	addq	$1, %rcx
+	cmpq	%rcx, %rdx
+	jne	.Linit_165
+.Linit_167:
+	movl	$1, %eax
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movw	%ax, 48(%rsp)
+	movl	$35092, %esi
+	movl	$16, %eax
+	movq	%rbx, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_303:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1395,7 +1499,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_96
+	js	.Linit_103
 	movl	$157, %eax
 	movl	$47, %edi
 	movl	$4, %esi
@@ -1406,7 +1510,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_96
+	js	.Linit_103
 	movq	16(%rbp), %rax
 	movq	24(%rbp), %rcx
 	leaq	32(%rsp), %rsi
@@ -1428,21 +1532,21 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_96
+	js	.Linit_103
 	movl	$157, %r12d
 	movl	$47, %edi
 	movl	$2, %esi
-	jmp	.Linit_196
+	jmp	.Linit_203
 	.p2align 4,,10
 	.p2align 3
-.Linit_197:
+.Linit_204:
 	addq	$1, %rdx
 	cmpq	$64, %rdx
-	je	.Linit_276
-.Linit_196:
+	je	.Linit_277
+.Linit_203:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
-	jnc	.Linit_197
+	jnc	.Linit_204
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1453,11 +1557,95 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jns	.Linit_197
-	jmp	.Linit_277
+	jns	.Linit_204
 	.p2align 4,,10
 	.p2align 3
-.Linit_140:
+.Linit_278:
+	movq	%rax, %rbx
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_135:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$112, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_137:
+	xorl	%edx, %edx
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$80, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_133:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$8, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_103
+	movq	16(%rbp), %rdx
+	movl	$117, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_107:
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	24(%rbp), %r10
+	movl	$259, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_148:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1472,7 +1660,7 @@ run_step:
 #NO_APP
 	movslq	8(%r12), %rdx
 	cmpq	%rdx, %rax
-	jne	.Linit_200
+	jne	.Linit_207
 	movl	16(%r12), %eax
 	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -1492,32 +1680,15 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_96
+	js	.Linit_103
 	cmpw	$0, 30(%rsp)
-	je	.Linit_276
-.Linit_200:
+	je	.Linit_277
+.Linit_207:
 	movq	$-3, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_106:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$36, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_104:
+.Linit_111:
 	movq	16(%rbp), %rdx
 	movl	$61, %ebp
 	movq	%rdx, %rax
@@ -1527,7 +1698,7 @@ run_step:
 	leaq	128(%r12,%rax), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_155:
+.Linit_161:
 	xorl	%edx, %edx
 	movslq	16(%r13), %rdi
 	xorl	%r10d, %r10d
@@ -1542,222 +1713,25 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	cmpq	$-4, %rax
-	je	.Linit_155
+	je	.Linit_161
 	testq	%rax, %rax
-	js	.Linit_96
+	js	.Linit_103
 	movq	24(%r13), %rax
 	testq	%rax, %rax
-	jns	.Linit_156
+	jns	.Linit_162
 	movl	20(%r13), %eax
 	movl	%eax, 112(%r12)
-.Linit_156:
+.Linit_162:
 	movq	24(%r13), %rbx
-	jmp	.Linit_96
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_136:
-	movq	56(%rbp), %rsi
-	movq	16(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$116, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_118:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movl	$155, %eax
-	movq	%rsi, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movq	56(%rbp), %rdi
-	movl	$166, %eax
-	movl	$2, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movq	64(%rbp), %rdi
-	movl	$80, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_142:
-	xorl	%edx, %edx
-	movslq	92(%r12), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$446, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_122:
-	movq	56(%rbp), %rdx
-	movq	64(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$266, %eax
-	movq	$-100, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_130:
-	movq	16(%rbp), %rax
-	movq	40(%rbp), %rsi
-	leaq	32(%rsp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movq	%rax, 32(%rsp)
-	movq	24(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 48(%rsp)
-	movl	$444, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movl	%eax, 92(%r12)
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_102:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$41, %eax
-	movl	$2, %edi
-	movl	$524290, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rdi
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	leaq	32(%rsp), %r12
-	leaq	72(%rsp), %rdx
-	movq	%r12, %rcx
-	.p2align 4,,10
-	.p2align 3
-.Linit_158:
-	movq	%rcx, %rax
-	addq	$1, %rcx
-	movb	$0, (%rax)
-	cmpq	%rdx, %rcx
-	jne	.Linit_158
-	movq	56(%rbp), %rax
-	leaq	47(%rsp), %rdx
-	movq	%r12, %rcx
-	subq	%r12, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_159:
-	movzbl	(%rax,%rcx), %esi
-	testb	%sil, %sil
-	je	.Linit_161
-	movb	%sil, (%rcx)
-	addq	$1, %rcx
-	cmpq	%rcx, %rdx
-	jne	.Linit_159
-.Linit_161:
-	movl	$1, %eax
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movw	%ax, 48(%rsp)
-	movl	$35092, %esi
-	movl	$16, %eax
-	movq	%r12, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %rbx
-	movl	$3, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_100:
-	addq	$296, %rsp
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	make_file
-	.p2align 4,,10
-	.p2align 3
-.Linit_126:
+.Linit_109:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$157, %eax
-	movl	$8, %edi
+	movl	$4, %edi
 	movl	$1, %esi
 	xorl	%edx, %edx
 #APP
@@ -1766,11 +1740,65 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
+	jmp	.Linit_103
+	.p2align 4,,10
+	.p2align 3
+.Linit_123:
+	testb	$2, 4(%rbp)
+	je	.Linit_308
+	leaq	24(%rsp), %r13
+	movb	$46, 24(%rsp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movb	$0, 25(%rsp)
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	%r13, %rsi
+	movq	$-100, %rdi
+	movl	$2621440, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r12
+	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_96
-	movq	16(%rbp), %rdx
-	movl	$117, %eax
-	movq	%rdx, %rdi
+	js	.Linit_103
+	leaq	32(%rsp), %rbx
+	movq	64(%rbp), %rsi
+	leaq	56(%rsp), %rcx
+	movq	%rbx, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_179:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_179
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbx, %rdx
+	movq	$2621440, 32(%rsp)
+	movl	$437, %eax
+	movq	$-100, %rdi
+	movq	$18, 48(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r14
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_180
+	movl	$81, %r15d
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	movq	%r14, %rdi
+	movq	%r15, %rax
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
@@ -1778,27 +1806,97 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
-	.p2align 4,,10
-	.p2align 3
-.Linit_128:
+	testq	%rax, %rax
+	jne	.Linit_181
+	movq	72(%rbp), %rdx
+	movq	56(%rbp), %rdi
+	movl	$165, %eax
+	movq	%r13, %rsi
+	movq	16(%rbp), %r10
+	movq	80(%rbp), %r8
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%r10d, %r10d
+	movq	%rax, %rbp
+	xorl	%r8d, %r8d
+	movq	%r15, %rax
+	movq	%r12, %rdi
+	movq	%rbx, %rsi
+	movq	%rbx, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rbp, %rbp
+	cmovne	%rbp, %rax
+	movq	%rax, %rbx
+.Linit_181:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$112, %eax
-	movq	%rdx, %rdi
+	movl	$3, %eax
+	movq	%r14, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
+.Linit_180:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r12, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_103
+.Linit_183:
+	.p2align 4,,10
+	.p2align 3
+.Linit_129:
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	$-100, %rdi
+	movl	$258, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
-.Linit_302:
+	testq	%rax, %rax
+	js	.Linit_103
+	movq	24(%rbp), %rdx
+	cmpq	$-1, %rdx
+	je	.Linit_103
+	movq	56(%rbp), %rsi
+	movq	32(%rbp), %r10
+	movl	$256, %r8d
+	movl	$260, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_103
+.Linit_306:
 	movq	%rdi, %r13
-.Linit_167:
+.Linit_173:
 	xorl	%r14d, %r14d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1814,7 +1912,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_305
+	js	.Linit_309
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1828,7 +1926,7 @@ run_step:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_168
+	js	.Linit_174
 	movq	64(%rbp), %r10
 	leaq	32(%rsp), %rsi
 	movq	%r12, %rdi
@@ -1844,7 +1942,7 @@ run_step:
 	movq	%rax, %rbx
 	xorl	%r8d, %r8d
 	testq	%rax, %rax
-	js	.Linit_169
+	js	.Linit_175
 	movl	$81, %eax
 	movq	%r14, %rsi
 	movq	%r14, %rdx
@@ -1861,27 +1959,29 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_170:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
+	jmp	.Linit_180
+.Linit_308:
+	movq	72(%rbp), %rdx
+	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r12, %rdi
-	movq	%rdx, %rsi
+	movl	$165, %eax
+	movq	56(%rbp), %rdi
+	movq	16(%rbp), %r10
+	movq	80(%rbp), %r8
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_96
-.Linit_296:
+	movq	%rax, %rbx
+	jmp	.Linit_103
+.Linit_299:
 	cmpl	$1, 32(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
-	jmp	.Linit_96
-.Linit_305:
+	jmp	.Linit_103
+.Linit_309:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1892,8 +1992,8 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_96
-.Linit_168:
+	jmp	.Linit_103
+.Linit_174:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1906,8 +2006,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%r12, %rbx
-	jmp	.Linit_96
-.Linit_169:
+	jmp	.Linit_103
+.Linit_175:
 	xorl	%r9d, %r9d
 	movl	$3, %eax
 	movq	%r13, %rdi
@@ -1918,126 +2018,42 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_170
-.Linit_287:
-	cmpl	$38, %eax
-	je	.Linit_306
-	movq	16(%rbp), %rax
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$1, %edi
-	xorl	%esi, %esi
-	movw	%ax, 32(%rsp)
-	movq	56(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movl	$317, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-.Linit_306:
-	movq	16(%rbp), %rdi
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	set_signals
-.Linit_289:
-	cmpl	$28, %eax
-	je	.Linit_307
-	movq	16(%rbp), %rbp
-	xorl	%esi, %esi
-	movl	$157, %r12d
-	movl	$24, %edi
-	jmp	.Linit_192
+	jmp	.Linit_180
+.Linit_288:
+	cmpl	$17, %eax
+	jne	.Linit_266
+	leaq	32(%rsp), %rbx
+	leaq	64(%rsp), %rdx
+	movq	%rbx, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_308:
-	testq	%rax, %rax
-	js	.Linit_277
-.Linit_194:
-	addq	$1, %rsi
-	cmpq	$64, %rsi
-	je	.Linit_276
-.Linit_192:
-	movq	%rbp, %rdx
-	movl	%esi, %ecx
-	shrq	%cl, %rdx
-	andl	$1, %edx
-	jne	.Linit_194
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-22, %rax
-	jne	.Linit_308
-	xorl	%ebx, %ebx
-	jmp	.Linit_96
-.Linit_307:
-	movq	24(%rbp), %rax
-	movq	16(%rbp), %rsi
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edi, %edi
-	movq	%rax, 32(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movl	$302, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-.Linit_282:
-	cmpl	$17, %eax
-	je	.Linit_309
-	movq	16(%rbp), %rdx
+.Linit_131:
+	movq	%rax, %rcx
+	addq	$1, %rax
+	movb	$0, (%rcx)
+	cmpq	%rdx, %rax
+	jne	.Linit_131
+	movq	16(%rbp), %rax
+	movl	4(%rbp), %edx
+	movq	%rbx, %r10
+	movl	$32, %r8d
 	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$258, %eax
 	movq	$-100, %rdi
+	movq	%rax, 32(%rsp)
+	movq	24(%rbp), %rax
+	salq	$15, %rdx
+	movzwl	%dx, %edx
+	movq	%rax, 48(%rsp)
+	movl	$442, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_96
-	movq	24(%rbp), %rdx
-	cmpq	$-1, %rdx
-	je	.Linit_96
-	movq	56(%rbp), %rsi
-	movq	32(%rbp), %r10
-	movl	$256, %r8d
-	movl	$260, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_96
-.Linit_309:
+	jmp	.Linit_103
+.Linit_266:
 	movl	4(%rbp), %edx
 	movb	$0, 24(%rsp)
 	xorl	%r10d, %r10d
@@ -2057,33 +2073,33 @@ run_step:
 	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_96
+	js	.Linit_103
 	movq	32(%rbp), %rdx
 	movq	24(%rbp), %rsi
 	movl	%eax, %edi
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_187
-	movq	40(%rbp), %rdi
+	js	.Linit_193
 	movq	16(%rbp), %rsi
-	movq	%rdi, %rax
-	orq	%rsi, %rax
-	je	.Linit_178
+	movq	40(%rbp), %rdi
+	movq	%rsi, %rax
+	orq	%rdi, %rax
+	je	.Linit_184
 	leaq	32(%rsp), %rax
 	leaq	64(%rsp), %rdx
 	.p2align 4,,10
 	.p2align 3
-.Linit_179:
+.Linit_185:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_179
+	jne	.Linit_185
 	testq	%rdi, %rdi
-	jne	.Linit_180
+	jne	.Linit_186
 	movq	%rsi, 32(%rsp)
-.Linit_181:
+.Linit_187:
 	movl	4(%rbp), %edx
 	leaq	24(%rsp), %rsi
 	leaq	32(%rsp), %r10
@@ -2101,14 +2117,13 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_187
-.Linit_178:
-	movq	64(%rbp), %rbx
+	js	.Linit_193
+.Linit_184:
+	movq	64(%rbp), %r12
 	testb	$2, 4(%rbp)
 	jne	.Linit_310
-.Linit_177:
 	leaq	24(%rsp), %rsi
-	movq	%rbx, %r10
+	movq	%r12, %r10
 	xorl	%r9d, %r9d
 	movl	$429, %eax
 	movl	$4, %r8d
@@ -2119,33 +2134,32 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_187
-.Linit_180:
+	jmp	.Linit_280
+.Linit_186:
 	movslq	20(%r12,%rdi,4), %rax
 	orq	$1048576, %rsi
 	movq	%rsi, 32(%rsp)
 	movq	%rax, 56(%rsp)
-	jmp	.Linit_181
+	jmp	.Linit_187
 .Linit_310:
-	leaq	32(%rsp), %r12
+	leaq	32(%rsp), %rbx
 	leaq	56(%rsp), %rcx
-	movq	%r12, %rax
+	movq	%rbx, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_184:
+.Linit_190:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_184
+	jne	.Linit_190
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%rbx, %rsi
+	movq	%r12, %rsi
 	movl	$437, %eax
 	movq	$-100, %rdi
-	movq	%r12, %rdx
+	movq	%rbx, %rdx
 	movq	$2621440, 32(%rsp)
 	movq	$18, 48(%rsp)
 #APP
@@ -2156,7 +2170,7 @@ run_step:
 	movq	%rax, %rbp
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_187
+	js	.Linit_193
 	leaq	24(%rsp), %rsi
 	movl	$429, %eax
 	movq	%r13, %rdi
@@ -2180,11 +2194,8 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_187
-.Linit_293:
-	movl	8(%rbp), %esi
-	jmp	.Linit_98
-.Linit_284:
+	jmp	.Linit_193
+.Linit_290:
 	cmpl	$7, %eax
 	je	.Linit_311
 	movq	16(%rbp), %rax
@@ -2201,7 +2212,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_103
 .Linit_311:
 	xorl	%edx, %edx
 	movq	16(%rbp), %rdi
@@ -2216,7 +2227,59 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_96
+	jmp	.Linit_103
+.Linit_304:
+	movq	24(%rbp), %rax
+	movq	16(%rbp), %rsi
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edi, %edi
+	movq	%rax, 32(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movl	$302, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_103
+.Linit_285:
+	cmpl	$39, %eax
+	je	.Linit_312
+	movq	16(%rbp), %rax
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %edi
+	xorl	%esi, %esi
+	movw	%ax, 32(%rsp)
+	movq	56(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movl	$317, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_278
+.Linit_312:
+	movq	16(%rbp), %rdi
+	addq	$296, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	set_signals
+.Linit_296:
+	movl	8(%rbp), %esi
+	jmp	.Linit_105
 	.size	run_step, .-run_step
 	.p2align 4
 	.type	run_payload, @function
@@ -2250,8 +2313,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 104(%rbp)
 	testq	%rax, %rax
-	je	.Linit_319
-.Linit_313:
+	je	.Linit_320
+.Linit_314:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2264,36 +2327,36 @@ run_payload:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_319:
+.Linit_320:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_314
+	jle	.Linit_315
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_316
+	jmp	.Linit_317
 	.p2align 4,,10
 	.p2align 3
-.Linit_320:
+.Linit_321:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_314
-.Linit_316:
+	je	.Linit_315
+.Linit_317:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 112(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_320
-.Linit_315:
+	jns	.Linit_321
+.Linit_316:
 	movq	%rax, 104(%rbp)
-	jmp	.Linit_313
-.Linit_314:
+	jmp	.Linit_314
+.Linit_315:
 	xorl	%eax, %eax
-	jmp	.Linit_315
+	jmp	.Linit_316
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	run_aside, @function
@@ -2313,26 +2376,26 @@ run_aside:
 	movq	48(%rdx), %rdx
 	leaq	(%rdx,%rcx,8), %rbx
 	testl	%eax, %eax
-	jle	.Linit_322
+	jle	.Linit_323
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_324
+	jmp	.Linit_325
 	.p2align 4,,10
 	.p2align 3
-.Linit_327:
+.Linit_328:
 	addq	$88, %rbx
 	cmpq	%r13, %rbx
-	je	.Linit_322
-.Linit_324:
+	je	.Linit_323
+.Linit_325:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%r12, %rdi
 	movl	%eax, 20(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_327
-.Linit_323:
+	jns	.Linit_328
+.Linit_324:
 	xorl	%edx, %edx
 	movq	%rax, 24(%rbp)
 	xorl	%r10d, %r10d
@@ -2346,9 +2409,9 @@ run_aside:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_322:
+.Linit_323:
 	xorl	%eax, %eax
-	jmp	.Linit_323
+	jmp	.Linit_324
 	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	jail_main, @function
@@ -2359,43 +2422,43 @@ jail_main:
 	pushq	%r12
 	pushq	%rbp
 	pushq	%rbx
-	subq	$33368, %rsp
+	subq	$33352, %rsp
 	movq	16(%rdi), %rbp
-	leaq	8868(%rsp), %r13
-	leaq	8932(%rsp), %rbx
+	leaq	8852(%rsp), %r13
+	leaq	8916(%rsp), %rbx
 	movq	$-1, 72(%rsp)
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_329:
+.Linit_330:
 	movl	$-1, (%rax)
 	addq	$4, %rax
 	cmpq	%rbx, %rax
-	jne	.Linit_329
+	jne	.Linit_330
 	addq	$8, %rbp
 	movl	$72, %r12d
 	movl	$2, %esi
 	movl	$1, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_332:
+.Linit_333:
 	movsbl	-8(%rbp), %eax
 	leaq	-8(%rbp), %rcx
 	testb	%al, %al
-	je	.Linit_336
+	je	.Linit_337
 	xorl	%edi, %edi
-	jmp	.Linit_335
+	jmp	.Linit_336
 	.p2align 4,,10
 	.p2align 3
-.Linit_331:
+.Linit_332:
 	movsbl	(%rcx), %eax
-.Linit_335:
+.Linit_336:
 	sall	$4, %edi
 	subl	$65, %eax
 	addq	$1, %rcx
 	orl	%eax, %edi
 	cmpq	%rcx, %rbp
-	jne	.Linit_331
+	jne	.Linit_332
 	movl	%edi, 0(%r13)
 	xorl	%r10d, %r10d
 	movslq	%edi, %rdi
@@ -2410,8 +2473,8 @@ jail_main:
 	addq	$4, %r13
 	addq	$8, %rbp
 	cmpq	%rbx, %r13
-	jne	.Linit_332
-.Linit_336:
+	jne	.Linit_333
+.Linit_337:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2425,49 +2488,49 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 8856(%rsp)
-	movq	8872(%rsp), %rax
-	movl	$-1, 8940(%rsp)
-	movq	%rax, 8860(%rsp)
+	movl	%eax, 8840(%rsp)
+	movq	8856(%rsp), %rax
+	movl	$-1, 8924(%rsp)
+	movq	%rax, 8844(%rsp)
 	movl	$95, %eax
-	movl	$-1, 8932(%rsp)
-	movl	$0, 8964(%rsp)
-	movl	$0, 8960(%rsp)
-	movq	$0, 8952(%rsp)
+	movl	$-1, 8916(%rsp)
+	movl	$0, 8948(%rsp)
+	movl	$0, 8944(%rsp)
+	movq	$0, 8936(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 8944(%rsp)
+	movl	%eax, 8928(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_333
-	leaq	8848(%rsp), %rax
+	js	.Linit_334
+	leaq	8832(%rsp), %rax
 	movq	%rax, 40(%rsp)
-.Linit_334:
-	leaq	400(%rsp), %rsi
+.Linit_335:
+	leaq	384(%rsp), %rsi
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movq	%rsi, 56(%rsp)
+	movq	%rsi, 48(%rsp)
 	xorl	%r9d, %r9d
 	movl	$5, %eax
 	movq	%rbp, %rdx
-	movslq	8868(%rsp), %rdi
+	movslq	8852(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_421
-.Linit_337:
-	movslq	8868(%rsp), %r8
+	js	.Linit_420
+.Linit_338:
+	movslq	8852(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
 	movl	$268435456, %edi
-	movq	448(%rsp), %rsi
+	movq	432(%rsp), %rsi
 	movl	$1048578, %r10d
 	movl	$3, %edx
 #APP
@@ -2476,31 +2539,31 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_422
-.Linit_338:
-	xorl	%r12d, %r12d
+	js	.Linit_421
+.Linit_339:
+	xorl	%ebp, %ebp
+	movslq	8852(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movslq	8868(%rsp), %rdi
 	movl	$3, %eax
-	movq	%r12, %rsi
-	movq	%r12, %rdx
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	268435464, %ebp
+	movl	268435464, %r14d
 	movl	268435476, %r15d
-	movq	$268435456, 8848(%rsp)
-	movl	%ebp, %eax
+	movq	$268435456, 8832(%rsp)
+	movl	%r14d, %eax
 	andl	$1, %eax
-	movl	%eax, 48(%rsp)
-	je	.Linit_339
-	cmpl	$1, 8856(%rsp)
-	jne	.Linit_423
-.Linit_339:
+	movl	%eax, 56(%rsp)
+	je	.Linit_340
+	cmpl	$1, 8840(%rsp)
+	jne	.Linit_422
+.Linit_340:
 	leaq	72(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2513,13 +2576,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r12
+	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_340
-	movq	8848(%rsp), %rax
+	js	.Linit_341
+	movq	8832(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
-	movq	%r12, %rdi
+	movq	%rbp, %rdi
 	movl	20(%rax), %edx
 	movl	$72, %eax
 #APP
@@ -2528,7 +2591,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	xorl	%edx, %edx
-	movq	%rax, %r12
+	movq	%rax, %rbp
 	movl	$3, %eax
 	movq	%rdx, %rsi
 #APP
@@ -2536,43 +2599,42 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_340:
-	movl	%r12d, 8936(%rsp)
-	movslq	%r12d, %r12
-	testq	%r12, %r12
-	js	.Linit_424
 .Linit_341:
-	movq	8848(%rsp), %rdx
+	movl	%ebp, 8920(%rsp)
+	movslq	%ebp, %rbp
+	testq	%rbp, %rbp
+	js	.Linit_423
+.Linit_342:
+	movq	8832(%rsp), %rdx
 	movl	12(%rdx), %eax
-	movq	32(%rdx), %r13
+	movq	32(%rdx), %r12
 	testl	%eax, %eax
-	jle	.Linit_343
+	jle	.Linit_344
 	subl	$1, %eax
-	movq	40(%rsp), %r14
+	movq	40(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
-	leaq	88(%r13,%rax,8), %r12
-	jmp	.Linit_345
+	leaq	88(%r12,%rax,8), %rbp
+	jmp	.Linit_346
 	.p2align 4,,10
 	.p2align 3
-.Linit_425:
-	addq	$88, %r13
-	cmpq	%r13, %r12
-	je	.Linit_343
-.Linit_345:
-	movl	8(%r13), %eax
-	movq	%r13, %rsi
-	movq	%r14, %rdi
-	movl	%eax, 8960(%rsp)
+.Linit_424:
+	addq	$88, %r12
+	cmpq	%r12, %rbp
+	je	.Linit_344
+.Linit_346:
+	movl	8(%r12), %eax
+	movq	%r12, %rsi
+	movq	%r13, %rdi
+	movl	%eax, 8944(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_425
+	jns	.Linit_424
 	negq	%rax
 	movq	40(%rsp), %rdi
-	xorl	%r9d, %r9d
 	movl	$2, %esi
-	movl	8960(%rsp), %edx
-	movl	8964(%rsp), %r8d
+	movl	8944(%rsp), %edx
+	movl	8948(%rsp), %r8d
 	movq	%rax, %rcx
 	call	report
 	xorl	%edx, %edx
@@ -2587,31 +2649,31 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_343:
-	xorl	%r12d, %r12d
+.Linit_344:
+	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$157, %eax
 	movl	$4, %edi
-	movq	%r12, %rsi
-	movq	%r12, %rdx
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_426
-.Linit_347:
+	js	.Linit_425
+.Linit_348:
 	movq	40(%rsp), %rsi
-	xorl	%r14d, %r14d
+	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	leaq	run_payload(%rip), %r12
 	movl	$56, %eax
 	movl	$16657, %edi
-	movq	%r14, %rdx
+	movq	%rbp, %rdx
 	movq	%rsi, %r13
 #APP
 # 25 "src/sys.h" 1
@@ -2627,27 +2689,26 @@ jail_main:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_427
-.Linit_348:
-	movq	8952(%rsp), %rax
-	testq	%rax, %rax
-	js	.Linit_428
+	js	.Linit_426
 .Linit_349:
-	movq	8848(%rsp), %rdx
+	movq	8936(%rsp), %rax
+	testq	%rax, %rax
+	js	.Linit_427
+.Linit_350:
+	movq	8832(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
 	leaq	(%rax,%rcx,2), %rcx
 	movq	40(%rdx), %rax
-	leaq	-88(%rax,%rcx,8), %r13
-	movl	8960(%rsp), %eax
-	cmpl	8(%r13), %eax
-	je	.Linit_350
-	movl	8960(%rsp), %edx
+	leaq	-88(%rax,%rcx,8), %rbp
+	movl	8944(%rsp), %eax
+	cmpl	8(%rbp), %eax
+	je	.Linit_351
 	movq	40(%rsp), %rdi
-	xorl	%r9d, %r9d
 	movl	$125, %ecx
-	movl	8964(%rsp), %r8d
 	movl	$2, %esi
+	movl	8944(%rsp), %edx
+	movl	8948(%rsp), %r8d
 	call	report
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -2661,15 +2722,15 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_350:
-	cmpl	$40, 0(%r13)
-	je	.Linit_429
 .Linit_351:
+	cmpl	$41, 0(%rbp)
+	je	.Linit_428
+.Linit_352:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$11, %eax
-	movq	448(%rsp), %rsi
+	movq	432(%rsp), %rsi
 	movl	$268435456, %edi
 	xorl	%edx, %edx
 #APP
@@ -2677,32 +2738,32 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	$3, %r14d
-	leaq	8888(%rsp), %r13
+	movl	$3, %r13d
+	leaq	8872(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_353:
-	movslq	0(%r13), %rdi
+.Linit_354:
+	movslq	0(%rbp), %rdi
 	testl	%edi, %edi
-	js	.Linit_352
+	js	.Linit_353
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r14, %rax
+	movq	%r13, %rax
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_352:
-	addq	$4, %r13
-	cmpq	%rbx, %r13
-	jne	.Linit_353
-	movl	8940(%rsp), %eax
+.Linit_353:
+	addq	$4, %rbp
+	cmpq	%rbx, %rbp
+	jne	.Linit_354
+	movl	8924(%rsp), %eax
 	testl	%eax, %eax
-	js	.Linit_354
+	js	.Linit_355
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
@@ -2715,23 +2776,24 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_354:
-	salq	$4, %rbp
+.Linit_355:
+	movq	%r14, %rax
+	leaq	256(%rsp), %rsi
 	xorl	%r10d, %r10d
+	xorl	%edx, %edx
+	salq	$4, %rax
+	movq	%rsi, 16(%rsp)
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	andl	$32, %ebp
-	xorl	%edx, %edx
-	leaq	256(%rsp), %rsi
-	movq	$537396514, 128(%rsp)
+	andl	$32, %eax
 	leaq	128(%rsp), %rdi
-	movl	%ebp, 260(%rsp)
+	movq	$537396514, 128(%rsp)
+	movl	%eax, 260(%rsp)
+	movl	%eax, 256(%rsp)
 	movl	$126, %eax
-	movl	%ebp, 256(%rsp)
 	movq	$0, 264(%rsp)
 	movq	$0, 272(%rsp)
-	movq	%rsi, 8(%rsp)
-	movq	%rdi, 32(%rsp)
+	movq	%rdi, 8(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2739,60 +2801,61 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_355
+	js	.Linit_356
 	testl	%r15d, %r15d
-	jne	.Linit_430
-.Linit_357:
+	jne	.Linit_429
+.Linit_358:
 	movq	40(%rsp), %rdi
 	xorl	%ecx, %ecx
-	xorl	%r9d, %r9d
 	movl	%r12d, %r8d
 	xorl	%edx, %edx
 	movl	$4, %esi
-	movl	%r12d, 52(%rsp)
+	movl	%r12d, 60(%rsp)
 	call	report
 	leaq	104(%rsp), %rax
-	movq	32(%rsp), %rcx
+	movq	8(%rsp), %rcx
 	movl	$0, 68(%rsp)
-	movq	%rax, 24(%rsp)
+	movq	%rax, 32(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_359:
+.Linit_360:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_359
+	jne	.Linit_360
 	movl	$1, %ebx
 	movl	$1, %ebp
-	movslq	52(%rsp), %r15
-	movl	8936(%rsp), %eax
+	movslq	60(%rsp), %r15
+	movl	8920(%rsp), %eax
 	movl	$1, %r12d
 	movw	%bx, 124(%rsp)
-	leaq	64(%rsp), %r14
+	leaq	64(%rsp), %r13
 	movl	%eax, 104(%rsp)
-	movl	8864(%rsp), %eax
+	movl	8848(%rsp), %eax
+	movq	%r15, %r14
+	movq	%r13, %r15
 	movw	%bp, 116(%rsp)
 	movl	%eax, 112(%rsp)
-	movl	8860(%rsp), %eax
+	movl	8844(%rsp), %eax
 	movw	%r12w, 108(%rsp)
 	movl	%eax, 120(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_376:
+.Linit_377:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_364:
+.Linit_365:
 	xorl	%r13d, %r13d
-	movq	%r14, %rsi
-	jmp	.Linit_361
+	movq	%r15, %rsi
+	jmp	.Linit_362
 	.p2align 4,,10
 	.p2align 3
+.Linit_363:
+	cmpq	%rax, %r14
+	je	.Linit_430
 .Linit_362:
-	cmpq	%rax, %r15
-	je	.Linit_431
-.Linit_361:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2805,11 +2868,11 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_362
-	movq	%rsi, %r14
+	jg	.Linit_363
+	movq	%rsi, %r15
 	testl	%r13d, %r13d
-	jne	.Linit_363
-	movq	24(%rsp), %rdi
+	jne	.Linit_364
+	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
 	movl	$3, %esi
@@ -2819,15 +2882,15 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_364
+	je	.Linit_365
 	testq	%rax, %rax
-	js	.Linit_432
+	js	.Linit_431
 	cmpw	$0, 118(%rsp)
-	je	.Linit_369
-	movl	48(%rsp), %r8d
+	je	.Linit_370
+	movl	56(%rsp), %r8d
 	testl	%r8d, %r8d
-	je	.Linit_433
-.Linit_370:
+	je	.Linit_432
+.Linit_371:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2840,35 +2903,35 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_369:
-	movq	%r14, 16(%rsp)
-	movq	32(%rsp), %r14
+.Linit_370:
+	movq	%r15, 24(%rsp)
+	movq	48(%rsp), %rbp
 	movl	$64, %ebx
-	movl	$128, %r13d
-	leaq	384(%rsp), %rbp
+	movl	$128, %r12d
+	movl	$62, %r13d
 	.p2align 4,,10
 	.p2align 3
-.Linit_371:
+.Linit_372:
 	cmpw	$0, 110(%rsp)
-	je	.Linit_419
-	xorl	%r12d, %r12d
+	je	.Linit_418
+	xorl	%r15d, %r15d
+	movq	8(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
+	movslq	8920(%rsp), %rdi
 	xorl	%r9d, %r9d
-	movslq	8936(%rsp), %rdi
-	movq	%r12, %rax
-	movq	%r14, %rsi
-	movq	%r13, %rdx
+	movq	%r15, %rax
+	movq	%r12, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_419
+	jne	.Linit_418
 	movl	128(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_372
+	je	.Linit_373
 	xorl	%eax, %eax
 	movq	176(%rsp), %rdi
 	movl	%ecx, 84(%rsp)
@@ -2879,105 +2942,105 @@ jail_main:
 	movl	$0, 88(%rsp)
 	movl	%eax, 92(%rsp)
 	movq	%rdi, 96(%rsp)
-	jne	.Linit_373
-	movq	8(%rsp), %rax
+	jne	.Linit_374
+	movq	16(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_374:
+.Linit_375:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_374
+	jne	.Linit_375
 	movl	%ecx, 256(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rdi, 280(%rsp)
 	movl	$129, %eax
-	movq	%r15, %rdi
-	movq	8(%rsp), %rdx
+	movq	%r14, %rdi
+	movq	16(%rsp), %rdx
 	movl	$-1, 264(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_372:
+.Linit_373:
 	subl	$1, %ebx
-	jne	.Linit_371
+	jne	.Linit_372
 	.p2align 4,,10
 	.p2align 3
-.Linit_419:
+.Linit_418:
 	cmpw	$0, 126(%rsp)
-	movq	16(%rsp), %r14
-	je	.Linit_376
+	movq	24(%rsp), %r15
+	je	.Linit_377
 	leaq	80(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_379:
+.Linit_380:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rbx, %rax
-	movslq	8860(%rsp), %rdi
+	movslq	8844(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_379
-	cmpq	$24, %rax
 	je	.Linit_380
-	testq	%rax, %rax
-	jns	.Linit_381
-	cmpq	$-32, %rax
+	cmpq	$24, %rax
 	je	.Linit_381
+	testq	%rax, %rax
+	jns	.Linit_382
 	cmpq	$-104, %rax
-	jne	.Linit_376
-.Linit_381:
+	je	.Linit_382
+	cmpq	$-32, %rax
+	jne	.Linit_377
+.Linit_382:
 	movl	$-1, 120(%rsp)
-	jmp	.Linit_376
+	jmp	.Linit_377
 	.p2align 4,,10
 	.p2align 3
-.Linit_373:
+.Linit_374:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$62, %eax
-	movq	%r15, %rdi
-	movq	%r12, %rdx
+	movq	%r13, %rax
+	movq	%r14, %rdi
+	movq	%r15, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_372
+	jmp	.Linit_373
 	.p2align 4,,10
 	.p2align 3
-.Linit_431:
+.Linit_430:
 	movl	64(%rsp), %eax
 	movl	$1, %r13d
 	movl	%eax, 68(%rsp)
-	jmp	.Linit_361
-.Linit_433:
-	movl	52(%rsp), %esi
+	jmp	.Linit_362
+.Linit_432:
+	movl	60(%rsp), %esi
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_370
-.Linit_380:
+	jmp	.Linit_371
+.Linit_381:
 	movl	80(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_434
+	je	.Linit_433
 	cmpl	$3, %eax
-	jne	.Linit_376
-	movl	48(%rsp), %edx
+	jne	.Linit_377
+	movl	56(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_389
+	je	.Linit_390
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2990,54 +3053,31 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_376
-.Linit_363:
-	movl	48(%rsp), %eax
+	jmp	.Linit_377
+.Linit_364:
+	movl	56(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_368
-.Linit_367:
-	movq	8(%rsp), %rax
-	movq	56(%rsp), %rcx
-	.p2align 4,,10
-	.p2align 3
-.Linit_391:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_391
-	xorl	%ebx, %ebx
-	movq	8(%rsp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$98, %eax
-	movq	$-1, %rdi
-	movq	%rbx, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
+	je	.Linit_369
+.Linit_368:
 	movl	68(%rsp), %r8d
 	movq	40(%rsp), %rdi
-	movq	%rsi, %r9
+	xorl	%edx, %edx
 	xorl	%ecx, %ecx
 	movl	$5, %esi
 	call	report
+	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$231, %eax
-	movq	%rbx, %rdi
-	movq	%rbx, %rsi
-	movq	%rbx, %rdx
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	addq	$33368, %rsp
+	addq	$33352, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -3045,7 +3085,7 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_430:
+.Linit_429:
 	leal	-1(%r15), %esi
 	movl	$436, %eax
 	movq	%rdx, %rdi
@@ -3056,8 +3096,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_357
-.Linit_355:
+	jns	.Linit_358
+.Linit_356:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3071,11 +3111,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	8960(%rsp), %edx
+	movl	8944(%rsp), %edx
 	movq	40(%rsp), %rdi
 	negq	%rbx
 	movl	$2, %esi
-	movl	8964(%rsp), %r8d
+	movl	8948(%rsp), %r8d
 	movq	%rbx, %rcx
 	call	report
 	xorl	%r10d, %r10d
@@ -3090,12 +3130,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_357
-.Linit_423:
+	jmp	.Linit_358
+.Linit_422:
 	movq	40(%rsp), %rdi
 	movl	$18, %ecx
 	movl	$-1, %edx
-	movl	8964(%rsp), %r8d
+	movl	8948(%rsp), %r8d
 	movl	$2, %esi
 	call	report
 	xorl	%r10d, %r10d
@@ -3103,155 +3143,152 @@ jail_main:
 	xorl	%r9d, %r9d
 	movl	$231, %eax
 	movl	$125, %edi
-	movq	%r12, %rsi
-	movq	%r12, %rdx
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_340
+.Linit_431:
+	movl	56(%rsp), %r11d
+	testl	%r11d, %r11d
+	je	.Linit_390
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movl	60(%rsp), %esi
+	movq	40(%rsp), %rdi
+	leaq	68(%rsp), %rdx
+	call	kill_tree
+	jmp	.Linit_368
+.Linit_390:
+	movl	60(%rsp), %esi
+	movq	40(%rsp), %rdi
+	leaq	68(%rsp), %rdx
+	call	kill_tree
+.Linit_369:
+	movl	60(%rsp), %esi
+	movq	40(%rsp), %rdi
+	xorl	%edx, %edx
+	call	kill_tree
+	jmp	.Linit_368
+.Linit_423:
+	movl	8948(%rsp), %r8d
+	movq	40(%rsp), %rdi
+	movq	%rbp, %rcx
+	movl	$-1, %edx
+	negq	%rcx
+	movl	$2, %esi
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_342
+.Linit_427:
+	negq	%rax
+	movq	40(%rsp), %rdi
+	movl	$2, %esi
+	movl	8944(%rsp), %edx
+	movl	8948(%rsp), %r8d
+	movq	%rax, %rcx
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_350
+.Linit_421:
+	negq	%rax
+	movq	40(%rsp), %rdi
+	movl	$-1, %edx
+	movl	8948(%rsp), %r8d
+	movq	%rax, %rcx
+	movl	$2, %esi
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_339
-.Linit_432:
-	movl	48(%rsp), %r11d
-	testl	%r11d, %r11d
-	je	.Linit_389
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movl	52(%rsp), %esi
+.Linit_426:
+	movl	8944(%rsp), %edx
 	movq	40(%rsp), %rdi
-	leaq	68(%rsp), %rdx
-	call	kill_tree
-	jmp	.Linit_367
-.Linit_389:
-	movl	52(%rsp), %esi
-	movq	40(%rsp), %rdi
-	leaq	68(%rsp), %rdx
-	call	kill_tree
-.Linit_368:
-	movl	52(%rsp), %esi
-	movq	40(%rsp), %rdi
-	xorl	%edx, %edx
-	call	kill_tree
-	jmp	.Linit_367
-.Linit_424:
-	movq	40(%rsp), %rdi
-	movq	%r12, %rcx
-	xorl	%r9d, %r9d
-	movl	$-1, %edx
-	movl	8964(%rsp), %r8d
-	negq	%rcx
-	movl	$2, %esi
-	call	report
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_341
-.Linit_428:
-	negq	%rax
-	movq	40(%rsp), %rdi
-	xorl	%r9d, %r9d
-	movl	$2, %esi
-	movl	8960(%rsp), %edx
-	movl	8964(%rsp), %r8d
 	movq	%rax, %rcx
+	movl	$2, %esi
+	movl	8948(%rsp), %r8d
+	negq	%rcx
 	call	report
-	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$231, %eax
 	movl	$125, %edi
-	movq	%rdx, %rsi
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_349
-.Linit_422:
+.Linit_425:
 	negq	%rax
 	movq	40(%rsp), %rdi
-	movl	$-1, %edx
-	movl	8964(%rsp), %r8d
-	movq	%rax, %rcx
 	movl	$2, %esi
-	call	report
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_338
-.Linit_427:
-	movq	40(%rsp), %rdi
+	movl	8944(%rsp), %edx
+	movl	8948(%rsp), %r8d
 	movq	%rax, %rcx
-	xorl	%r9d, %r9d
-	movl	$2, %esi
-	movl	8960(%rsp), %edx
-	movl	8964(%rsp), %r8d
-	negq	%rcx
 	call	report
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$231, %eax
 	movl	$125, %edi
-	movq	%r14, %rsi
-	movq	%r14, %rdx
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_348
-.Linit_426:
-	negq	%rax
-	movq	40(%rsp), %rdi
-	movl	$2, %esi
-	movl	8960(%rsp), %edx
-	movl	8964(%rsp), %r8d
-	movq	%rax, %rcx
-	call	report
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%r12, %rsi
-	movq	%r12, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_347
-.Linit_421:
+.Linit_420:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$-1, %edx
-	movl	8964(%rsp), %r8d
+	movl	8948(%rsp), %r8d
 	movq	%rax, %rcx
 	movl	$2, %esi
 	call	report
@@ -3267,15 +3304,14 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_337
-.Linit_333:
+	jmp	.Linit_338
+.Linit_334:
 	negq	%rax
-	xorl	%r9d, %r9d
 	movl	$-1, %edx
 	movl	$2, %esi
-	movl	8964(%rsp), %r8d
+	movl	8948(%rsp), %r8d
 	movq	%rax, %rcx
-	leaq	8848(%rsp), %rax
+	leaq	8832(%rsp), %rax
 	movq	%rax, %rdi
 	movq	%rax, 40(%rsp)
 	call	report
@@ -3291,14 +3327,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_334
-.Linit_429:
-	movl	8960(%rsp), %edx
-	xorl	%r9d, %r9d
+	jmp	.Linit_335
+.Linit_428:
+	movq	40(%rsp), %rdi
 	xorl	%r8d, %r8d
 	xorl	%ecx, %ecx
-	movq	40(%rsp), %rdi
 	movl	$3, %esi
+	movl	8944(%rsp), %edx
 	call	report
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -3312,28 +3347,28 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_351
-.Linit_434:
+	jmp	.Linit_352
+.Linit_433:
 	movl	84(%rsp), %esi
 	movl	92(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_385
-	movq	8(%rsp), %rax
-	leaq	384(%rsp), %rcx
-.Linit_386:
-	movq	%rax, %rdi
+	je	.Linit_386
+	movq	16(%rsp), %rax
+.Linit_387:
+	movq	48(%rsp), %rbx
+	movq	%rax, %rcx
 	addq	$1, %rax
-	movb	$0, (%rdi)
-	cmpq	%rcx, %rax
-	jne	.Linit_386
+	movb	$0, (%rcx)
+	cmpq	%rbx, %rax
+	jne	.Linit_387
 	movq	96(%rsp), %rax
-	movslq	52(%rsp), %rdi
+	movslq	60(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movl	%edx, 256(%rsp)
 	xorl	%r9d, %r9d
-	movq	8(%rsp), %rdx
+	movq	16(%rsp), %rdx
 	movq	%rax, 280(%rsp)
 	movl	$129, %eax
 	movl	$-1, 264(%rsp)
@@ -3342,16 +3377,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_376
-.Linit_385:
-	movslq	52(%rsp), %rdi
+	jmp	.Linit_377
+.Linit_386:
+	movslq	60(%rsp), %rdi
 	movl	88(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_388
+	je	.Linit_389
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_388:
+.Linit_389:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3362,7 +3397,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_376
+	jmp	.Linit_377
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end
@@ -3383,8 +3418,8 @@ run_child:
 	testl	%esi, %esi
 	jne	.Llaunch_51
 .Llaunch_2:
-	movl	$2, 2148(%rbx)
-	movslq	20(%rbx), %rdx
+	movl	$2, 2152(%rbx)
+	movslq	24(%rbx), %rdx
 	testl	%edx, %edx
 	jle	.Llaunch_29
 	leaq	(%rbx,%rdx,4), %rdi
@@ -3393,7 +3428,7 @@ run_child:
 	.p2align 4,,10
 	.p2align 3
 .Llaunch_7:
-	movl	1052(%rax), %ecx
+	movl	1056(%rax), %ecx
 	cmpl	%edx, %ecx
 	leal	1(%rcx), %esi
 	cmovge	%esi, %edx
@@ -3409,10 +3444,10 @@ run_child:
 	.p2align 3
 .Llaunch_8:
 	addq	$1, %r12
-	cmpl	%r12d, 20(%rbx)
+	cmpl	%r12d, 24(%rbx)
 	jle	.Llaunch_5
 .Llaunch_10:
-	movslq	28(%rbx,%r12,4), %rdi
+	movslq	32(%rbx,%r12,4), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3422,7 +3457,7 @@ run_child:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 28(%rbx,%r12,4)
+	movl	%eax, 32(%rbx,%r12,4)
 	testl	%eax, %eax
 	jns	.Llaunch_8
 .Llaunch_49:
@@ -3445,7 +3480,7 @@ run_child:
 	xorl	%edx, %edx
 .Llaunch_5:
 	xorl	%r12d, %r12d
-	cmpl	$0, 24(%rbx)
+	cmpl	$0, 28(%rbx)
 	movl	$72, %r13d
 	movl	$1030, %esi
 	jg	.Llaunch_11
@@ -3479,7 +3514,7 @@ run_child:
 	testq	%rax, %rax
 	js	.Llaunch_48
 	xorl	%r12d, %r12d
-	cmpl	$0, 20(%rbx)
+	cmpl	$0, 24(%rbx)
 	movl	$292, %r13d
 	jg	.Llaunch_17
 	jmp	.Llaunch_21
@@ -3487,14 +3522,14 @@ run_child:
 	.p2align 3
 .Llaunch_52:
 	addq	$1, %r12
-	cmpl	%r12d, 20(%rbx)
+	cmpl	%r12d, 24(%rbx)
 	jle	.Llaunch_21
 .Llaunch_17:
-	movslq	1052(%rbx,%r12,4), %rsi
+	movslq	1056(%rbx,%r12,4), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%edx, %edx
-	movslq	28(%rbx,%r12,4), %rdi
+	movslq	32(%rbx,%r12,4), %rdi
 	xorl	%r9d, %r9d
 	movq	%r13, %rax
 #APP
@@ -3511,20 +3546,20 @@ run_child:
 	.p2align 3
 .Llaunch_14:
 	addq	$1, %r12
-	cmpl	%r12d, 24(%rbx)
+	cmpl	%r12d, 28(%rbx)
 	jle	.Llaunch_15
 .Llaunch_11:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%r13, %rax
-	movslq	2076(%rbx,%r12,4), %rdi
+	movslq	2080(%rbx,%r12,4), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 2076(%rbx,%r12,4)
+	movl	%eax, 2080(%rbx,%r12,4)
 	testl	%eax, %eax
 	jns	.Llaunch_14
 	jmp	.Llaunch_49
@@ -3582,17 +3617,17 @@ run_child:
 	jmp	.Llaunch_2
 .Llaunch_21:
 	xorl	%r12d, %r12d
-	cmpl	$0, 24(%rbx)
+	cmpl	$0, 28(%rbx)
 	movl	$72, %r13d
 	movl	$2, %esi
 	jg	.Llaunch_18
 	jmp	.Llaunch_53
 .Llaunch_55:
 	addq	$1, %r12
-	cmpl	%r12d, 24(%rbx)
+	cmpl	%r12d, 28(%rbx)
 	jle	.Llaunch_54
 .Llaunch_18:
-	movslq	2076(%rbx,%r12,4), %rdi
+	movslq	2080(%rbx,%r12,4), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%edx, %edx
@@ -3608,7 +3643,7 @@ run_child:
 	jmp	.Llaunch_48
 .Llaunch_54:
 	xorl	%eax, %eax
-	cmpl	$0, 24(%rbx)
+	cmpl	$0, 28(%rbx)
 	movq	%rax, 8(%rbp)
 	jle	.Llaunch_23
 	leaq	-60(%rsp), %rsi
@@ -3618,7 +3653,7 @@ run_child:
 	.p2align 4,,10
 	.p2align 3
 .Llaunch_24:
-	movl	2076(%rbx,%r8,4), %edi
+	movl	2080(%rbx,%r8,4), %edi
 	movq	%r9, %rdx
 	movl	$28, %ecx
 	.p2align 4,,10
@@ -3636,7 +3671,7 @@ run_child:
 	addl	$8, %r10d
 	addq	$1, %r8
 	addq	$8, %r9
-	cmpl	%r8d, 24(%rbx)
+	cmpl	%r8d, 28(%rbx)
 	jg	.Llaunch_24
 .Llaunch_26:
 	xorl	%edx, %edx
@@ -3659,7 +3694,7 @@ run_child:
 	movq	%rdx, -112(%rsp)
 	leaq	-88(%rsp), %rdx
 	movb	$0, -113(%rsp)
-	movl	$3, 2148(%rbx)
+	movl	$3, 2152(%rbx)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -3689,7 +3724,7 @@ jail_launch:
 	pushq	%rbx
 	movq	%rdi, %rbx
 	subq	$16400, %rsp
-	movq	%rax, 2144(%rdi)
+	movq	%rax, 2148(%rdi)
 	movl	$14, %eax
 	leaq	-104(%rsp), %rbp
 	movq	%rdi, -96(%rsp)
@@ -3704,7 +3739,7 @@ jail_launch:
 # 0 "" 2
 #NO_APP
 	movl	16(%rbx), %eax
-	leaq	2144(%rbx), %rdx
+	leaq	2148(%rbx), %rdx
 	testl	%eax, %eax
 	je	.Llaunch_57
 	movq	(%rbx), %rdi
@@ -3744,14 +3779,14 @@ jail_launch:
 	testq	%r12, %r12
 	js	.Llaunch_56
 	cmpq	$0, -88(%rsp)
-	movl	%r12d, 2140(%rbx)
+	movl	%r12d, 2144(%rbx)
 	je	.Llaunch_63
 	movl	$61, %ebp
 	jmp	.Llaunch_62
 	.p2align 4,,10
 	.p2align 3
 .Llaunch_66:
-	movl	2140(%rbx), %eax
+	movl	2144(%rbx), %eax
 .Llaunch_62:
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
@@ -3767,7 +3802,7 @@ jail_launch:
 #NO_APP
 	cmpq	$-4, %rax
 	je	.Llaunch_66
-	movslq	2144(%rbx), %rdi
+	movslq	2148(%rbx), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3810,8 +3845,10 @@ jail_launch:
 	movq	%rcx, -40(%rsp)
 	leaq	run_child(%rip), %r12
 	movq	%rax, -80(%rsp)
-	movl	$435, %eax
+	movslq	20(%rbx), %rax
 	movq	$16384, -32(%rsp)
+	movq	%rax, (%rsp)
+	movl	$435, %eax
 #APP
 # 25 "src/sys.h" 1
 	syscall

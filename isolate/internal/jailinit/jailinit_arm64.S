@@ -22,40 +22,38 @@ jail_init_entry:
 	.p2align 4,,11
 	.type	report, %function
 report:
-	sub	sp, sp, #64
-	mov	x9, x0
-	add	x10, sp, 16
-	mov	w15, w1
-	mov	w14, w2
-	mov	x13, x3
-	mov	w12, w4
-	mov	x11, x5
-	mov	x6, x10
+	sub	sp, sp, #208
+	mov	w13, w1
+	mov	x9, sp
+	mov	x7, x0
+	mov	w12, w2
+	mov	x11, x3
+	mov	w10, w4
+	mov	x5, x9
+	add	x1, sp, 64
 	.p2align 3,,7
 .Linit_2:
-	mov	x7, x6
-	add	x0, sp, 64
-	add	x6, x6, 1
-	strb	wzr, [x7]
-	cmp	x6, x0
+	mov	x6, x5
+	add	x5, x5, 1
+	strb	wzr, [x6]
+	cmp	x5, x1
 	bne	.Linit_2
-	mov	x1, sp
 	mov	x8, 113
 	mov	x0, 1
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	stp	w15, w14, [sp, 16]
-	stp	w13, w12, [sp, 24]
+	stp	w13, w12, [sp]
+	stp	w11, w10, [sp, 8]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x1, 0
+	mov	x6, 0
 	tbnz	x0, #63, .Linit_3
-	ldp	x1, x2, [sp]
+	ldp	x6, x2, [sp, 64]
 	mov	x0, 63439
 	movk	x0, 0xe353, lsl 16
 	mov	x3, 16960
@@ -65,25 +63,56 @@ report:
 	smulh	x0, x2, x0
 	asr	x0, x0, 7
 	sub	x2, x0, x2, asr 63
-	madd	x1, x1, x3, x2
+	madd	x6, x6, x3, x2
 .Linit_3:
-	str	x1, [sp, 32]
-	cbz	x11, .Linit_5
-	ldp	x1, x3, [x11]
+	mov	x8, 165
+	mov	x0, -1
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	str	x6, [sp, 16]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	cbnz	x0, .Linit_4
+	ldp	x2, x4, [sp, 64]
+	mov	x3, 16960
+	ldp	x0, x5, [sp, 80]
+	movk	x3, 0xf, lsl 16
+	madd	x2, x2, x3, x4
+	ldr	x4, [sp, 96]
+	madd	x0, x0, x3, x5
+	stp	x2, x0, [sp, 24]
+	str	x4, [sp, 40]
+.Linit_4:
+	mov	x8, 165
+	mov	x0, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	cbnz	x0, .Linit_6
+	ldp	x1, x4, [sp, 64]
 	mov	x2, 16960
-	ldp	x0, x4, [x11, 16]
+	ldp	x0, x3, [sp, 80]
 	movk	x2, 0xf, lsl 16
-	madd	x1, x1, x2, x3
-	ldr	x3, [x11, 32]
-	madd	x0, x0, x2, x4
-	stp	x1, x0, [sp, 40]
-	str	x3, [sp, 56]
+	madd	x1, x1, x2, x4
+	madd	x0, x0, x2, x3
+	stp	x1, x0, [sp, 48]
 	.p2align 3,,7
-.Linit_5:
-	ldrsw	x0, [x9, 12]
-	mov	x1, x10
+.Linit_6:
+	ldrsw	x0, [x7, 12]
+	mov	x1, x9
 	mov	x8, 206
-	mov	x2, 48
+	mov	x2, 64
 	mov	x3, 16384
 	mov	x4, 0
 	mov	x5, 0
@@ -93,10 +122,73 @@ report:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_5
-	add	sp, sp, 64
+	beq	.Linit_6
+	add	sp, sp, 208
 	ret
 	.size	report, .-report
+	.align	2
+	.p2align 4,,11
+	.type	write_file, %function
+write_file:
+	mov	x7, x2
+	mov	x2, 1
+	sxtw	x0, w0
+	movk	x2, 0x8, lsl 16
+	mov	x8, 56
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_17
+	ldrb	w0, [x7]
+	mov	x6, 0
+	cbz	w0, .Linit_15
+	.p2align 3,,7
+.Linit_16:
+	add	x6, x6, 1
+	ldrb	w3, [x6, x7]
+	cbnz	w3, .Linit_16
+.Linit_15:
+	mov	x1, x7
+	mov	x0, x9
+	mov	x2, x6
+	mov	x8, 64
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x7, x0
+	mov	x1, 0
+	mov	x0, x9
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	tbnz	x7, #63, .Linit_13
+	cmp	x7, x6
+	mov	x7, -5
+	csel	x7, xzr, x7, eq
+.Linit_13:
+	mov	x0, x7
+	ret
+	.p2align 2,,3
+.Linit_17:
+	mov	x7, x0
+	mov	x0, x7
+	ret
+	.size	write_file, .-write_file
 	.align	2
 	.p2align 4,,11
 	.type	own_mounts, %function
@@ -115,13 +207,13 @@ own_mounts:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_15
+	tbnz	x0, #63, .Linit_21
 	ldr	x0, [x6, 16]
 	mov	x1, -18
 	ldr	x2, [sp, 32]
 	cmp	x2, x0
 	csel	x0, xzr, x1, ne
-.Linit_15:
+.Linit_21:
 	add	sp, sp, 256
 	ret
 	.size	own_mounts, .-own_mounts
@@ -131,7 +223,7 @@ own_mounts:
 same_file:
 	sub	sp, sp, #272
 	strb	wzr, [sp, 15]
-	cbz	x2, .Linit_22
+	cbz	x2, .Linit_28
 	mov	x7, x1
 	mov	x6, x2
 	sxtw	x0, w0
@@ -146,7 +238,7 @@ same_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_19
+	tbnz	x0, #63, .Linit_25
 	ldp	w0, w1, [sp, 152]
 	and	x3, x1, 255
 	lsl	x2, x0, 32
@@ -158,19 +250,19 @@ same_file:
 	orr	x0, x0, x1
 	orr	x0, x0, x2
 	cmp	x0, x7
-	bne	.Linit_23
+	bne	.Linit_29
 	ldr	x0, [sp, 48]
 	cmp	x0, x6
-	bne	.Linit_23
-.Linit_22:
+	bne	.Linit_29
+.Linit_28:
 	mov	x0, 0
-.Linit_19:
+.Linit_25:
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_23:
+.Linit_29:
 	mov	x0, -116
-	b	.Linit_19
+	b	.Linit_25
 	.size	same_file, .-same_file
 	.align	2
 	.p2align 4,,11
@@ -178,7 +270,7 @@ same_file:
 keep_fd:
 	mov	x6, x1
 	mov	x7, x1
-	tbnz	x1, #63, .Linit_25
+	tbnz	x1, #63, .Linit_31
 	ldr	x2, [x0]
 	mov	x8, 25
 	mov	x1, 1030
@@ -202,7 +294,7 @@ keep_fd:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_25:
+.Linit_31:
 	mov	x0, x7
 	ret
 	.size	keep_fd, .-keep_fd
@@ -215,16 +307,16 @@ set_signals:
 	mov	x10, sp
 	mov	x1, x10
 	.p2align 3,,7
-.Linit_29:
+.Linit_35:
 	mov	x0, x1
 	add	x1, x1, 1
 	strb	wzr, [x0]
 	add	x0, sp, 32
 	cmp	x1, x0
-	bne	.Linit_29
+	bne	.Linit_35
 	mov	x7, 1
 	.p2align 3,,7
-.Linit_33:
+.Linit_39:
 	sub	w2, w7, #1
 	cmp	w7, 9
 	mov	x0, x7
@@ -237,7 +329,7 @@ set_signals:
 	mov	x3, 8
 	mov	x4, 0
 	mov	x5, 0
-	beq	.Linit_38
+	beq	.Linit_44
 	str	x6, [sp]
 #APP
 // 42 "src/sys.h" 1
@@ -245,17 +337,17 @@ set_signals:
 // 0 "" 2
 #NO_APP
 	add	x7, x7, 1
-	tbnz	x0, #63, .Linit_28
+	tbnz	x0, #63, .Linit_34
 	cmp	x7, 65
-	bne	.Linit_33
+	bne	.Linit_39
 	mov	x0, 0
-.Linit_28:
+.Linit_34:
 	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_38:
+.Linit_44:
 	add	x7, x7, 1
-	b	.Linit_33
+	b	.Linit_39
 	.size	set_signals, .-set_signals
 	.align	2
 	.p2align 4,,11
@@ -280,24 +372,24 @@ exec:
 #NO_APP
 	ldr	x9, [x10, 56]
 	ldr	x0, [x9]
-	cbz	x0, .Linit_46
+	cbz	x0, .Linit_52
 	add	x13, sp, 16
 	mov	w7, 0
 	mov	x11, -2
-	b	.Linit_45
+	b	.Linit_51
 	.p2align 2,,3
-.Linit_41:
+.Linit_47:
 	cmn	x0, #2
 	cset	w1, ne
-.Linit_42:
+.Linit_48:
 	cmp	w1, 0
 	ccmn	x11, #2, 4, eq
-	beq	.Linit_54
-.Linit_43:
+	beq	.Linit_60
+.Linit_49:
 	ldr	x0, [x9, 8]!
 	add	w7, w7, 1
-	cbz	x0, .Linit_39
-.Linit_45:
+	cbz	x0, .Linit_45
+.Linit_51:
 	ldp	x1, x2, [x10, 64]
 	mov	x8, 221
 	mov	x3, 0
@@ -310,7 +402,7 @@ exec:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #13
-	bne	.Linit_41
+	bne	.Linit_47
 	ldr	x1, [x9]
 	mov	x4, x13
 	mov	x8, 291
@@ -323,33 +415,33 @@ exec:
 // 0 "" 2
 #NO_APP
 	mov	w1, 0
-	tbnz	x0, #63, .Linit_47
+	tbnz	x0, #63, .Linit_53
 	ldr	x0, [x9, 8]!
 	str	w7, [x12, 116]
 	mov	x11, x6
 	add	w7, w7, 1
-	cbnz	x0, .Linit_45
-.Linit_39:
+	cbnz	x0, .Linit_51
+.Linit_45:
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_54:
+.Linit_60:
 	str	w7, [x12, 116]
 	cmp	w1, 0
 	mov	x11, x6
 	ccmn	x6, #20, 4, ne
-	beq	.Linit_43
+	beq	.Linit_49
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_47:
+.Linit_53:
 	mov	x6, -2
-	b	.Linit_42
-.Linit_46:
+	b	.Linit_48
+.Linit_52:
 	mov	x11, -2
-	b	.Linit_39
+	b	.Linit_45
 	.size	exec, .-exec
 	.align	2
 	.p2align 4,,11
@@ -366,10 +458,10 @@ kill_tree:
 	add	x7, sp, 12
 	add	x14, sp, 16
 	.p2align 3,,7
-.Linit_69:
+.Linit_75:
 	mov	x11, 0
-	tbz	w0, #31, .Linit_80
-.Linit_56:
+	tbz	w0, #31, .Linit_86
+.Linit_62:
 	mov	x8, 129
 	mov	x0, x15
 	mov	x1, 9
@@ -382,25 +474,25 @@ kill_tree:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_57:
+.Linit_63:
 	add	x6, sp, 16
 	mov	w0, 0
 	add	x9, x11, x6
 	cmp	x11, 0
-	bgt	.Linit_63
-	b	.Linit_64
+	bgt	.Linit_69
+	b	.Linit_70
 	.p2align 2,,3
-.Linit_61:
+.Linit_67:
 	add	w1, w3, w1, lsl 1
 	add	x6, x6, 1
 	sub	w0, w1, #48
 	cmp	x9, x6
-	beq	.Linit_64
-.Linit_63:
+	beq	.Linit_70
+.Linit_69:
 	ldrb	w3, [x6]
 	add	w1, w0, w0, lsl 2
 	cmp	w3, 32
-	bne	.Linit_61
+	bne	.Linit_67
 	sxtw	x0, w0
 	mov	x8, 129
 	mov	x1, 9
@@ -416,8 +508,8 @@ kill_tree:
 	add	x6, x6, 1
 	mov	w0, 0
 	cmp	x9, x6
-	bne	.Linit_63
-.Linit_64:
+	bne	.Linit_69
+.Linit_70:
 	ldr	w2, [x13, 84]
 	mov	x1, x7
 	mov	x8, 260
@@ -435,10 +527,10 @@ kill_tree:
 	mov	x6, x0
 	cset	w9, ne
 	cmp	x0, 0
-	bgt	.Linit_66
-	b	.Linit_60
+	bgt	.Linit_72
+	b	.Linit_66
 	.p2align 2,,3
-.Linit_65:
+.Linit_71:
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -446,8 +538,8 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	ble	.Linit_60
-.Linit_66:
+	ble	.Linit_66
+.Linit_72:
 	cmp	w9, 0
 	mov	x1, x7
 	ccmp	x6, x10, 0, ne
@@ -457,7 +549,7 @@ kill_tree:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	bne	.Linit_65
+	bne	.Linit_71
 	ldr	w6, [sp, 12]
 	str	w6, [x12]
 #APP
@@ -467,14 +559,14 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	bgt	.Linit_66
-.Linit_60:
+	bgt	.Linit_72
+.Linit_66:
 	cmn	x6, #10
-	beq	.Linit_55
+	beq	.Linit_61
 	ldr	w0, [x13, 84]
-	cbnz	x6, .Linit_69
-	tbnz	w0, #31, .Linit_55
-.Linit_80:
+	cbnz	x6, .Linit_75
+	tbnz	w0, #31, .Linit_61
+.Linit_86:
 	sxtw	x0, w0
 	mov	x1, x14
 	mov	x8, 67
@@ -489,9 +581,9 @@ kill_tree:
 #NO_APP
 	ldr	w1, [x13, 84]
 	mov	x11, x0
-	tbz	w1, #31, .Linit_57
-	b	.Linit_56
-.Linit_55:
+	tbz	w1, #31, .Linit_63
+	b	.Linit_62
+.Linit_61:
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
@@ -501,18 +593,18 @@ kill_tree:
 	.type	send_signal, %function
 send_signal:
 	ldr	w2, [x1, 12]
-	cbz	w2, .Linit_83
+	cbz	w2, .Linit_89
 	sub	sp, sp, #128
 	mov	x2, sp
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_84:
+.Linit_90:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 128
 	cmp	x3, x4
-	bne	.Linit_84
+	bne	.Linit_90
 	ldr	w6, [x1, 4]
 	mov	w9, -1
 	ldr	x7, [x1, 16]
@@ -533,7 +625,7 @@ send_signal:
 	add	sp, sp, 128
 	ret
 	.p2align 2,,3
-.Linit_83:
+.Linit_89:
 	ldp	w1, w3, [x1, 4]
 	neg	w2, w0
 	sxtw	x0, w0
@@ -572,32 +664,32 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x11, x0
-	tbnz	x0, #63, .Linit_109
+	tbnz	x0, #63, .Linit_115
 	ldr	x0, [x13, 40]
 	mov	x12, 4112
 	sub	sp, sp, x12
-	cbz	x0, .Linit_108
+	cbz	x0, .Linit_114
 	mov	x12, sp
 	add	x10, sp, 16
 	mov	w15, 1
-.Linit_98:
+.Linit_104:
 	add	x0, x14, x0, lsl 2
 	mov	x2, x12
 	ldr	w7, [x0, 20]
 	.p2align 3,,7
-.Linit_101:
+.Linit_107:
 	mov	x3, x2
 	add	x2, x2, 1
 	strb	wzr, [x3]
 	cmp	x2, x10
-	bne	.Linit_101
+	bne	.Linit_107
 	ldr	w0, [x14, 16]
 	str	w7, [sp]
 	strh	w15, [sp, 4]
 	str	w0, [sp, 8]
 	strh	w15, [sp, 12]
 	.p2align 3,,7
-.Linit_102:
+.Linit_108:
 	mov	x0, x12
 	mov	x8, 73
 	mov	x1, 2
@@ -612,13 +704,13 @@ make_file:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #4
-	beq	.Linit_102
-	tbnz	x0, #63, .Linit_97
+	beq	.Linit_108
+	tbnz	x0, #63, .Linit_103
 	ldrsh	w0, [sp, 14]
-	cbnz	w0, .Linit_104
+	cbnz	w0, .Linit_110
 	sxtw	x7, w7
 	.p2align 3,,7
-.Linit_105:
+.Linit_111:
 	mov	x0, x7
 	mov	x1, x10
 	mov	x8, 63
@@ -633,18 +725,18 @@ make_file:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_105
+	beq	.Linit_111
 	cmp	x0, 0
-	cbz	x0, .Linit_108
-	blt	.Linit_110
+	cbz	x0, .Linit_114
+	blt	.Linit_116
 	mov	x7, 0
-	b	.Linit_100
+	b	.Linit_106
 	.p2align 2,,3
-.Linit_123:
+.Linit_129:
 	add	x7, x7, x0
 	cmp	x7, x9
-	bge	.Linit_122
-.Linit_100:
+	bge	.Linit_128
+.Linit_106:
 	mov	x0, x11
 	add	x1, x10, x7
 	sub	x2, x9, x7
@@ -658,8 +750,8 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_123
-.Linit_97:
+	tbz	x0, #63, .Linit_129
+.Linit_103:
 	mov	x0, x11
 	mov	x8, 57
 	mov	x1, 0
@@ -677,11 +769,11 @@ make_file:
 	add	sp, sp, x12
 	ret
 	.p2align 2,,3
-.Linit_108:
+.Linit_114:
 	ldr	x1, [x13, 24]
 	mov	x6, 0
 	cmn	x1, #1
-	beq	.Linit_97
+	beq	.Linit_103
 	ldr	x2, [x13, 32]
 	mov	x0, x11
 	mov	x8, 55
@@ -694,84 +786,73 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_97
+	b	.Linit_103
 	.p2align 2,,3
-.Linit_122:
+.Linit_128:
 	ldr	x0, [x13, 40]
-	b	.Linit_98
+	b	.Linit_104
 	.p2align 2,,3
-.Linit_109:
+.Linit_115:
 	ret
 	.p2align 2,,3
-.Linit_104:
-	mov	x6, -3
-	b	.Linit_97
 .Linit_110:
+	mov	x6, -3
+	b	.Linit_103
+.Linit_116:
 	mov	x6, x9
-	b	.Linit_97
+	b	.Linit_103
 	.size	make_file, .-make_file
 	.align	2
 	.p2align 4,,11
 	.type	run_step, %function
 run_step:
 	stp	x29, x30, [sp, -64]!
-	mov	x18, x0
+	mov	x14, x0
 	mov	x10, x1
 	mov	x29, sp
-	ldr	x4, [x0]
+	ldr	x5, [x0]
 	ldr	w3, [x1]
-	ldr	w0, [x4, 24]
-	cbz	w0, .Linit_125
+	ldr	w4, [x5, 24]
+	cbz	w4, .Linit_131
 	ldr	w2, [x1, 8]
-	add	w1, w2, 1
-	cmp	w0, w1
+	add	w0, w2, 1
+	cmp	w4, w0
 	beq	.Linit_284
-.Linit_125:
+.Linit_131:
 	cmp	w3, 21
-	beq	.Linit_128
-	bhi	.Linit_129
-	cmp	w3, 11
-	beq	.Linit_130
+	beq	.Linit_134
 	bls	.Linit_285
-	cmp	w3, 16
-	beq	.Linit_224
+	cmp	w3, 33
+	beq	.Linit_160
 	bls	.Linit_286
-	cmp	w3, 19
-	beq	.Linit_150
-	cmp	w3, 20
-	bne	.Linit_287
-	ldp	x2, x3, [x10, 16]
-	mov	x8, 33
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-.Linit_124:
-	mov	x0, x9
+	cmp	w3, 38
+	beq	.Linit_175
+	bls	.Linit_287
+	cmp	w3, 41
+	beq	.Linit_278
+	bls	.Linit_288
+	cmp	w3, 42
+	bne	.Linit_277
 	ldp	x29, x30, [sp], 64
-	ret
+	mov	x1, x10
+	mov	x0, x14
+	b	exec
 	.p2align 2,,3
 .Linit_285:
-	cmp	w3, 6
-	beq	.Linit_132
-	bls	.Linit_288
-	cmp	w3, 9
-	beq	.Linit_140
-	cmp	w3, 10
-	bne	.Linit_289
-	mov	x8, 167
-	mov	x0, 4
-	mov	x1, 1
-	.p2align 3,,7
-.Linit_280:
-	mov	x2, 0
-.Linit_282:
+	cmp	w3, 11
+	beq	.Linit_136
+	bls	.Linit_289
+	cmp	w3, 16
+	beq	.Linit_150
+	bls	.Linit_290
+	cmp	w3, 19
+	beq	.Linit_156
+	cmp	w3, 20
+	bne	.Linit_291
+	ldp	x2, x0, [x10, 56]
+	mov	x8, 36
+	mov	x1, -100
+.Linit_281:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -781,35 +862,34 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
+.Linit_130:
 	mov	x0, x9
 	ldp	x29, x30, [sp], 64
 	ret
 	.p2align 2,,3
-.Linit_129:
-	cmp	w3, 32
-	beq	.Linit_154
-	bls	.Linit_290
-	cmp	w3, 37
-	beq	.Linit_168
-	bls	.Linit_291
-	cmp	w3, 40
-	beq	.Linit_279
+.Linit_289:
+	cmp	w3, 6
+	beq	.Linit_138
 	bls	.Linit_292
-	cmp	w3, 41
-	bne	.Linit_278
+	cmp	w3, 9
+	beq	.Linit_146
+	cmp	w3, 10
+	bne	.Linit_293
+	ldr	x0, [x10, 16]
+	ldp	x1, x2, [x10, 56]
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
 	ldp	x29, x30, [sp], 64
-	mov	x1, x10
-	mov	x0, x18
-	b	exec
+	b	write_file
 	.p2align 2,,3
-.Linit_290:
-	cmp	w3, 27
-	beq	.Linit_156
-	bls	.Linit_293
-	cmp	w3, 30
-	beq	.Linit_164
+.Linit_286:
+	cmp	w3, 28
+	beq	.Linit_162
+	bls	.Linit_294
 	cmp	w3, 31
-	bne	.Linit_294
+	beq	.Linit_171
+	cmp	w3, 32
+	bne	.Linit_295
 	ldr	x0, [x10, 16]
 	mov	x8, 149
 	mov	x3, 0
@@ -823,16 +903,16 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_124
+	b	.Linit_130
 	.p2align 2,,3
-.Linit_288:
+.Linit_292:
 	cmp	w3, 3
-	beq	.Linit_134
-	bls	.Linit_295
+	beq	.Linit_140
+	bls	.Linit_296
 	cmp	w3, 4
-	beq	.Linit_296
+	beq	.Linit_297
 	ldp	x0, x7, [x10, 16]
-	add	x3, x18, 128
+	add	x3, x14, 128
 	ldr	x6, [x10, 32]
 	mov	x4, -125
 	ldr	w5, [x10, 8]
@@ -844,7 +924,7 @@ run_step:
 	lsl	x2, x2, 5
 	add	x10, x3, x2
 	add	x1, x10, 4064
-	str	x18, [x3, x2]
+	str	x14, [x3, x2]
 	mov	x2, 0
 	str	x4, [x10, 24]
 	mov	x3, 0
@@ -865,14 +945,176 @@ run_step:
 #NO_APP
 	sxtw	x9, w0
 	str	w0, [x10, 16]
-	b	.Linit_124
+	b	.Linit_130
 	.p2align 2,,3
-.Linit_293:
+.Linit_294:
 	cmp	w3, 24
-	beq	.Linit_158
-	bls	.Linit_297
-	cmp	w3, 25
-	bne	.Linit_298
+	beq	.Linit_164
+	bls	.Linit_298
+	cmp	w3, 26
+	beq	.Linit_168
+	cmp	w3, 27
+	beq	.Linit_299
+	ldp	x9, x7, [x10, 16]
+	add	x0, sp, 24
+	ldp	x6, x1, [x10, 32]
+	mov	x8, 444
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	x9, x7, [sp, 24]
+	str	x6, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_130
+	str	w0, [x14, 92]
+	b	.Linit_130
+	.p2align 2,,3
+.Linit_298:
+	cmp	w3, 22
+	beq	.Linit_300
+	ldr	x2, [x10, 16]
+	mov	x8, 35
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	b	.Linit_281
+	.p2align 2,,3
+.Linit_296:
+	cmp	w3, 1
+	beq	.Linit_142
+	cmp	w3, 2
+	bne	.Linit_277
+	ldp	x29, x30, [sp], 64
+	mov	x0, x10
+	b	own_mounts
+	.p2align 2,,3
+.Linit_284:
+	cmp	w3, 27
+	bne	.Linit_301
+.Linit_132:
+	mov	w1, 1
+	mov	x0, x14
+	mov	w4, 0
+	mov	x3, 0
+	bl	report
+	add	x1, sp, 24
+	.p2align 3,,7
+.Linit_216:
+	ldrsw	x0, [x14, 12]
+	mov	x8, 207
+	mov	x2, 24
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	cmn	x0, #4
+	beq	.Linit_216
+	cmp	x0, x2
+	beq	.Linit_302
+	cmp	x0, 0
+	mov	x0, -32
+	csel	x9, x9, x0, lt
+	b	.Linit_130
+	.p2align 2,,3
+.Linit_287:
+	cmp	w3, 36
+	beq	.Linit_177
+	cmp	w3, 37
+	bne	.Linit_303
+	mov	x8, 167
+	mov	x0, 1
+	mov	x1, 9
+	mov	x2, 0
+	.p2align 3,,7
+.Linit_305:
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_130
+.Linit_303:
+	cmp	w3, 34
+	beq	.Linit_304
+	mov	x8, 167
+	mov	x0, 38
+	mov	x1, 1
+	mov	x2, 0
+	b	.Linit_305
+	.p2align 2,,3
+.Linit_290:
+	cmp	w3, 14
+	beq	.Linit_152
+	cmp	w3, 15
+	bne	.Linit_306
+	ldr	x0, [x10, 56]
+	mov	x8, 41
+	mov	x2, 0
+	mov	x3, 0
+	mov	x1, x0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_130
+	ldr	x0, [x10, 56]
+	mov	x8, 39
+	mov	x1, 2
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_130
+	ldr	x0, [x10, 64]
+	mov	x8, 49
+	mov	x1, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_130
+	.p2align 2,,3
+.Linit_306:
+	cmp	w3, 12
+	beq	.Linit_307
+	ldr	x1, [x10, 16]
+	mov	x8, 161
+	ldr	x0, [x10, 56]
+	mov	x2, 0
+	b	.Linit_305
+	.p2align 2,,3
+.Linit_301:
+	ldr	w9, [x5, 28]
+	neg	x9, x9
+	b	.Linit_130
+	.p2align 2,,3
+.Linit_277:
+	mov	x9, -38
+	b	.Linit_130
+	.p2align 2,,3
+.Linit_168:
 	ldr	x1, [x10, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -886,21 +1128,21 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
+	tbnz	x0, #63, .Linit_130
 	ldp	x3, x1, [x10, 16]
 	str	x3, [sp, 24]
 	ldr	x2, [x10, 32]
 	str	w0, [sp, 32]
 	bl	same_file
 	mov	x6, x0
-	cbnz	x0, .Linit_210
+	cbnz	x0, .Linit_215
 	mov	x8, 445
 	mov	x1, 1
 	add	x2, sp, 24
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	ldrsw	x0, [x18, 92]
+	ldrsw	x0, [x14, 92]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -908,7 +1150,7 @@ run_step:
 #NO_APP
 	mov	x6, x0
 	.p2align 3,,7
-.Linit_210:
+.Linit_215:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -922,41 +1164,109 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x6
-	b	.Linit_124
+	b	.Linit_130
 	.p2align 2,,3
-.Linit_295:
-	cmp	w3, 1
-	beq	.Linit_136
-	cmp	w3, 2
-	bne	.Linit_278
+.Linit_142:
+	ldp	x1, x2, [x10, 56]
+	mov	w0, -100
 	ldp	x29, x30, [sp], 64
-	mov	x0, x10
-	b	own_mounts
+	b	write_file
+	.p2align 2,,3
+.Linit_300:
+	ldp	x29, x30, [sp], 64
+	mov	x1, x10
+	mov	x0, x14
+	b	make_file
 	.p2align 2,,3
 .Linit_297:
-	cmp	w3, 22
-	beq	.Linit_299
-	ldr	x0, [x10, 56]
-	mov	x8, 49
-	mov	x1, 0
-	b	.Linit_280
-	.p2align 2,,3
-.Linit_284:
-	cmp	w3, 26
-	bne	.Linit_300
-.Linit_126:
-	mov	w1, 1
-	mov	x0, x18
-	mov	x5, 0
-	mov	w4, 0
+	ldr	x1, [x10, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 524288
 	mov	x3, 0
-	bl	report
-	add	x1, sp, 24
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x1, x0
+	mov	x0, x14
+	bl	keep_fd
+	sxtw	x9, w0
+	str	w0, [x14, 84]
+	b	.Linit_130
+	.p2align 2,,3
+.Linit_171:
+	ldr	x0, [x10, 16]
+	mov	x8, 159
+	ldr	x1, [x10, 56]
+	mov	x2, 0
+	b	.Linit_305
+	.p2align 2,,3
+.Linit_146:
+	ldr	x1, [x10, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 524288
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldr	x1, [x10, 16]
+	sxtw	x9, w0
+	add	x1, x14, x1, lsl 2
+	str	w0, [x1, 20]
+	b	.Linit_130
+	.p2align 2,,3
+.Linit_175:
+	mov	x8, 173
+	mov	x0, 0
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldrsw	x1, [x14, 8]
+	cmp	x0, x1
+	bne	.Linit_229
+	ldr	w7, [x14, 16]
+	mov	w6, 1
+	add	x0, sp, 16
+	add	x2, sp, 24
+	mov	x8, 73
+	mov	x1, 1
+	stp	w7, w6, [sp, 16]
+	stp	xzr, xzr, [sp, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_130
+	ldrsh	w0, [sp, 22]
+	cbnz	w0, .Linit_229
 	.p2align 3,,7
-.Linit_211:
-	ldrsw	x0, [x18, 12]
-	mov	x8, 207
-	mov	x2, 24
+.Linit_278:
+	mov	x9, 0
+	b	.Linit_130
+	.p2align 2,,3
+.Linit_156:
+	ldr	x2, [x10, 16]
+	mov	x8, 34
+	ldr	x1, [x10, 56]
+	mov	x0, -100
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -966,40 +1276,239 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	cmn	x0, #4
-	beq	.Linit_211
-	cmp	x0, x2
-	beq	.Linit_301
-	cmp	x0, 0
-	mov	x0, -32
-	csel	x9, x9, x0, lt
-	b	.Linit_124
+	tbnz	x0, #63, .Linit_130
+	ldr	x2, [x10, 24]
+	cmn	x2, #1
+	beq	.Linit_130
+	ldr	x3, [x10, 32]
+	mov	x8, 54
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	mov	x4, 256
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_130
 	.p2align 2,,3
-.Linit_291:
-	cmp	w3, 35
-	beq	.Linit_170
-	cmp	w3, 36
-	bne	.Linit_302
-	mov	x8, 167
-	mov	x0, 1
-	mov	x1, 9
-	b	.Linit_280
+.Linit_177:
+	ldrsw	x0, [x14, 92]
+	mov	x8, 446
+	mov	x1, 0
+	mov	x2, 0
+	b	.Linit_305
 	.p2align 2,,3
-.Linit_302:
-	cmp	w3, 33
-	beq	.Linit_303
+.Linit_140:
 	mov	x8, 167
-	mov	x0, 38
+	mov	x0, 36
 	mov	x1, 1
-	b	.Linit_280
+	mov	x2, 0
+	b	.Linit_305
 	.p2align 2,,3
-.Linit_286:
-	cmp	w3, 14
-	beq	.Linit_146
-	cmp	w3, 15
-	bne	.Linit_304
+.Linit_304:
+	mov	x8, 167
+	mov	x0, 4
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_130
+	mov	x0, 47
+	mov	x1, 4
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_130
+	ldp	x6, x9, [x10, 16]
+	mov	x11, 1314
+	movk	x11, 0x2008, lsl 16
+	add	x0, sp, 16
+	add	x1, sp, 24
+	mov	x8, 91
+	str	x11, [sp, 16]
+	stp	w6, w6, [sp, 24]
+	lsr	x7, x6, 32
+	lsr	x11, x9, 32
+	stp	w9, w7, [sp, 32]
+	str	w7, [sp, 40]
+	str	w11, [sp, 44]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_130
+	mov	x6, 0
+	b	.Linit_225
+	.p2align 2,,3
+.Linit_226:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_278
+.Linit_225:
+	ldr	x7, [x10, 24]
+	mov	x2, x6
+	mov	x8, 167
+	mov	x0, 47
+	mov	x1, 2
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x7, x6
+	tbz	x7, 0, .Linit_226
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbz	x0, #63, .Linit_226
+	b	.Linit_130
+	.p2align 2,,3
+.Linit_307:
+	mov	x1, 2
+	mov	x8, 198
+	movk	x1, 0x8, lsl 16
+	mov	x0, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_130
+	add	x2, sp, 24
+	mov	x1, x2
+	.p2align 3,,7
+.Linit_189:
+	mov	x4, x1
+	add	x0, sp, 64
+	add	x1, x1, 1
+	strb	wzr, [x4]
+	cmp	x1, x0
+	bne	.Linit_189
+	ldr	x5, [x10, 56]
+	mov	x1, x5
+	add	x5, x5, 15
+	sub	x0, x2, x1
+	.p2align 3,,7
+.Linit_190:
+	ldrb	w4, [x1]
+	cbz	w4, .Linit_192
+	strb	w4, [x0, x1]
+	add	x1, x1, 1
+	cmp	x5, x1
+	bne	.Linit_190
+.Linit_192:
+	mov	w7, 1
+	mov	x0, x6
+	mov	x8, 29
+	mov	x1, 35092
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w7, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x9, x0
+	mov	x1, 0
+	mov	x0, x6
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_130
+	.p2align 2,,3
+.Linit_152:
+	ldr	x0, [x10, 56]
+	mov	x8, 430
+	mov	x1, 1
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strb	wzr, [sp, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_130
+	ldr	x7, [x10, 72]
+	ldr	x2, [x7]
+	cbnz	x2, .Linit_194
+	b	.Linit_197
+	.p2align 2,,3
+.Linit_308:
+	ldr	x2, [x7, 16]!
+	cbz	x2, .Linit_197
+.Linit_194:
+	ldr	x3, [x7, 8]
+	mov	x0, x9
+	mov	x8, 431
+	mov	x1, 1
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbz	x0, #63, .Linit_308
+	mov	x7, -1
+.Linit_195:
+	mov	x0, x9
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	tbnz	x7, #63, .Linit_198
+	mov	x0, x7
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_198:
+	mov	x9, x6
+	b	.Linit_130
+	.p2align 2,,3
+.Linit_150:
 	ldr	w0, [x10, 4]
-	tbz	x0, 1, .Linit_305
+	tbz	x0, 1, .Linit_309
 	add	x11, sp, 16
 	mov	w0, 46
 	strb	w0, [sp, 16]
@@ -1017,18 +1526,18 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
+	tbnz	x0, #63, .Linit_130
 	ldr	x1, [x10, 64]
 	add	x2, sp, 24
 	mov	x0, x2
-	add	x4, sp, 48
+	add	x5, sp, 48
 	.p2align 3,,7
-.Linit_196:
-	mov	x3, x0
+.Linit_201:
+	mov	x4, x0
 	add	x0, x0, 1
-	strb	wzr, [x3]
-	cmp	x0, x4
-	bne	.Linit_196
+	strb	wzr, [x4]
+	cmp	x0, x5
+	bne	.Linit_201
 	mov	x7, 2621440
 	mov	x6, 18
 	mov	x8, 437
@@ -1044,7 +1553,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_210
+	tbnz	x0, #63, .Linit_215
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
@@ -1055,7 +1564,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_198
+	cbnz	x0, .Linit_203
 	ldr	x3, [x10, 16]
 	mov	x1, x11
 	ldr	x0, [x10, 56]
@@ -1080,7 +1589,7 @@ run_step:
 #NO_APP
 	cmp	x7, 0
 	csel	x7, x7, x0, ne
-.Linit_198:
+.Linit_203:
 	mov	x0, x6
 	mov	x8, 57
 	mov	x1, 0
@@ -1094,318 +1603,32 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x7
-	b	.Linit_210
-	.p2align 2,,3
-.Linit_304:
-	cmp	w3, 12
-	beq	.Linit_306
-	ldr	x0, [x10, 56]
-	mov	x8, 430
-	mov	x1, 1
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strb	wzr, [sp, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldr	x7, [x10, 72]
-	ldr	x2, [x7]
-	cbnz	x2, .Linit_189
-	b	.Linit_192
-	.p2align 2,,3
-.Linit_307:
-	ldr	x2, [x7, 16]!
-	cbz	x2, .Linit_192
-.Linit_189:
-	ldr	x3, [x7, 8]
-	mov	x0, x9
-	mov	x8, 431
-	mov	x1, 1
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	tbz	x0, #63, .Linit_307
-	mov	x7, -1
-.Linit_190:
-	mov	x0, x9
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	tbnz	x7, #63, .Linit_193
-	mov	x0, x7
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_193:
-	mov	x9, x6
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_224:
-	add	x2, sp, 24
-	add	x4, sp, 56
-	mov	x0, x2
-.Linit_144:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	cmp	x0, x4
-	bne	.Linit_144
-	ldr	w0, [x10, 4]
-	mov	x3, x2
-	ldp	x7, x6, [x10, 16]
-	mov	x8, 442
-	ldr	x1, [x10, 56]
-	ubfiz	x2, x0, 15, 1
-	mov	x4, 32
-	mov	x5, 0
-	mov	x0, -100
-	str	x7, [sp, 24]
-	str	x6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_300:
-	ldr	w9, [x4, 28]
-	neg	x9, x9
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_278:
-	mov	x9, -38
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_299:
-	ldr	x2, [x10, 16]
-	mov	x8, 35
-	ldr	x1, [x10, 56]
-	mov	x0, -100
-	b	.Linit_282
+	b	.Linit_215
 	.p2align 2,,3
 .Linit_136:
-	mov	x2, 1
-	mov	x8, 56
-	ldp	x1, x7, [x10, 56]
-	movk	x2, 0x8, lsl 16
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldrb	w0, [x7]
-	mov	x6, 0
-	cbz	w0, .Linit_179
-	.p2align 3,,7
-.Linit_180:
-	add	x6, x6, 1
-	ldrb	w1, [x6, x7]
-	cbnz	w1, .Linit_180
-.Linit_179:
-	mov	x1, x7
-	mov	x0, x10
-	mov	x2, x6
-	mov	x8, 64
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x9, x0
-	mov	x1, 0
-	mov	x0, x10
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	tbnz	x9, #63, .Linit_124
-	cmp	x6, x9
-	bne	.Linit_308
-	.p2align 3,,7
-.Linit_279:
-	mov	x9, 0
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_296:
-	ldr	x1, [x10, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 524288
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x1, x0
-	mov	x0, x18
-	bl	keep_fd
-	sxtw	x9, w0
-	str	w0, [x18, 84]
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_140:
-	ldr	x1, [x10, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 524288
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	ldr	x1, [x10, 16]
-	sxtw	x9, w0
-	add	x1, x18, x1, lsl 2
-	str	w0, [x1, 20]
-	b	.Linit_124
-.Linit_305:
-	ldr	x3, [x10, 16]
-	mov	x8, 40
-	ldp	x0, x1, [x10, 56]
-	mov	x5, 0
-	ldp	x2, x4, [x10, 72]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_124
-.Linit_308:
-	mov	x9, -5
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_170:
-	ldrsw	x0, [x18, 92]
-	mov	x8, 446
-	mov	x1, 0
-	b	.Linit_280
-	.p2align 2,,3
-.Linit_303:
 	mov	x8, 167
 	mov	x0, 4
-	mov	x1, 0
+	mov	x1, 1
 	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	mov	x0, 47
-	mov	x1, 4
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldp	x6, x9, [x10, 16]
-	mov	x11, 1314
-	movk	x11, 0x2008, lsl 16
-	add	x0, sp, 16
-	add	x1, sp, 24
-	mov	x8, 91
-	str	x11, [sp, 16]
-	stp	w6, w6, [sp, 24]
-	lsr	x7, x6, 32
-	lsr	x11, x9, 32
-	stp	w9, w7, [sp, 32]
-	str	w7, [sp, 40]
-	str	w11, [sp, 44]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	mov	x6, 0
-	b	.Linit_219
+	b	.Linit_305
 	.p2align 2,,3
-.Linit_220:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_279
-.Linit_219:
-	ldr	x7, [x10, 24]
-	mov	x2, x6
+.Linit_162:
+	mov	x8, 157
+	mov	x0, 0
+	mov	x1, 0
+.Linit_311:
+	mov	x2, 0
+	b	.Linit_305
+.Linit_229:
+	mov	x9, -3
+	b	.Linit_130
+	.p2align 2,,3
+.Linit_160:
 	mov	x8, 167
-	mov	x0, 47
-	mov	x1, 2
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_220
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbz	x0, #63, .Linit_220
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_164:
-	ldr	x0, [x10, 16]
-	mov	x8, 159
-	ldr	x1, [x10, 56]
-	b	.Linit_280
-	.p2align 2,,3
-.Linit_146:
-	ldr	x0, [x10, 56]
-	mov	x8, 41
+	mov	x0, 8
+	mov	x1, 1
 	mov	x2, 0
 	mov	x3, 0
-	mov	x1, x0
 	mov	x4, 0
 	mov	x5, 0
 #APP
@@ -1414,36 +1637,42 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldr	x0, [x10, 56]
-	mov	x8, 39
-	mov	x1, 2
+	tbnz	x0, #63, .Linit_130
+	ldr	x0, [x10, 16]
+	mov	x8, 147
+	mov	x1, x0
+	mov	x2, x0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldr	x0, [x10, 64]
-	mov	x8, 49
-	mov	x1, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_124
+	b	.Linit_130
 	.p2align 2,,3
-.Linit_132:
+.Linit_134:
+	ldp	x2, x3, [x10, 16]
+	mov	x8, 33
+	ldr	x1, [x10, 56]
+	mov	x0, -100
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_130
+	.p2align 2,,3
+.Linit_138:
 	ldr	x1, [x10, 16]
-	add	x0, x18, 128
+	add	x0, x14, 128
 	lsl	x6, x1, 7
 	sub	x6, x6, x1
 	add	x6, x0, x6, lsl 5
 	.p2align 3,,7
-.Linit_181:
+.Linit_186:
 	ldrsw	x0, [x6, 16]
 	mov	x8, 260
 	mov	x1, 0
@@ -1458,204 +1687,30 @@ run_step:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_181
-	tbnz	x0, #63, .Linit_124
+	beq	.Linit_186
+	tbnz	x0, #63, .Linit_130
 	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_309
+	tbnz	x0, #63, .Linit_310
 	ldr	x9, [x6, 24]
-	b	.Linit_124
-.Linit_309:
+	b	.Linit_130
+.Linit_310:
 	ldr	w0, [x6, 20]
-	str	w0, [x18, 112]
+	str	w0, [x14, 112]
 	ldr	x9, [x6, 24]
-	b	.Linit_124
+	b	.Linit_130
 	.p2align 2,,3
-.Linit_158:
-	ldp	x9, x7, [x10, 16]
-	add	x0, sp, 24
-	ldp	x6, x1, [x10, 32]
-	mov	x8, 444
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x9, x7, [sp, 24]
-	str	x6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	str	w0, [x18, 92]
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_156:
-	mov	x8, 157
-	mov	x0, 0
-	mov	x1, 0
-	b	.Linit_280
-	.p2align 2,,3
-.Linit_130:
-	mov	x1, 2
-	mov	x8, 198
-	movk	x1, 0x8, lsl 16
-	mov	x0, 2
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	add	x2, sp, 24
-	mov	x1, x2
-	.p2align 3,,7
-.Linit_184:
-	mov	x3, x1
-	add	x0, sp, 64
-	add	x1, x1, 1
-	strb	wzr, [x3]
-	cmp	x1, x0
-	bne	.Linit_184
-	ldr	x3, [x10, 56]
-	mov	x1, x3
-	add	x3, x3, 15
-	sub	x5, x2, x1
-	.p2align 3,,7
-.Linit_185:
-	ldrb	w4, [x1]
-	cbz	w4, .Linit_187
-	strb	w4, [x5, x1]
-	add	x1, x1, 1
-	cmp	x3, x1
-	bne	.Linit_185
-.Linit_187:
-	mov	w7, 1
-	mov	x0, x6
-	mov	x8, 29
-	mov	x1, 35092
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w7, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x9, x0
-	mov	x1, 0
-	mov	x0, x6
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_128:
-	ldp	x29, x30, [sp], 64
-	mov	x1, x10
-	mov	x0, x18
-	b	make_file
-	.p2align 2,,3
-.Linit_168:
-	mov	x8, 173
-	mov	x0, 0
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	ldrsw	x1, [x18, 8]
-	cmp	x0, x1
-	bne	.Linit_223
-	ldr	w7, [x18, 16]
-	mov	w6, 1
-	add	x0, sp, 16
-	add	x2, sp, 24
-	mov	x8, 73
-	mov	x1, 1
-	stp	w7, w6, [sp, 16]
-	stp	xzr, xzr, [sp, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldrsh	w0, [sp, 22]
-	cbz	w0, .Linit_279
-.Linit_223:
-	mov	x9, -3
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_150:
-	ldp	x2, x0, [x10, 56]
-	mov	x8, 36
-	mov	x1, -100
-	b	.Linit_282
-	.p2align 2,,3
-.Linit_154:
-	mov	x8, 167
-	mov	x0, 8
-	mov	x1, 1
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldr	x0, [x10, 16]
-	mov	x8, 147
-	mov	x1, x0
-	mov	x2, x0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_124
-	.p2align 2,,3
-.Linit_134:
-	mov	x8, 167
-	mov	x0, 36
-	mov	x1, 1
-	b	.Linit_280
-	.p2align 2,,3
-.Linit_306:
-	ldr	x1, [x10, 16]
-	mov	x8, 161
+.Linit_164:
 	ldr	x0, [x10, 56]
-	b	.Linit_280
-.Linit_301:
+	mov	x8, 49
+	mov	x1, 0
+	b	.Linit_311
+.Linit_302:
 	ldr	w0, [sp, 24]
 	mov	x9, -125
 	cmp	w0, 1
 	csel	x9, x9, xzr, ne
-	b	.Linit_124
-.Linit_192:
+	b	.Linit_130
+.Linit_197:
 	mov	x0, x9
 	mov	x8, 431
 	mov	x1, 6
@@ -1670,7 +1725,7 @@ run_step:
 #NO_APP
 	mov	x7, -1
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_190
+	tbnz	x0, #63, .Linit_195
 	ldr	x2, [x10, 16]
 	mov	x0, x9
 	mov	x8, 432
@@ -1682,7 +1737,7 @@ run_step:
 #NO_APP
 	mov	x7, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_190
+	tbnz	x0, #63, .Linit_195
 	ldr	x3, [x10, 64]
 	add	x1, sp, 24
 	mov	x8, 429
@@ -1694,7 +1749,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_190
+	tbnz	x0, #63, .Linit_195
 	mov	x0, x7
 	mov	x8, 50
 	mov	x1, 0
@@ -1707,87 +1762,26 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_190
-.Linit_289:
-	cmp	w3, 7
-	beq	.Linit_310
-	ldr	x0, [x10, 16]
-	mov	x8, 268
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	add	x0, x18, x0, lsl 2
+	b	.Linit_195
+.Linit_309:
+	ldr	x3, [x10, 16]
+	mov	x8, 40
+	ldp	x0, x1, [x10, 56]
 	mov	x5, 0
-	ldrsw	x0, [x0, 20]
+	ldp	x2, x4, [x10, 72]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_124
-.Linit_310:
-	ldr	x0, [x10, 16]
-	mov	x8, 97
-	mov	x1, 0
-	b	.Linit_280
-.Linit_294:
-	cmp	w3, 28
-	beq	.Linit_311
-	ldr	x10, [x10, 16]
-	mov	x6, 0
-	b	.Linit_215
-	.p2align 2,,3
-.Linit_312:
-	tbnz	x0, #63, .Linit_124
-.Linit_217:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_279
-.Linit_215:
-	mov	x1, x6
-	mov	x8, 167
-	mov	x0, 24
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	lsr	x7, x10, x6
-	tbnz	x7, 0, .Linit_217
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	cmn	x0, #22
-	bne	.Linit_312
-	mov	x9, 0
-	b	.Linit_124
-.Linit_311:
-	ldp	x1, x7, [x10, 16]
-	add	x2, sp, 24
-	ldr	x6, [x10, 32]
-	mov	x8, 261
-	mov	x0, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x7, x6, [sp, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	b	.Linit_124
-.Linit_298:
+	b	.Linit_130
+.Linit_299:
 	ldr	w2, [x10, 8]
-	b	.Linit_126
-.Linit_292:
-	cmp	w3, 38
-	beq	.Linit_313
+	b	.Linit_132
+.Linit_288:
+	cmp	w3, 39
+	beq	.Linit_312
 	ldr	x7, [x10, 16]
 	add	x2, sp, 24
 	ldr	x6, [x10, 56]
@@ -1805,44 +1799,43 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_124
-.Linit_313:
+	b	.Linit_130
+.Linit_312:
 	ldr	x0, [x10, 16]
 	ldp	x29, x30, [sp], 64
 	b	set_signals
-.Linit_287:
+.Linit_291:
 	cmp	w3, 17
-	beq	.Linit_314
-	ldr	x2, [x10, 16]
-	mov	x8, 34
+	bne	.Linit_269
+	add	x2, sp, 24
+	add	x4, sp, 56
+	mov	x0, x2
+	.p2align 3,,7
+.Linit_158:
+	mov	x1, x0
+	add	x0, x0, 1
+	strb	wzr, [x1]
+	cmp	x0, x4
+	bne	.Linit_158
+	ldr	w0, [x10, 4]
+	mov	x3, x2
+	ldp	x7, x6, [x10, 16]
+	mov	x8, 442
 	ldr	x1, [x10, 56]
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
+	ubfiz	x2, x0, 15, 1
+	mov	x4, 32
 	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
-	ldr	x2, [x10, 24]
-	cmn	x2, #1
-	beq	.Linit_124
-	ldr	x3, [x10, 32]
-	mov	x8, 54
-	ldr	x1, [x10, 56]
 	mov	x0, -100
-	mov	x4, 256
+	str	x7, [sp, 24]
+	str	x6, [sp, 40]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	b	.Linit_124
-.Linit_314:
+	b	.Linit_130
+.Linit_269:
 	ldr	w2, [x10, 4]
 	mov	w3, 1
 	movk	w3, 0x8, lsl 16
@@ -1862,28 +1855,28 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_124
+	tbnz	x0, #63, .Linit_130
 	ldp	x1, x2, [x10, 24]
 	bl	same_file
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_210
+	tbnz	x0, #63, .Linit_215
 	ldr	x5, [x10, 16]
 	ldr	x3, [x10, 40]
-	orr	x0, x5, x3
-	cbz	x0, .Linit_201
+	orr	x0, x3, x5
+	cbz	x0, .Linit_206
 	add	x2, sp, 24
 	add	x4, sp, 56
 	mov	x0, x2
 	.p2align 3,,7
-.Linit_202:
+.Linit_207:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x4
-	bne	.Linit_202
-	cbnz	x3, .Linit_203
+	bne	.Linit_207
+	cbnz	x3, .Linit_208
 	str	x5, [sp, 24]
-.Linit_204:
+.Linit_209:
 	ldr	w5, [x10, 4]
 	mov	x3, x2
 	mov	x0, x9
@@ -1899,12 +1892,12 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_210
-.Linit_201:
+	tbnz	x0, #63, .Linit_215
+.Linit_206:
 	ldr	w0, [x10, 4]
 	ldr	x3, [x10, 64]
-	tbnz	x0, 1, .Linit_315
-.Linit_200:
+	tbnz	x0, 1, .Linit_313
+.Linit_205:
 	mov	x0, x9
 	add	x1, sp, 16
 	mov	x8, 429
@@ -1917,25 +1910,25 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_210
-.Linit_203:
-	add	x3, x18, x3, lsl 2
+	b	.Linit_215
+.Linit_208:
+	add	x3, x14, x3, lsl 2
 	orr	x5, x5, 1048576
 	str	x5, [sp, 24]
 	ldrsw	x0, [x3, 20]
 	str	x0, [sp, 48]
-	b	.Linit_204
-.Linit_315:
+	b	.Linit_209
+.Linit_313:
 	add	x2, sp, 24
-	add	x4, sp, 48
+	add	x5, sp, 48
 	mov	x0, x2
 	.p2align 3,,7
-.Linit_207:
-	mov	x5, x0
+.Linit_212:
+	mov	x4, x0
 	add	x0, x0, 1
-	strb	wzr, [x5]
-	cmp	x0, x4
-	bne	.Linit_207
+	strb	wzr, [x4]
+	cmp	x0, x5
+	bne	.Linit_212
 	mov	x1, x3
 	mov	x7, 2621440
 	mov	x6, 18
@@ -1953,7 +1946,7 @@ run_step:
 #NO_APP
 	mov	x6, x0
 	mov	x7, x0
-	tbnz	x0, #63, .Linit_210
+	tbnz	x0, #63, .Linit_215
 	add	x1, sp, 16
 	mov	x2, x0
 	mov	x3, x1
@@ -1977,13 +1970,87 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_210
+	b	.Linit_215
+.Linit_293:
+	cmp	w3, 7
+	beq	.Linit_314
+	ldr	x0, [x10, 16]
+	mov	x8, 268
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	add	x0, x14, x0, lsl 2
+	mov	x5, 0
+	ldrsw	x0, [x0, 20]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_130
+.Linit_314:
+	ldr	x0, [x10, 16]
+	mov	x8, 97
+	mov	x1, 0
+	b	.Linit_311
+.Linit_295:
+	cmp	w3, 29
+	beq	.Linit_315
+	ldr	x10, [x10, 16]
+	mov	x6, 0
+	b	.Linit_220
+	.p2align 2,,3
+.Linit_316:
+	tbnz	x0, #63, .Linit_130
+.Linit_223:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_278
+.Linit_220:
+	mov	x1, x6
+	mov	x8, 167
+	mov	x0, 24
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x10, x6
+	tbnz	x7, 0, .Linit_223
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	cmn	x0, #22
+	bne	.Linit_316
+	mov	x9, 0
+	b	.Linit_130
+.Linit_315:
+	ldp	x1, x7, [x10, 16]
+	add	x2, sp, 24
+	ldr	x6, [x10, 32]
+	mov	x8, 261
+	mov	x0, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	x7, x6, [sp, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	b	.Linit_130
 	.size	run_step, .-run_step
 	.align	2
 	.p2align 4,,11
 	.type	run_payload, %function
 run_payload:
-	stp	x29, x30, [sp, -48]!
+	stp	x29, x30, [sp, -32]!
 	mov	x8, 166
 	mov	x1, 0
 	mov	x29, sp
@@ -1992,29 +2059,28 @@ run_payload:
 	mov	x4, 0
 	mov	x5, 0
 	stp	x19, x20, [sp, 16]
-	mov	x20, x0
+	mov	x19, x0
 	ldrsw	x0, [x0, 96]
-	str	x21, [sp, 32]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	x0, [x20]
+	ldr	x0, [x19]
 	mov	w6, -1
 	mov	x8, 436
 	mov	x1, 4294967295
 	mov	x2, 4
 	ldr	w0, [x0, 20]
-	str	w6, [x20, 112]
+	str	w6, [x19, 112]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	str	x0, [x20, 104]
-	cbz	x0, .Linit_323
-.Linit_317:
+	str	x0, [x19, 104]
+	cbz	x0, .Linit_324
+.Linit_318:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2027,35 +2093,35 @@ run_payload:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_323:
-	ldr	x0, [x20]
-	ldr	w21, [x0, 16]
-	ldr	x19, [x0, 40]
-	cmp	w21, 0
-	ble	.Linit_318
-	add	w21, w21, w6
-	add	x0, x19, 88
-	mov	w1, 88
-	umaddl	x21, w21, w1, x0
-	b	.Linit_320
-	.p2align 2,,3
 .Linit_324:
-	add	x19, x19, 88
-	cmp	x19, x21
-	beq	.Linit_318
-.Linit_320:
-	ldr	w0, [x19, 8]
-	mov	x1, x19
-	str	w0, [x20, 112]
-	mov	x0, x20
+	ldr	x0, [x19]
+	ldr	w20, [x0, 16]
+	ldr	x18, [x0, 40]
+	cmp	w20, 0
+	ble	.Linit_319
+	add	w20, w20, w6
+	add	x0, x18, 88
+	mov	w1, 88
+	umaddl	x20, w20, w1, x0
+	b	.Linit_321
+	.p2align 2,,3
+.Linit_325:
+	add	x18, x18, 88
+	cmp	x18, x20
+	beq	.Linit_319
+.Linit_321:
+	ldr	w0, [x18, 8]
+	mov	x1, x18
+	str	w0, [x19, 112]
+	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_324
-	str	x0, [x20, 104]
-	b	.Linit_317
-.Linit_318:
+	tbz	x0, #63, .Linit_325
+	str	x0, [x19, 104]
+	b	.Linit_318
+.Linit_319:
 	mov	x0, 0
-	str	x0, [x20, 104]
-	b	.Linit_317
+	str	x0, [x19, 104]
+	b	.Linit_318
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -2064,32 +2130,32 @@ run_aside:
 	stp	x29, x30, [sp, -48]!
 	mov	w1, 88
 	mov	x29, sp
-	stp	x21, x22, [sp, 32]
-	ldr	x22, [x0]
 	stp	x19, x20, [sp, 16]
-	mov	x20, x0
-	ldp	w19, w21, [x0, 8]
-	ldr	x0, [x22]
+	mov	x19, x0
+	ldp	w18, w20, [x0, 8]
+	str	x21, [sp, 32]
+	ldr	x21, [x0]
+	ldr	x0, [x21]
 	ldr	x0, [x0, 48]
-	smaddl	x19, w19, w1, x0
-	cmp	w21, 0
-	ble	.Linit_326
-	smaddl	x21, w21, w1, x19
-	b	.Linit_328
+	smaddl	x18, w18, w1, x0
+	cmp	w20, 0
+	ble	.Linit_327
+	smaddl	x20, w20, w1, x18
+	b	.Linit_329
 	.p2align 2,,3
-.Linit_331:
-	add	x19, x19, 88
-	cmp	x19, x21
-	beq	.Linit_326
-.Linit_328:
-	ldr	w2, [x19, 8]
-	mov	x1, x19
-	str	w2, [x20, 20]
-	mov	x0, x22
+.Linit_332:
+	add	x18, x18, 88
+	cmp	x18, x20
+	beq	.Linit_327
+.Linit_329:
+	ldr	w2, [x18, 8]
+	mov	x1, x18
+	str	w2, [x19, 20]
+	mov	x0, x21
 	bl	run_step
 	mov	x6, x0
-	tbz	x0, #63, .Linit_331
-.Linit_327:
+	tbz	x0, #63, .Linit_332
+.Linit_328:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -2097,62 +2163,62 @@ run_aside:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	str	x6, [x20, 24]
+	str	x6, [x19, 24]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_326:
+.Linit_327:
 	mov	x6, 0
-	b	.Linit_327
+	b	.Linit_328
 	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
 	.type	jail_main, %function
 jail_main:
-	mov	x12, 33392
+	mov	x12, 33248
 	sub	sp, sp, x12
-	mov	x8, 8880
+	mov	x8, 8736
 	mov	x3, -1
 	stp	x29, x30, [sp]
 	mov	x29, sp
 	ldr	x10, [x0, 16]
-	stp	x21, x22, [sp, 32]
-	add	x22, sp, x8
-	add	x9, x22, 20
-	add	x2, x22, 84
+	stp	x23, x24, [sp, 48]
+	add	x23, sp, x8
+	add	x9, x23, 20
+	add	x2, x23, 84
 	mov	x1, x9
 	mov	w0, w3
 	stp	x19, x20, [sp, 16]
-	mov	x20, x22
-	stp	x23, x24, [sp, 48]
+	mov	x19, x23
+	stp	x21, x22, [sp, 32]
 	stp	x25, x26, [sp, 64]
 	str	x27, [sp, 80]
 	str	x3, [sp, 104]
 	.p2align 3,,7
-.Linit_333:
+.Linit_334:
 	str	w0, [x1], 4
 	cmp	x2, x1
-	bne	.Linit_333
+	bne	.Linit_334
 	add	x7, x10, 8
 	add	x10, x10, 136
 	.p2align 3,,7
-.Linit_336:
+.Linit_337:
 	ldrb	w0, [x7, -8]
 	sub	x1, x7, #8
-	cbz	w0, .Linit_340
+	cbz	w0, .Linit_341
 	mov	w6, 0
-	b	.Linit_339
+	b	.Linit_340
 	.p2align 2,,3
-.Linit_335:
+.Linit_336:
 	ldrb	w0, [x1]
-.Linit_339:
+.Linit_340:
 	sub	w0, w0, #65
 	add	x1, x1, 1
 	orr	w6, w0, w6, lsl 4
 	cmp	x7, x1
-	bne	.Linit_335
+	bne	.Linit_336
 	sxtw	x0, w6
 	mov	x8, 25
 	mov	x1, 2
@@ -2168,8 +2234,8 @@ jail_main:
 #NO_APP
 	add	x7, x7, 8
 	cmp	x10, x7
-	bne	.Linit_336
-.Linit_340:
+	bne	.Linit_337
+.Linit_341:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2183,19 +2249,19 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	str	w7, [sp, 8888]
+	str	w7, [sp, 8744]
 	mov	x7, 8704
 	add	x7, sp, x7
-	ldr	x6, [sp, 8904]
+	ldr	x6, [sp, 8760]
 	mov	w11, -1
 	mov	x8, 166
 	mov	x0, 0
-	str	x6, [x7, 188]
-	str	w11, [sp, 8964]
-	str	w11, [sp, 8972]
-	str	xzr, [sp, 8984]
-	str	wzr, [sp, 8992]
-	str	wzr, [sp, 8996]
+	str	x6, [x7, 44]
+	str	w11, [sp, 8820]
+	str	w11, [sp, 8828]
+	str	xzr, [sp, 8840]
+	str	wzr, [sp, 8848]
+	str	wzr, [sp, 8852]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2203,12 +2269,12 @@ jail_main:
 #NO_APP
 	mov	x1, x0
 	mov	x0, 0
-	str	w1, [sp, 8976]
+	str	w1, [sp, 8832]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_422
-.Linit_338:
-	ldrsw	x0, [sp, 8900]
-	add	x1, sp, 432
+	tbnz	x0, #63, .Linit_421
+.Linit_339:
+	ldrsw	x0, [sp, 8756]
+	add	x1, sp, 288
 	mov	x8, 80
 	mov	x2, 0
 	mov	x3, 0
@@ -2219,11 +2285,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_423
-.Linit_341:
+	tbnz	x0, #63, .Linit_422
+.Linit_342:
 	mov	x3, 2
-	ldrsw	x4, [sp, 8900]
-	ldr	x1, [sp, 480]
+	ldrsw	x4, [sp, 8756]
+	ldr	x1, [sp, 336]
 	mov	x8, 222
 	movk	x3, 0x10, lsl 16
 	mov	x0, 268435456
@@ -2234,9 +2300,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_424
-.Linit_342:
-	ldrsw	x0, [sp, 8900]
+	tbnz	x0, #63, .Linit_423
+.Linit_343:
+	ldrsw	x0, [sp, 8756]
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
@@ -2249,15 +2315,15 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x0, 268435456
-	ldr	w23, [x0, 8]
+	ldr	w20, [x0, 8]
 	ldr	w21, [x0, 20]
-	str	x0, [sp, 8880]
-	and	w25, w23, 1
-	tbz	x23, 0, .Linit_343
-	ldr	w0, [sp, 8888]
+	str	x0, [sp, 8736]
+	and	w26, w20, 1
+	tbz	x20, 0, .Linit_344
+	ldr	w0, [sp, 8744]
 	cmp	w0, 1
-	bne	.Linit_425
-.Linit_343:
+	bne	.Linit_424
+.Linit_344:
 	mov	x3, 2048
 	add	x1, sp, 104
 	mov	x8, 74
@@ -2272,39 +2338,38 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x1, x0
-	mov	x0, x22
+	mov	x0, x23
 	bl	keep_fd
-	str	w0, [sp, 8968]
+	str	w0, [sp, 8824]
 	sxtw	x3, w0
-	tbnz	x0, 31, .Linit_426
-.Linit_344:
-	ldr	x1, [sp, 8880]
+	tbnz	x0, 31, .Linit_425
+.Linit_345:
+	ldr	x1, [sp, 8736]
 	ldr	w0, [x1, 12]
-	ldr	x19, [x1, 32]
+	ldr	x18, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_346
+	ble	.Linit_347
 	sub	w0, w0, #1
-	add	x1, x19, 88
+	add	x1, x18, 88
 	mov	w2, 88
-	umaddl	x24, w0, w2, x1
-	b	.Linit_348
+	umaddl	x22, w0, w2, x1
+	b	.Linit_349
 	.p2align 2,,3
-.Linit_427:
-	cmp	x24, x19
-	beq	.Linit_346
-.Linit_348:
-	ldr	w2, [x19, 8]
-	mov	x1, x19
-	mov	x0, x22
-	add	x19, x19, 88
-	str	w2, [sp, 8992]
+.Linit_426:
+	cmp	x22, x18
+	beq	.Linit_347
+.Linit_349:
+	ldr	w2, [x18, 8]
+	mov	x1, x18
+	mov	x0, x23
+	add	x18, x18, 88
+	str	w2, [sp, 8848]
 	bl	run_step
-	tbz	x0, #63, .Linit_427
-	ldr	w2, [sp, 8992]
+	tbz	x0, #63, .Linit_426
+	ldr	w2, [sp, 8848]
 	neg	x3, x0
-	ldr	w4, [sp, 8996]
-	mov	x0, x22
-	mov	x5, 0
+	ldr	w4, [sp, 8852]
+	mov	x0, x23
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -2319,7 +2384,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_346:
+.Linit_347:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -2332,9 +2397,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_428
-.Linit_350:
-	mov	x1, 8880
+	tbnz	x0, #63, .Linit_427
+.Linit_351:
+	mov	x1, 8736
 	add	x1, sp, x1
 	mov	x10, x1
 	mov	x8, 220
@@ -2355,26 +2420,25 @@ jail_main:
 1:
 // 0 "" 2
 #NO_APP
-	mov	x24, x0
-	tbnz	x0, #63, .Linit_429
-.Linit_351:
-	ldr	x3, [sp, 8984]
-	tbnz	x3, #63, .Linit_430
+	mov	x25, x0
+	tbnz	x0, #63, .Linit_428
 .Linit_352:
-	ldr	x1, [sp, 8880]
+	ldr	x3, [sp, 8840]
+	tbnz	x3, #63, .Linit_429
+.Linit_353:
+	ldr	x1, [sp, 8736]
 	mov	w3, 88
-	ldr	w2, [sp, 8992]
+	ldr	w2, [sp, 8848]
 	ldr	x0, [x1, 40]
-	ldr	w18, [x1, 16]
+	ldr	w14, [x1, 16]
 	sub	x0, x0, #88
-	umaddl	x18, w18, w3, x0
-	ldr	w0, [x18, 8]
+	umaddl	x14, w14, w3, x0
+	ldr	w0, [x14, 8]
 	cmp	w2, w0
-	beq	.Linit_353
-	ldr	w2, [sp, 8992]
-	mov	x0, x22
-	ldr	w4, [sp, 8996]
-	mov	x5, 0
+	beq	.Linit_354
+	ldr	w2, [sp, 8848]
+	mov	x0, x23
+	ldr	w4, [sp, 8852]
 	mov	x3, 125
 	mov	w1, 2
 	bl	report
@@ -2390,12 +2454,12 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_353:
-	ldr	w0, [x18]
-	cmp	w0, 40
-	beq	.Linit_431
 .Linit_354:
-	ldr	x1, [sp, 480]
+	ldr	w0, [x14]
+	cmp	w0, 41
+	beq	.Linit_430
+.Linit_355:
+	ldr	x1, [sp, 336]
 	mov	x8, 215
 	mov	x0, 268435456
 	mov	x2, 0
@@ -2407,10 +2471,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	add	x7, x22, 44
+	add	x7, x23, 44
 	.p2align 3,,7
-.Linit_356:
-	ldr	w6, [x20, 40]
+.Linit_357:
+	ldr	w6, [x19, 40]
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
@@ -2418,18 +2482,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w6
 	mov	x5, 0
-	tbnz	w6, #31, .Linit_355
+	tbnz	w6, #31, .Linit_356
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_355:
-	add	x20, x20, 4
-	cmp	x7, x20
-	bne	.Linit_356
-	ldr	w0, [sp, 8972]
-	tbnz	w0, #31, .Linit_357
+.Linit_356:
+	add	x19, x19, 4
+	cmp	x7, x19
+	bne	.Linit_357
+	ldr	w0, [sp, 8828]
+	tbnz	w0, #31, .Linit_358
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -2442,59 +2506,57 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_357:
-	ubfiz	x6, x23, 4, 32
+.Linit_358:
+	ubfiz	x6, x20, 4, 32
+	add	x19, sp, 136
 	add	x20, sp, 160
-	add	x26, sp, 288
 	mov	x7, 1314
 	and	x6, x6, 32
 	movk	x7, 0x2008, lsl 16
-	mov	x0, x20
-	mov	x1, x26
+	mov	x0, x19
+	mov	x1, x20
 	mov	x8, 91
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	str	x7, [sp, 160]
-	str	w6, [sp, 288]
-	str	w6, [sp, 292]
-	stp	xzr, xzr, [sp, 296]
+	str	x7, [sp, 136]
+	stp	w6, w6, [sp, 160]
+	stp	xzr, xzr, [sp, 168]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_358
-	cbnz	w21, .Linit_432
-.Linit_360:
-	add	x23, sp, 112
-	mov	x0, x22
+	tbnz	x0, #63, .Linit_359
+	cbnz	w21, .Linit_431
+.Linit_361:
+	add	x24, sp, 112
+	mov	x0, x23
 	mov	w2, 0
-	mov	w4, w24
-	mov	x5, 0
+	mov	w4, w25
 	mov	x3, 0
 	mov	w1, 4
 	bl	report
-	mov	w21, w24
-	mov	x0, x23
-	add	x2, x23, 24
+	mov	w21, w25
+	mov	x0, x24
+	add	x2, x24, 24
 	str	wzr, [sp, 100]
 	.p2align 3,,7
-.Linit_362:
+.Linit_363:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_362
-	ldr	w1, [sp, 8892]
+	bne	.Linit_363
+	ldr	w1, [sp, 8748]
 	add	x18, sp, 96
-	ldr	w2, [sp, 8896]
+	ldr	w2, [sp, 8752]
 	sxtw	x27, w21
-	ldr	w3, [sp, 8968]
-	add	x19, sp, 136
+	ldr	w3, [sp, 8824]
 	mov	w0, 1
+	mov	w22, 2
 	str	w3, [sp, 112]
 	strh	w0, [sp, 116]
 	str	w2, [sp, 120]
@@ -2502,14 +2564,14 @@ jail_main:
 	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
 	.p2align 3,,7
-.Linit_367:
+.Linit_368:
 	mov	w6, 0
-	b	.Linit_364
+	b	.Linit_365
 	.p2align 2,,3
-.Linit_365:
+.Linit_366:
 	cmp	x27, x0
-	beq	.Linit_433
-.Linit_364:
+	beq	.Linit_432
+.Linit_365:
 	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
@@ -2523,9 +2585,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_365
-	cbnz	w6, .Linit_366
-	mov	x0, x23
+	bgt	.Linit_366
+	cbnz	w6, .Linit_367
+	mov	x0, x24
 	mov	x8, 73
 	mov	x1, 3
 	mov	x2, 0
@@ -2535,12 +2597,12 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_367
-	tbnz	x0, #63, .Linit_434
+	beq	.Linit_368
+	tbnz	x0, #63, .Linit_433
 	ldrsh	w0, [sp, 126]
-	cbz	w0, .Linit_372
-	cbz	w25, .Linit_435
-.Linit_373:
+	cbz	w0, .Linit_373
+	cbz	w26, .Linit_434
+.Linit_374:
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -2553,13 +2615,12 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_372:
+.Linit_373:
 	mov	w10, 64
-	mov	w11, 2
-	b	.Linit_374
+	b	.Linit_375
 	.p2align 2,,3
-.Linit_436:
-	ldrsw	x0, [sp, 8968]
+.Linit_435:
+	ldrsw	x0, [sp, 8824]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2567,23 +2628,23 @@ jail_main:
 #NO_APP
 	mov	x1, x19
 	cmp	x0, x2
-	bne	.Linit_378
+	bne	.Linit_379
 	ldr	w2, [sp, 160]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_375
+	beq	.Linit_376
 	ldr	w4, [sp, 168]
 	ldr	x3, [sp, 208]
 	cmn	w4, #1
 	cset	w4, eq
-	stp	w11, w2, [sp, 136]
+	stp	w22, w2, [sp, 136]
 	stp	wzr, w4, [sp, 144]
 	str	x3, [sp, 152]
 	bl	send_signal
-.Linit_375:
+.Linit_376:
 	subs	w10, w10, #1
-	beq	.Linit_378
-.Linit_374:
+	beq	.Linit_379
+.Linit_375:
 	ldrsh	w0, [sp, 118]
 	mov	x1, x20
 	mov	x8, 63
@@ -2591,13 +2652,13 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_436
-.Linit_378:
+	cbnz	w0, .Linit_435
+.Linit_379:
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_367
+	cbz	w0, .Linit_368
 	.p2align 3,,7
-.Linit_380:
-	ldrsw	x0, [sp, 8892]
+.Linit_381:
+	ldrsw	x0, [sp, 8748]
 	mov	x1, x19
 	mov	x8, 207
 	mov	x2, 24
@@ -2610,36 +2671,36 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_380
-	cmp	x0, x2
 	beq	.Linit_381
-	tbz	x0, #63, .Linit_382
+	cmp	x0, x2
+	beq	.Linit_382
+	tbz	x0, #63, .Linit_383
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_367
-.Linit_382:
+	bne	.Linit_368
+.Linit_383:
 	mov	w0, -1
 	str	w0, [sp, 128]
-	b	.Linit_367
+	b	.Linit_368
 	.p2align 2,,3
-.Linit_433:
+.Linit_432:
 	ldr	w0, [sp, 96]
 	mov	w6, w2
 	str	w0, [sp, 100]
-	b	.Linit_364
-.Linit_435:
+	b	.Linit_365
+.Linit_434:
 	mov	w1, w21
-	mov	x0, x22
+	mov	x0, x23
 	bl	kill_tree
-	b	.Linit_373
-.Linit_381:
+	b	.Linit_374
+.Linit_382:
 	ldr	w0, [sp, 136]
 	cmp	w0, 2
-	beq	.Linit_437
+	beq	.Linit_436
 	cmp	w0, 3
-	bne	.Linit_367
-	cbz	w25, .Linit_385
+	bne	.Linit_368
+	cbz	w26, .Linit_386
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -2650,34 +2711,14 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_367
-.Linit_366:
-	cbz	w25, .Linit_371
-.Linit_370:
-	mov	x0, x26
-	add	x2, x26, 144
-	.p2align 3,,7
-.Linit_387:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	cmp	x0, x2
-	bne	.Linit_387
-	mov	x8, 165
-	mov	x0, -1
-	mov	x1, x26
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
+	b	.Linit_368
+.Linit_367:
+	cbz	w26, .Linit_372
+.Linit_371:
 	ldr	w4, [sp, 100]
-	mov	x5, x26
-	mov	x0, x22
+	mov	x0, x23
+	mov	x3, 0
+	mov	w2, 0
 	mov	w1, 5
 	bl	report
 	mov	x8, 94
@@ -2693,7 +2734,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	ldp	x29, x30, [sp]
-	mov	x12, 33392
+	mov	x12, 33248
 	ldp	x19, x20, [sp, 16]
 	ldp	x21, x22, [sp, 32]
 	ldp	x23, x24, [sp, 48]
@@ -2701,7 +2742,7 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_432:
+.Linit_431:
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -2711,9 +2752,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_360
-.Linit_358:
-	mov	x0, x24
+	tbz	x0, #63, .Linit_361
+.Linit_359:
+	mov	x0, x25
 	mov	x8, 129
 	mov	x1, 9
 	mov	x2, 0
@@ -2725,10 +2766,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	w2, [sp, 8992]
+	ldr	w2, [sp, 8848]
 	neg	x3, x6
-	ldr	w4, [sp, 8996]
-	mov	x0, x22
+	ldr	w4, [sp, 8852]
+	mov	x0, x23
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -2743,10 +2784,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_360
-.Linit_425:
-	ldr	w4, [sp, 8996]
-	mov	x0, x22
+	b	.Linit_361
+.Linit_424:
+	ldr	w4, [sp, 8852]
+	mov	x0, x23
 	mov	x3, 18
 	mov	w2, -1
 	mov	w1, 2
@@ -2763,9 +2804,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_343
-.Linit_434:
-	cbz	w25, .Linit_385
+	b	.Linit_344
+.Linit_433:
+	cbz	w26, .Linit_386
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2774,27 +2815,26 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	w1, w24
+	mov	w1, w25
 	add	x2, sp, 100
-	mov	x0, x22
+	mov	x0, x23
 	bl	kill_tree
-	b	.Linit_370
-.Linit_385:
+	b	.Linit_371
+.Linit_386:
 	add	x2, sp, 100
-	mov	w1, w24
-	mov	x0, x22
+	mov	w1, w25
+	mov	x0, x23
 	bl	kill_tree
-.Linit_371:
-	mov	w1, w24
-	mov	x0, x22
+.Linit_372:
+	mov	w1, w25
+	mov	x0, x23
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_370
-.Linit_426:
-	ldr	w4, [sp, 8996]
-	mov	x0, x22
+	b	.Linit_371
+.Linit_425:
+	ldr	w4, [sp, 8852]
+	mov	x0, x23
 	neg	x3, x3
-	mov	x5, 0
 	mov	w2, -1
 	mov	w1, 2
 	bl	report
@@ -2810,13 +2850,52 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_344
-.Linit_430:
-	ldr	w2, [sp, 8992]
-	mov	x0, x22
-	ldr	w4, [sp, 8996]
+	b	.Linit_345
+.Linit_429:
+	ldr	w2, [sp, 8848]
+	mov	x0, x23
+	ldr	w4, [sp, 8852]
 	neg	x3, x3
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
 	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_353
+.Linit_423:
+	ldr	w4, [sp, 8852]
+	neg	x3, x0
+	mov	w2, -1
+	mov	x0, x23
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_343
+.Linit_428:
+	ldr	w2, [sp, 8848]
+	mov	x0, x1
+	ldr	w4, [sp, 8852]
+	neg	x3, x25
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -2832,32 +2911,11 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	b	.Linit_352
-.Linit_424:
-	ldr	w4, [sp, 8996]
+.Linit_427:
+	ldr	w2, [sp, 8848]
 	neg	x3, x0
-	mov	w2, -1
-	mov	x0, x22
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_342
-.Linit_429:
-	ldr	w2, [sp, 8992]
-	mov	x0, x1
-	ldr	w4, [sp, 8996]
-	neg	x3, x24
-	mov	x5, 0
+	ldr	w4, [sp, 8852]
+	mov	x0, x23
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -2873,31 +2931,11 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	b	.Linit_351
-.Linit_428:
-	ldr	w2, [sp, 8992]
-	neg	x3, x0
-	ldr	w4, [sp, 8996]
-	mov	x0, x22
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_350
-.Linit_423:
-	ldr	w4, [sp, 8996]
+.Linit_422:
+	ldr	w4, [sp, 8852]
 	neg	x3, x0
 	mov	w2, -1
-	mov	x0, x22
+	mov	x0, x23
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -2912,13 +2950,12 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_341
-.Linit_422:
-	ldr	w4, [sp, 8996]
+	b	.Linit_342
+.Linit_421:
+	ldr	w4, [sp, 8852]
 	neg	x3, x0
 	mov	w2, w11
-	mov	x0, x22
-	mov	x5, 0
+	mov	x0, x23
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -2933,11 +2970,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_338
-.Linit_431:
-	ldr	w2, [sp, 8992]
-	mov	x0, x22
-	mov	x5, 0
+	b	.Linit_339
+.Linit_430:
+	ldr	w2, [sp, 8848]
+	mov	x0, x23
 	mov	w4, 0
 	mov	x3, 0
 	mov	w1, 3
@@ -2954,11 +2990,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_354
-.Linit_437:
+	b	.Linit_355
+.Linit_436:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_367
+	b	.Linit_368
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end
@@ -2976,12 +3012,12 @@ run_child:
 	ldr	w0, [x7, 12]
 	cbnz	w0, .Llaunch_52
 .Llaunch_2:
-	ldr	w0, [x7, 20]
+	ldr	w0, [x7, 24]
 	mov	w1, 2
-	str	w1, [x7, 2148]
+	str	w1, [x7, 2152]
 	cmp	w0, 0
 	ble	.Llaunch_29
-	add	x2, x7, 1052
+	add	x2, x7, 1056
 	mov	w1, 0
 	add	x0, x2, w0, sxtw 2
 	.p2align 3,,7
@@ -2992,12 +3028,12 @@ run_child:
 	cmp	x2, x0
 	bne	.Llaunch_7
 	sxtw	x2, w1
-	add	x9, x7, 28
+	add	x9, x7, 32
 	mov	x6, 0
 	b	.Llaunch_10
 	.p2align 2,,3
 .Llaunch_8:
-	ldr	w1, [x7, 20]
+	ldr	w1, [x7, 24]
 	add	x6, x6, 1
 	cmp	w1, w6
 	ble	.Llaunch_5
@@ -3034,15 +3070,15 @@ run_child:
 .Llaunch_29:
 	mov	x2, 0
 .Llaunch_5:
-	ldr	w0, [x7, 24]
+	ldr	w0, [x7, 28]
 	cmp	w0, 0
 	ble	.Llaunch_15
-	add	x9, x7, 2076
+	add	x9, x7, 2080
 	mov	x6, 0
 	b	.Llaunch_11
 	.p2align 2,,3
 .Llaunch_14:
-	ldr	w0, [x7, 24]
+	ldr	w0, [x7, 28]
 	add	x6, x6, 1
 	cmp	w0, w6
 	ble	.Llaunch_15
@@ -3086,16 +3122,16 @@ run_child:
 // 0 "" 2
 #NO_APP
 	tbnz	x0, #63, .Llaunch_48
-	ldr	w0, [x7, 20]
+	ldr	w0, [x7, 24]
 	cmp	w0, 0
 	ble	.Llaunch_21
-	add	x11, x7, 1052
-	add	x9, x7, 28
+	add	x11, x7, 1056
+	add	x9, x7, 32
 	mov	x6, 0
 	b	.Llaunch_17
 	.p2align 2,,3
 .Llaunch_54:
-	ldr	w0, [x7, 20]
+	ldr	w0, [x7, 24]
 	add	x6, x6, 1
 	cmp	w0, w6
 	ble	.Llaunch_21
@@ -3176,14 +3212,14 @@ run_child:
 	str	x0, [x10, 8]
 	b	.Llaunch_9
 .Llaunch_21:
-	ldr	w0, [x7, 24]
+	ldr	w0, [x7, 28]
 	cmp	w0, 0
 	ble	.Llaunch_55
-	add	x9, x7, 2076
+	add	x9, x7, 2080
 	mov	x6, 0
 	b	.Llaunch_18
 .Llaunch_57:
-	ldr	w0, [x7, 24]
+	ldr	w0, [x7, 28]
 	add	x6, x6, 1
 	cmp	w0, w6
 	ble	.Llaunch_56
@@ -3225,7 +3261,7 @@ run_child:
 	strb	w1, [x3], 1
 	cmn	w2, #4
 	bne	.Llaunch_25
-	ldr	w1, [x7, 24]
+	ldr	w1, [x7, 28]
 	add	x5, x5, 1
 	add	w6, w6, 8
 	add	x0, x0, 8
@@ -3254,7 +3290,7 @@ run_child:
 	mov	x5, 0
 	strb	wzr, [sp]
 	str	xzr, [sp, 8]
-	str	w6, [x7, 2148]
+	str	w6, [x7, 2152]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -3275,12 +3311,13 @@ run_child:
 	.hidden	jail_launch
 	.type	jail_launch, %function
 jail_launch:
-	mov	x6, x0
+	add	x7, x0, 2048
 	mov	x12, 16512
 	sub	sp, sp, x12
-	mov	x7, 8589934591
+	mov	x6, x0
 	add	x11, sp, 16
-	mov	x9, -1
+	mov	x9, 8589934591
+	mov	x10, -1
 	mov	x2, x11
 	add	x1, sp, 8
 	mov	x8, 135
@@ -3288,16 +3325,16 @@ jail_launch:
 	mov	x3, 8
 	mov	x4, 0
 	mov	x5, 0
-	str	x9, [sp, 8]
+	str	x10, [sp, 8]
 	stp	x6, xzr, [sp, 24]
-	str	x7, [x6, 2144]
+	str	x9, [x7, 100]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	ldr	w0, [x6, 16]
-	add	x7, x6, 2144
+	add	x7, x6, 2148
 	cbz	w0, .Llaunch_59
 	ldr	x1, [x6]
 	mov	x0, 20753
@@ -3338,7 +3375,7 @@ jail_launch:
 	mov	w0, w7
 	tbnz	x7, #63, .Llaunch_58
 	ldr	x1, [sp, 32]
-	str	w7, [x6, 2140]
+	str	w7, [x6, 2144]
 	cbnz	x1, .Llaunch_64
 	mov	w0, 0
 .Llaunch_58:
@@ -3347,7 +3384,7 @@ jail_launch:
 	ret
 	.p2align 2,,3
 .Llaunch_68:
-	ldr	w0, [x6, 2140]
+	ldr	w0, [x6, 2144]
 .Llaunch_64:
 	sxtw	x0, w0
 	mov	x8, 260
@@ -3364,7 +3401,7 @@ jail_launch:
 	cmn	x0, #4
 	beq	.Llaunch_68
 	mov	x8, 57
-	ldrsw	x0, [x6, 2144]
+	ldrsw	x0, [x6, 2148]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -3386,10 +3423,11 @@ jail_launch:
 	bne	.Llaunch_61
 	ldr	x12, [x6]
 	mov	x1, 20736
+	ldrsw	x13, [x6, 20]
 	movk	x1, 0x1, lsl 32
-	mov	x14, 17
+	mov	x15, 17
 	orr	x12, x12, x1
-	mov	x13, 16384
+	mov	x14, 16384
 	add	x10, sp, 24
 	mov	x8, 435
 	mov	x2, 0
@@ -3398,8 +3436,9 @@ jail_launch:
 	adr	x9, run_child
 	mov	x1, 88
 	stp	x12, x7, [sp, 40]
-	stp	x14, x5, [sp, 72]
-	str	x13, [sp, 88]
+	stp	x15, x5, [sp, 72]
+	str	x14, [sp, 88]
+	str	x13, [sp, 120]
 #APP
 // 52 "src/sys.h" 1
 	svc 0
