@@ -2027,6 +2027,7 @@ run_payload:
 	svc 0
 // 0 "" 2
 #NO_APP
+	brk #1000
 .Linit_323:
 	ldr	x0, [x20]
 	ldr	w21, [x0, 16]
