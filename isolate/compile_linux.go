@@ -247,6 +247,12 @@ func (c *compiler) payload() error {
 		})
 		c.give(BaselineFilter)
 	}
+	if list := s.AllowList; list != nil { // behind the other: it may refuse to load one
+		c.add(SidePayload, Step{
+			Op: "seccomp allow-list", Path: list.Name, Data: strconv.Itoa(len(list.BPF)/8) + " instructions",
+			wire: wire{op: jailinit.OpFilter, a: uint64(len(list.BPF) / 8), bytes: list.BPF},
+		})
+	}
 	env := c.environment()
 	c.add(SidePayload, Step{
 		Op: "exec", List: candidates(s.Process.Args[0], env), Args: s.Process.Args, Env: env,

@@ -69,7 +69,7 @@ func (e *explainer) take() []string {
 func (e *explainer) gives(g Guarantee) bool { return slices.Contains(e.plan.Given, g) }
 
 func (e *explainer) permissions() []string {
-	plan := e.plan
+	spec, plan := e.spec, e.plan
 	if !e.gives(FileView) {
 		e.say("files: all that uid %d may open", plan.UID)
 	}
@@ -114,9 +114,12 @@ func (e *explainer) permissions() []string {
 			e.say("capabilities: %s", strings.Join(s.List, " "))
 		}
 	}
+	if list := spec.AllowList; list != nil {
+		e.say("system calls: those of the allow-list %q alone", list.Name)
+	}
 	if e.gives(BaselineFilter) {
 		e.say("system calls: all but those of the baseline (keys, bpf, perf, io_uring, modules, kexec, userfaultfd, limits of others, terminal injection, calls newer than it)")
-	} else {
+	} else if spec.AllowList == nil {
 		e.say("system calls: all")
 	}
 	return e.take()
@@ -219,7 +222,7 @@ func (e *explainer) escapeRoutes() []string {
 	if e.plan.keepKill && slices.ContainsFunc(e.plan.mounts, func(m mounted) bool { return m.write }) {
 		e.say("writable folders: new files belong to the folder's owner, and the payload may make them set-uid")
 	}
-	if !e.gives(BaselineFilter) {
+	if !e.gives(BaselineFilter) && e.spec.AllowList == nil {
 		e.say("system calls: no filter")
 	}
 	switch r := e.spec.Linux.Resources; {
@@ -264,9 +267,13 @@ func orNone(s string) string {
 }
 
 // baseline is the filter of level user and up, as bytes.
-func baseline() []byte {
-	b := make([]byte, 0, len(baselineFilter)*8)
-	for _, i := range baselineFilter {
+func baseline() []byte { return filterBytes(baselineFilter) }
+
+func defaultAllowList() []byte { return filterBytes(defaultFilter) }
+
+func filterBytes(filter []unix.SockFilter) []byte {
+	b := make([]byte, 0, len(filter)*8)
+	for _, i := range filter {
 		b = append(b, byte(i.Code), byte(i.Code>>8), i.Jt, i.Jf, byte(i.K), byte(i.K>>8), byte(i.K>>16), byte(i.K>>24))
 	}
 	return b

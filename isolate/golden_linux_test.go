@@ -97,6 +97,13 @@ var flagCases = []struct {
 		s.NoFilter = true
 		s.SetLevel(Namespaced)
 	}},
+	{name: "allow-list", level: User, set: func(s *Spec) {
+		s.AllowList = &AllowList{Name: "./profile.json", BPF: make([]byte, 3*8)}
+		s.SetLevel(Namespaced) // it stays
+	}},
+	{name: "allow-list-alone", level: Namespaced, hosts: "user", set: func(s *Spec) {
+		s.NoFilter, s.AllowList = true, &AllowList{Name: "default", BPF: make([]byte, 3*8)}
+	}},
 	{name: "env", level: Namespaced, set: func(s *Spec) {
 		s.Process.Env = []string{"PATH=/opt/bin::/usr/bin/", "TMPDIR=/cache", "HOME=/home/else"}
 		s.Process.Args[0] = "python3"

@@ -29,6 +29,8 @@ type Spec struct {
 	NoFilter    bool   `json:"noFilter,omitempty"` // --seccomp unconfined
 	Filter      []byte `json:"-"`                  // classic BPF, struct sock_filter by struct sock_filter
 
+	AllowList *AllowList `json:"allowList,omitempty"` // a second filter; NoFilter is not about it
+
 	Cgroup       bool   `json:"cgroup,omitempty"`       // the jail gets a cgroup of its own; Linux.Resources are its limits
 	CgroupParent string `json:"cgroupParent,omitempty"` // where that is made; "" is the best place found
 	Name         string `json:"name,omitempty"`         // of the jail: its cgroup is jail-NAME; "" is a random one
@@ -42,6 +44,17 @@ type Spec struct {
 
 	AllowDowngrade bool `json:"allowDowngrade,omitempty"` // a lower level is better than none
 }
+
+// AllowList is a filter that was asked for beyond the level's. Both are loaded, so that it can't take back what the
+// level's refuses: of two verdicts the kernel takes the stricter.
+type AllowList struct {
+	Name string `json:"name"` // "default", or a file's: for an Explanation
+	BPF  []byte `json:"-"`    // as Spec.Filter
+}
+
+// DefaultAllowList is Docker's default profile for a payload without capabilities. Calls that a capability would bring
+// there are refused whatever CapAdd says.
+func DefaultAllowList() *AllowList { return &AllowList{Name: "default", BPF: defaultAllowList()} }
 
 // OutputAction says what happens when the payload writes more than OutputLimit.
 type OutputAction string

@@ -40,6 +40,8 @@ func isBrokenPipe(error) bool { return false }
 
 func baseline() []byte { return nil }
 
+func defaultAllowList() []byte { return nil }
+
 // Explain is not supported here.
 func Explain(spec *Spec) (*Explanation, error) { return nil, unsupported(spec.Level) }
 

@@ -97,7 +97,8 @@ Levels, each with all of the one before:
   --memory, --pids-limit, --cpus … limits (jail help limits)
   --network none|host              none but its own loopback (--net)
   --cap-add, --cap-drop NAME       capabilities, or ALL
-  --seccomp baseline|unconfined    the filter for system calls
+  --seccomp NAME|FILE              baseline; default (Docker's allow-list) or
+                                   a profile's besides; unconfined is none
   --fd N[:M]                       pass your fd N, as its fd M
   --result FILE|-                  write what happened; - is stderr
   --json                           as one line of JSON (jail help result)

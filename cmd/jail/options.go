@@ -203,8 +203,12 @@ var runFlags = []flag{
 	}},
 	{"--cap-add", "", "CAPABILITY", func(o *options, v string) error { o.capAdd = append(o.capAdd, v); return nil }},
 	{"--cap-drop", "", "CAPABILITY", func(o *options, v string) error { o.capDrop = append(o.capDrop, v); return nil }},
-	{"--seccomp", "", "baseline|unconfined", func(o *options, v string) error {
-		return oneOf(&o.seccomp, v, "baseline", "unconfined")
+	{"--seccomp", "", "baseline|default|unconfined|FILE", func(o *options, v string) error {
+		if isFile := strings.Contains(v, "/") || strings.HasSuffix(v, ".json"); !isFile && !slices.Contains(filters, v) {
+			return problem("is not baseline, default or unconfined; a file is named by a path, such as ./x.json")
+		}
+		o.seccomp = v
+		return nil
 	}},
 	{"--fd", "", "N[:M]", func(o *options, v string) error {
 		from, to, err := isolate.ParseFD(v)
@@ -229,6 +233,9 @@ var runFlags = []flag{
 	{"--verbose", "", "", func(o *options, _ string) error { o.verbose = true; return nil }},
 	{"--help", "-h", "", func(o *options, _ string) error { o.help = true; return nil }},
 }
+
+// filters are the words of --seccomp; all else is a file.
+var filters = []string{"baseline", "default", "unconfined"}
 
 // problem is a SpecError that aboutFlag completes.
 func problem(text string) error { return &isolate.SpecError{Problem: text} }
@@ -345,6 +352,16 @@ func (o *options) spec() (*isolate.Spec, error) {
 	s.CapAdd, s.CapDrop = o.capAdd, o.capDrop
 	s.HostNetwork = o.network == "host"
 	s.NoFilter = o.seccomp == "unconfined"
+	switch {
+	case o.seccomp == "default":
+		s.AllowList = isolate.DefaultAllowList()
+	case o.seccomp != "" && !slices.Contains(filters, o.seccomp):
+		list, err := o.allowList()
+		if err != nil {
+			return nil, err
+		}
+		s.AllowList = list
+	}
 	s.Timeout, s.KillAfter = o.timeout, o.killAfter
 	s.CPUTime, s.CgroupParent, s.Name = o.cpuTime, o.cgroup, o.name
 	var err error
@@ -370,7 +387,7 @@ func (o *options) conflict() error {
 		return needs(isolate.Namespaced, "network", o.network)
 	case o.level < isolate.Namespaced && o.hostname != "":
 		return needs(isolate.Namespaced, "hostname", o.hostname)
-	case o.level < isolate.User && o.seccomp == "baseline":
+	case o.level < isolate.User && o.seccomp != "" && o.seccomp != "unconfined":
 		return needs(isolate.User, "seccomp", o.seccomp)
 	case o.level < isolate.User && len(o.rules) > 0:
 		return needs(isolate.User, string(o.rules[0].Kind), o.rules[0].Path)

@@ -2327,6 +2327,7 @@ run_payload:
 	syscall
 # 0 "" 2
 #NO_APP
+	ud2
 .Linit_320:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx

@@ -2093,6 +2093,7 @@ run_payload:
 	svc 0
 // 0 "" 2
 #NO_APP
+	brk #1000
 .Linit_324:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
