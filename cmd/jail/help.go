@@ -88,10 +88,13 @@ Levels, each with all of the one before:
   --rlimit NAME=SOFT[:HARD]        nofile=64:128, as=1G, core=unlimited, …
   --timeout TIME                   end it (10s, 5m), and with
   --kill-after TIME                SIGTERM first, the kill after TIME
+  --output-limit SIZE[:ACTION]     of stdout and stderr together, which become
+                                   pipes; then kill (137), truncate or block
   --network none|host              none but its own loopback (--net)
   --cap-add, --cap-drop NAME       capabilities, or ALL
   --seccomp baseline|unconfined    the filter for system calls
   --fd N[:M]                       pass your fd N, as its fd M
+  --stdin, --stdout, --stderr FILE read from it; empty it and write there
   --result FILE|-                  write what happened; - is stderr
   --json                           as one line of JSON (jail help result)
   --allow-downgrade                a lower level will do (--best-effort)

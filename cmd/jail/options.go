@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,11 +30,16 @@ type options struct {
 	rlimits     []specs.POSIXRlimit
 	timeout     time.Duration
 	killAfter   time.Duration
+	output      int64
+	overrun     isolate.OutputAction
 	network     string
 	capAdd      []string
 	capDrop     []string
 	seccomp     string
 	fds         map[int]int // the payload's fd → the caller's
+	stdin       string
+	stdout      string
+	stderr      string
 	result      string
 	json        bool
 	downgrade   bool
@@ -139,6 +145,10 @@ var runFlags = []flag{
 		o.killAfter, err = isolate.ParseDuration(v)
 		return err
 	}},
+	{"--output-limit", "", "SIZE[:kill|truncate|block]", func(o *options, v string) (err error) {
+		o.output, o.overrun, err = isolate.ParseOutputLimit(v)
+		return err
+	}},
 	{"--network", "--net", "none|host", func(o *options, v string) error {
 		return oneOf(&o.network, v, "none", "host")
 	}},
@@ -164,6 +174,9 @@ var runFlags = []flag{
 		}
 		return fits(to)
 	}},
+	{"--stdin", "", "FILE", func(o *options, v string) error { o.stdin = v; return nil }},
+	{"--stdout", "", "FILE", func(o *options, v string) error { o.stdout = v; return nil }},
+	{"--stderr", "", "FILE", func(o *options, v string) error { o.stderr = v; return nil }},
 	{"--result", "", "FILE|-", func(o *options, v string) error { o.result = v; return nil }},
 	{"--json", "", "", func(o *options, _ string) error { o.json = true; return nil }},
 	{"--allow-downgrade", "--best-effort", "", func(o *options, _ string) error { o.downgrade = true; return nil }},
@@ -287,6 +300,7 @@ func (o *options) spec() (*isolate.Spec, error) {
 	s.HostNetwork = o.network == "host"
 	s.NoFilter = o.seccomp == "unconfined"
 	s.Timeout, s.KillAfter = o.timeout, o.killAfter
+	s.OutputLimit, s.OutputAction = o.output, o.overrun
 	s.AllowDowngrade = o.downgrade
 	s.View = append(s.View, o.rules...)
 	s.Process.Env = o.payloadEnv()
@@ -296,6 +310,11 @@ func (o *options) spec() (*isolate.Spec, error) {
 func (o *options) conflict() error {
 	needs := func(level isolate.Level, name, value string) error {
 		return &isolate.SpecError{Field: name, Value: value, Problem: "can't be had at level " + o.level.String() + ", but from level " + level.String() + " up"}
+	}
+	for fd, name := range []string{"--stdin", "--stdout", "--stderr"} {
+		if _, given := o.fds[fd]; given && []string{o.stdin, o.stdout, o.stderr}[fd] != "" {
+			return &usageError{problem: fmt.Sprintf("--fd N:%d and %s exclude each other", fd, name)}
+		}
 	}
 	switch {
 	case o.envAll && o.clearEnv:
