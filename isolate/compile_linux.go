@@ -105,6 +105,14 @@ func (c *compiler) check() error {
 			}
 		}
 	}
+	if c.spec.OutputLimit < 0 {
+		return &SpecError{Field: "output-limit", Value: strconv.FormatInt(c.spec.OutputLimit, 10), Problem: "is negative"}
+	}
+	switch a := c.spec.outputAction(); a {
+	case OutputKill, OutputTruncate, OutputBlock:
+	default:
+		return &SpecError{Field: "output-limit", Value: string(a), Problem: "is not kill, truncate or block"}
+	}
 	if len(c.spec.Hostname) > 64 {
 		return &SpecError{Field: "hostname", Value: c.spec.Hostname, Problem: "is longer than 64 bytes"}
 	}

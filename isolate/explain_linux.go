@@ -158,6 +158,12 @@ func (e *explainer) borders() []string {
 	} else {
 		e.say("time: no limit")
 	}
+	if spec.OutputLimit > 0 {
+		what := map[OutputAction]string{
+			OutputKill: "the jail is killed", OutputTruncate: "the rest is dropped", OutputBlock: "the payload waits",
+		}[spec.outputAction()]
+		e.say("output: %s on stdout and stderr together, then %s", roundBytes(spec.OutputLimit), what)
+	}
 	e.say("death: of the launcher, or of the payload's first process, ends every process of the jail")
 	return e.take()
 }
@@ -166,6 +172,9 @@ func (e *explainer) monitored() []string {
 	e.say("exit code or signal, wall time; CPU time and largest size of the processes that were waited for")
 	if e.gives(OwnCgroup) {
 		e.say("CPU time and peak memory of all processes together, and whether memory or the number of tasks came to its limit")
+	}
+	if e.spec.OutputLimit > 0 {
+		e.say("bytes of output: stdout and stderr are pipes that the launcher copies from")
 	}
 	return e.take()
 }

@@ -139,6 +139,23 @@ func ParseName(s string) (string, error) {
 	return s, nil
 }
 
+// ParseOutputLimit reads "SIZE" or "SIZE:ACTION"; the action defaults to OutputKill.
+func ParseOutputLimit(s string) (int64, OutputAction, error) {
+	size, word, hasAction := strings.Cut(s, ":")
+	action := OutputAction(word)
+	if !hasAction {
+		action = OutputKill
+	}
+	n, ok := parseSize(size, math.MaxInt64)
+	switch {
+	case !ok || n == 0:
+		return 0, "", &SpecError{Field: "output-limit", Value: s, Problem: "has no size; a size is a number of bytes above 0, or one with K, M or G, as in 64M"}
+	case action != OutputKill && action != OutputTruncate && action != OutputBlock:
+		return 0, "", &SpecError{Field: "output-limit", Value: s, Problem: "has an action that is not kill, truncate or block"}
+	}
+	return int64(n), action, nil
+}
+
 // ParseDuration reads a time as time.ParseDuration does, without a sign: "300ms", "10s", "1h30m". "0" is none.
 func ParseDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)

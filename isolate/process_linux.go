@@ -321,6 +321,33 @@ func (p *Process) setReason(r Reason) bool {
 
 func isBrokenPipe(err error) bool { return errors.Is(err, syscall.EPIPE) }
 
+// duplicate makes another descriptor of an open file. It is 3 or above: a write by os.File to 1 or 2 that finds nobody
+// who reads ends the program.
+func duplicate(f *os.File) (*os.File, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var errno error
+	err = conn.Control(func(from uintptr) { fd, errno = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 3) })
+	if err == nil {
+		err = errno
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "duplicate", Path: f.Name(), Err: err}
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// unread is how many bytes a pipe holds.
+func unread(pipe *os.File) (n int) {
+	if conn, err := pipe.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	}
+	return n
+}
+
 func errnoOf(err error) syscall.Errno {
 	var errno syscall.Errno
 	errors.As(err, &errno)

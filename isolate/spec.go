@@ -66,6 +66,14 @@ const (
 	OutputBlock    OutputAction = "block"    // the rest is not read: the payload waits in write(2)
 )
 
+// outputAction is what was asked for, or its default.
+func (s *Spec) outputAction() OutputAction {
+	if s.OutputAction == "" {
+		return OutputKill
+	}
+	return s.OutputAction
+}
+
 // Identity says who the payload is.
 type Identity string
 

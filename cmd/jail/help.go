@@ -94,12 +94,13 @@ Levels, each with all of the one before:
   --rlimit NAME=SOFT[:HARD]        nofile=64:128, as=1G, core=unlimited, …
   --timeout TIME                   end it (10s, 5m), and with
   --kill-after TIME                SIGTERM first, the kill after TIME
-  --memory, --pids-limit, --cpus … limits (jail help limits)
+  --memory SIZE, --output-limit …  and other limits: jail help limits
   --network none|host              none but its own loopback (--net)
   --cap-add, --cap-drop NAME       capabilities, or ALL
   --seccomp NAME|FILE              baseline; default (Docker's allow-list) or
                                    a profile's besides; unconfined is none
   --fd N[:M]                       pass your fd N, as its fd M
+  --stdin, --stdout, --stderr FILE read from it; empty it and write there
   --result FILE|-                  write what happened; - is stderr
   --json                           as one line of JSON (jail help result)
   --allow-downgrade                a lower level will do (--best-effort)
@@ -149,6 +150,8 @@ these flags bound all its processes together:
 
 At each level:
 
+  --output-limit SIZE[:ACTION]     of stdout and stderr together, which become
+                                   pipes; then kill (137), truncate or block
   --rlimit NAME=SOFT[:HARD]        of each process alone (man getrlimit)
   --timeout TIME, --kill-after     wall time
 

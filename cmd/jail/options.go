@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -35,11 +36,16 @@ type options struct {
 	name        string
 	timeout     time.Duration
 	killAfter   time.Duration
+	output      int64
+	overrun     isolate.OutputAction
 	network     string
 	capAdd      []string
 	capDrop     []string
 	seccomp     string
 	fds         map[int]int // the payload's fd → the caller's
+	stdin       string
+	stdout      string
+	stderr      string
 	result      string
 	json        bool
 	downgrade   bool
@@ -198,6 +204,10 @@ var runFlags = []flag{
 		o.name, err = isolate.ParseName(v)
 		return err
 	}},
+	{"--output-limit", "", "SIZE[:kill|truncate|block]", func(o *options, v string) (err error) {
+		o.output, o.overrun, err = isolate.ParseOutputLimit(v)
+		return err
+	}},
 	{"--network", "--net", "none|host", func(o *options, v string) error {
 		return oneOf(&o.network, v, "none", "host")
 	}},
@@ -227,6 +237,9 @@ var runFlags = []flag{
 		}
 		return fits(to)
 	}},
+	{"--stdin", "", "FILE", func(o *options, v string) error { o.stdin = v; return nil }},
+	{"--stdout", "", "FILE", func(o *options, v string) error { o.stdout = v; return nil }},
+	{"--stderr", "", "FILE", func(o *options, v string) error { o.stderr = v; return nil }},
 	{"--result", "", "FILE|-", func(o *options, v string) error { o.result = v; return nil }},
 	{"--json", "", "", func(o *options, _ string) error { o.json = true; return nil }},
 	{"--allow-downgrade", "--best-effort", "", func(o *options, _ string) error { o.downgrade = true; return nil }},
@@ -368,6 +381,7 @@ func (o *options) spec() (*isolate.Spec, error) {
 	if s.Linux.Resources, err = o.limits(); err != nil {
 		return nil, err
 	}
+	s.OutputLimit, s.OutputAction = o.output, o.overrun
 	s.AllowDowngrade = o.downgrade
 	s.View = append(s.View, o.rules...)
 	s.Process.Env = o.payloadEnv()
@@ -377,6 +391,11 @@ func (o *options) spec() (*isolate.Spec, error) {
 func (o *options) conflict() error {
 	needs := func(level isolate.Level, name, value string) error {
 		return &isolate.SpecError{Field: name, Value: value, Problem: "can't be had at level " + o.level.String() + ", but from level " + level.String() + " up"}
+	}
+	for fd, name := range []string{"--stdin", "--stdout", "--stderr"} {
+		if _, given := o.fds[fd]; given && []string{o.stdin, o.stdout, o.stderr}[fd] != "" {
+			return &usageError{problem: fmt.Sprintf("--fd N:%d and %s exclude each other", fd, name)}
+		}
 	}
 	switch {
 	case o.envAll && o.clearEnv:

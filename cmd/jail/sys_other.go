@@ -2,6 +2,8 @@
 
 package main
 
+const noFollow = 0
+
 // inherited refuses every fd: this system does not pass them by number.
 func inherited(int, access) error { return problem("names an fd, which this system can't pass") }
 

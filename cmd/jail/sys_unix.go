@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// noFollow makes open(2) refuse a symbolic link.
+const noFollow = unix.O_NOFOLLOW
+
 // inherited checks that the caller passed an fd. Those that Go has opened are closed at an exec, and so not the
 // caller's; this runs before anything else is opened.
 func inherited(fd int, need access) error {
