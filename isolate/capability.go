@@ -45,3 +45,13 @@ func formatCapabilities(set uint64) []string {
 	}
 	return names
 }
+
+// AddedCapabilities lists what a payload that starts from none gets by Spec.CapAdd and Spec.CapDrop: "CAP_NET_ADMIN".
+func AddedCapabilities(add, drop []string) ([]string, error) {
+	extra, err := parseCapabilities("cap-add", add)
+	if err != nil {
+		return nil, err
+	}
+	less, err := parseCapabilities("cap-drop", drop)
+	return formatCapabilities(extra &^ less), err
+}

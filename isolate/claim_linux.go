@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/cgroup"
 )
 
 // Uids that jails of root take. The range lies above those of systemd-nspawn and of /etc/subuid's defaults, and below
@@ -115,11 +117,18 @@ func lockScratch(path string) (*os.File, error) {
 	return nil, &os.PathError{Op: "flock", Path: path, Err: err}
 }
 
-// removeStale removes what killed launchers of the same user left.
-func removeStale(dir string, uid int) {
+// Collect removes what killed launchers have left and nobody uses: cgroups, and in TMPDIR private folders of level user.
+// It returns their names. Nothing is removed that jail did not make, or that belongs to a jail that lives.
+func Collect() ([]string, error) {
+	removed, err := cgroup.Collect()
+	return append(removed, removeStale(os.TempDir(), os.Geteuid())...), err
+}
+
+// removeStale removes the private TMPDIRs that killed launchers of the same user left, and returns their paths.
+func removeStale(dir string, uid int) (removed []string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return
+		return nil
 	}
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), scratchPrefix+strconv.Itoa(uid)+"-") {
@@ -135,7 +144,9 @@ func removeStale(dir string, uid int) {
 		}
 		removeScratch(path)
 		f.Close()
+		removed = append(removed, path)
 	}
+	return removed
 }
 
 // ours says whether a private TMPDIR can have been left by a launcher of the uid: anybody may make folders of such a
@@ -180,6 +191,7 @@ func openFolders(root *os.Root, dir string) {
 
 // undo takes back what an attempt has made.
 func (l *launch) undo() {
+	l.removeCgroup()
 	if l.scratchLock != nil {
 		removeScratch(l.scratch)
 		l.scratchLock.Close()

@@ -21,17 +21,20 @@ type Cmd struct {
 	Dir string
 
 	// Stdin, Stdout and Stderr are as in os/exec: nil is /dev/null, an *os.File is passed as it is, anything else is
-	// copied by a goroutine.
+	// copied by a goroutine. With Spec.OutputLimit both outputs are pipes, and files are copied to as well: a terminal is
+	// none for the payload then, and the end of the jail is the end of its output, whoever else holds the pipes.
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
-	// ExtraFiles: entry i becomes fd 3+i; a nil entry is left closed. The caller keeps its own.
+	// ExtraFiles: entry i becomes fd 3+i; a nil entry is left closed. The caller keeps its own. What is written to them
+	// does not count for Spec.OutputLimit.
 	ExtraFiles []*os.File
 
 	// Cancel is called when the context is done; nil kills the whole tree. Where it is set and the payload goes on,
 	// the tree is killed WaitDelay later.
 	Cancel func() error
-	// WaitDelay bounds the time from the context's end, or the jail's, to the end of Wait; see os/exec. 0 is no bound.
+	// WaitDelay bounds the time from the context's end, or the jail's, to the end of Wait; see os/exec. 0 is no bound. A
+	// file that takes no output, copied to for Spec.OutputLimit, may be written to until it does, or is closed.
 	WaitDelay time.Duration
 
 	// Process is set by Start.
@@ -44,8 +47,10 @@ type Cmd struct {
 	result   Result
 	finished bool
 
+	meter       *meter      // with Spec.OutputLimit
 	childFiles  []io.Closer // closed after the start
 	parentFiles []io.Closer // closed by Wait
+	readers     []io.Closer // of StdoutPipe and StderrPipe, closed by Wait before what is copied to them
 	copying     []func() error
 	copied      chan error
 	cancelled   chan struct{} // closed when the context's watcher has ended
@@ -182,7 +187,7 @@ func (c *Cmd) outputPipe() (io.ReadCloser, *os.File, error) {
 		return nil, nil, err
 	}
 	c.childFiles = append(c.childFiles, w)
-	c.parentFiles = append(c.parentFiles, r)
+	c.readers = append(c.readers, r)
 	return r, w, nil
 }
 
@@ -209,6 +214,7 @@ func (c *Cmd) Start() error {
 	c.childFiles = nil
 	if err != nil {
 		closeAll(c.parentFiles)
+		closeAll(c.readers)
 		if c.ctx.Err() != nil {
 			err = c.ctx.Err()
 		}
@@ -246,12 +252,15 @@ func (c *Cmd) startFiles() error {
 	if err != nil {
 		return err
 	}
+	if c.spec.OutputLimit > 0 {
+		c.meter = &meter{limit: c.spec.OutputLimit, action: c.spec.outputAction()}
+	}
 	out, err := c.outputFile(c.Stdout)
 	if err != nil {
 		return err
 	}
 	errs := out
-	if c.Stderr == nil || !same(c.Stderr, c.Stdout) {
+	if !c.oneOutput() {
 		if errs, err = c.outputFile(c.Stderr); err != nil {
 			return err
 		}
@@ -294,6 +303,9 @@ func (c *Cmd) inputFile() (*os.File, error) {
 }
 
 func (c *Cmd) outputFile(to io.Writer) (*os.File, error) {
+	if c.meter != nil {
+		return c.meteredFile(to)
+	}
 	if to == nil {
 		return c.null(os.O_WRONLY)
 	}
@@ -373,26 +385,41 @@ func (c *Cmd) Wait() error {
 	}
 	c.result = c.Process.wait()
 	c.finished = true
+	if c.meter != nil {
+		c.meter.jailEnded()
+	}
 	var err error
 	if c.cancelled != nil {
 		<-c.cancelled
 		err = c.cancelErr
 	}
+	closeAll(c.readers)
+	copying := c.awaitCopying()
+	if c.meter != nil {
+		c.meter.conclude(&c.result)
+	}
 	if !c.result.Success() {
 		err = &ExitError{Result: &c.result}
 	}
-	if e := c.awaitCopying(); err == nil {
-		err = e
+	if err == nil {
+		err = copying
 	}
 	closeAll(c.parentFiles)
 	return err
 }
 
+// stalledReader is how long a run whose time is over waits for who does not take the last of its output.
+const stalledReader = time.Second
+
 func (c *Cmd) awaitCopying() error {
 	var first error
 	var expired <-chan time.Time
-	if c.WaitDelay > 0 && len(c.copying) > 0 {
-		timer := time.NewTimer(c.WaitDelay)
+	delay := c.WaitDelay
+	if c.meter != nil && delay == 0 && c.result.Reason == TimedOut {
+		delay = stalledReader
+	}
+	if delay > 0 && len(c.copying) > 0 {
+		timer := time.NewTimer(delay)
 		defer timer.Stop()
 		expired = timer.C
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/jailrun/jail/cgroup"
 	"github.com/jailrun/jail/isolate/internal/jailinit"
 )
 
@@ -47,6 +48,10 @@ type compiler struct {
 	stage    []Step   // what is done before the new root is mounted
 	missing  []string // mount points that the root file system does not have
 
+	bornInCgroup bool           // else jail-init is attached
+	lateCgroup   []Step         // of the launcher, when jail-init has set itself up
+	pidsMax      cgroup.Setting // set when jail-init has no helpers any more
+
 	asides    int // children of jail-init that do steps aside
 	netAside  int
 	netJoined bool
@@ -77,6 +82,9 @@ func Compile(s *Spec, h *Host) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.cgroup(); err != nil {
+		return nil, err
+	}
 	if err := c.idMaps(rules); err != nil {
 		return nil, err
 	}
@@ -85,6 +93,7 @@ func Compile(s *Spec, h *Host) (*Plan, error) {
 		return nil, err
 	}
 	c.joinNet()
+	c.enterCgroup()
 	if err := c.payload(); err != nil {
 		return nil, err
 	}
@@ -108,6 +117,14 @@ func (c *compiler) check() error {
 				return &SpecError{Field: "argument", Value: s, Problem: "has a NUL byte"}
 			}
 		}
+	}
+	if c.spec.OutputLimit < 0 {
+		return &SpecError{Field: "output-limit", Value: strconv.FormatInt(c.spec.OutputLimit, 10), Problem: "is negative"}
+	}
+	switch a := c.spec.outputAction(); a {
+	case OutputKill, OutputTruncate, OutputBlock:
+	default:
+		return &SpecError{Field: "output-limit", Value: string(a), Problem: "is not kill, truncate or block"}
 	}
 	if len(c.spec.Hostname) > 64 {
 		return &SpecError{Field: "hostname", Value: c.spec.Hostname, Problem: "is longer than 64 bytes"}
@@ -194,11 +211,17 @@ func (c *compiler) namespaces() {
 	}
 	p.ambient = c.userNS || c.host.UID != 0 && c.host.Caps != 0
 	for _, ns := range cloneFlags {
+		if ns.kind == specs.CgroupNamespace && c.spec.Cgroup {
+			continue // see cgroupNamespace
+		}
 		if c.spec.hasNamespace(ns.kind) {
 			p.flags |= ns.flag
 			p.CloneFlags = append(p.CloneFlags, ns.name)
 			c.give(ns.give)
 		}
+	}
+	if c.bornInCgroup {
+		c.cgroupNamespace()
 	}
 	p.pidNS = c.spec.hasNamespace(specs.PIDNamespace)
 	if !p.pidNS {
@@ -251,6 +274,13 @@ func (c *compiler) payload() error {
 			wire: wire{op: jailinit.OpFilter, a: uint64(len(s.Filter) / 8), bytes: s.Filter},
 		})
 		c.give(BaselineFilter)
+	}
+	if list := s.AllowList; list != nil { // behind the other: it may refuse to load one
+		c.add(SidePayload, Step{
+			Op: "seccomp allow-list", Path: list.Name, Data: strconv.Itoa(len(list.BPF)/8) + " instructions",
+			wire: wire{op: jailinit.OpFilter, a: uint64(len(list.BPF) / 8), bytes: list.BPF},
+		})
+		c.give(AllowListFilter)
 	}
 	env := c.environment()
 	c.add(SidePayload, Step{

@@ -164,6 +164,9 @@ func drawSpec(t *rapid.T) (*Spec, *Host) {
 		s.Process.Cwd = path.Draw(t, "cwd")
 	}
 	s.HostNetwork, s.NoFilter = rapid.Bool().Draw(t, "network"), rapid.Bool().Draw(t, "unconfined")
+	if rapid.Bool().Draw(t, "allow-list") {
+		s.AllowList = &AllowList{BPF: make([]byte, 8)}
+	}
 	s.Identity = rapid.SampledFrom([]Identity{"", IdentityOwn, IdentityCaller, IdentityFixed}).Draw(t, "identity")
 	s.Process.User.UID = rapid.SampledFrom([]uint32{0, 7, 1000}).Draw(t, "uid")
 	caps := rapid.SliceOfN(rapid.SampledFrom([]string{"ALL", "NET_RAW", "cap_kill", "SYS_ADMIN", "odd"}), 0, 2)
@@ -236,7 +239,10 @@ func checkPlan(t *rapid.T, s *Spec, h *Host, plan *Plan) {
 		t.Fatalf("the last step is %s", plan.Steps[last])
 	}
 	// Each of these takes away what the ones before need.
-	sequence := []string{"setrlimit", "setgroups", "setresgid", "setresuid", "drop from bounding set", "capset", "no_new_privs", "landlock restrict", "die with jail-init", "seccomp filter", "exec"}
+	if _, ok := at["seccomp allow-list"]; ok != (s.AllowList != nil) {
+		t.Fatal("the allow-list that was asked for is not in the Plan, or another one")
+	}
+	sequence := []string{"setrlimit", "setgroups", "setresgid", "setresuid", "drop from bounding set", "capset", "no_new_privs", "landlock restrict", "die with jail-init", "seccomp filter", "seccomp allow-list", "exec"}
 	if at["setns"] < at["setgroups"] || plan.Steps[at["setns"]].Side != SidePayload { // no user namespace of the payload's own
 		sequence[1], sequence[2], sequence[3], sequence[4] = "drop from bounding set", "setgroups", "setresgid", "setresuid"
 	}

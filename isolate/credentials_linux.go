@@ -62,6 +62,7 @@ func (c *compiler) identity() error {
 	if c.userNS {
 		c.plan.UID, c.plan.GID = h.UID, h.GID
 	}
+	c.plan.insideUID, c.plan.insideGID = c.inUID, c.inGID
 	c.plan.keepKill = !c.userNS && c.uid != h.UID
 	c.mapsIDs = c.plan.keepKill
 	if h.UID != 0 || c.uid != h.UID || who == IdentityCaller && confined {

@@ -69,16 +69,18 @@ func (e *explainer) take() []string {
 func (e *explainer) gives(g Guarantee) bool { return slices.Contains(e.plan.Given, g) }
 
 func (e *explainer) permissions() []string {
-	plan := e.plan
+	spec, plan := e.spec, e.plan
 	if !e.gives(FileView) {
 		e.say("files: all that uid %d may open", plan.UID)
 	}
-	var read, write, private []string
+	var read, write, private, copied []string
 	if plan.scratch != "" {
 		private = append(private, plan.scratch)
 	}
 	for _, m := range plan.mounts {
 		switch {
+		case m.copied:
+			copied = append(copied, m.path)
 		case m.write:
 			write = append(write, m.path)
 		case m.source != "":
@@ -92,7 +94,7 @@ func (e *explainer) permissions() []string {
 	for _, l := range []struct {
 		what  string
 		paths []string
-	}{{"read and execute", read}, {"write", write}, {"private and empty at the start", private}} {
+	}{{"read and execute", read}, {"write", write}, {"write to a copy in memory, which is dropped at the end", copied}, {"private and empty at the start", private}} {
 		if len(l.paths) > 0 {
 			e.say("%s: %s", l.what, quoteAll(l.paths))
 		}
@@ -114,9 +116,12 @@ func (e *explainer) permissions() []string {
 			e.say("capabilities: %s", strings.Join(s.List, " "))
 		}
 	}
+	if list := spec.AllowList; list != nil {
+		e.say("system calls: those of the allow-list %q alone", list.Name)
+	}
 	if e.gives(BaselineFilter) {
 		e.say("system calls: all but those of the baseline (keys, bpf, perf, io_uring, modules, kexec, userfaultfd, limits of others, terminal injection, calls newer than it)")
-	} else {
+	} else if spec.AllowList == nil {
 		e.say("system calls: all")
 	}
 	return e.take()
@@ -130,7 +135,12 @@ func (e *explainer) borders() []string {
 	if names := namespaceNames(plan); len(names) > 0 {
 		e.say("namespaces: %s", strings.Join(names, ", "))
 	}
+	if e.gives(MappedUsers) && spec.mapsUsers() {
+		e.say("users: a user namespace in which uid %d, gid %d are the only ids", plan.insideUID, plan.insideGID)
+	}
 	switch {
+	case spec.Root != nil:
+		e.say("root: %q, %s, with what is shown mounted into it", spec.Root.Path, rootState(spec))
 	case spec.hasNamespace(specs.MountNamespace):
 		e.say("root: a read-only root of its own, with what is shown mounted into it")
 	case e.gives(FileView):
@@ -141,13 +151,31 @@ func (e *explainer) borders() []string {
 			e.say("rlimit %s %s", strings.ToLower(strings.TrimPrefix(s.Path, "RLIMIT_")), s.Data)
 		}
 	}
+	if closed := len(spec.Linux.MaskedPaths) + len(spec.Linux.ReadonlyPaths); closed > 0 {
+		e.say("masked: %s; read-only: %s", orNone(quoteAll(spec.Linux.MaskedPaths)), orNone(quoteAll(spec.Linux.ReadonlyPaths)))
+	}
+	if e.gives(NoNewNamespaces) {
+		e.say("namespaces: no new ones")
+	}
 	if e.gives(NoNewPrivileges) {
 		e.say("no new privileges: set-uid files and file capabilities give nothing")
+	}
+	if e.gives(OwnCgroup) {
+		e.say("cgroup: its own, with %s", plan.describeCgroup())
+		if spec.CPUTime > 0 {
+			e.say("CPU time: %s of all processes together, then the jail ends", spec.CPUTime)
+		}
 	}
 	if spec.Timeout > 0 {
 		e.say("time: %s, then SIGTERM, SIGKILL %s later", spec.Timeout, spec.KillAfter)
 	} else {
 		e.say("time: no limit")
+	}
+	if spec.OutputLimit > 0 {
+		what := map[OutputAction]string{
+			OutputKill: "the jail is killed", OutputTruncate: "the rest is dropped", OutputBlock: "the payload waits",
+		}[spec.outputAction()]
+		e.say("output: %s on stdout and stderr together, then %s", roundBytes(spec.OutputLimit), what)
 	}
 	e.say("death: of the launcher, or of the payload's first process, ends every process of the jail")
 	return e.take()
@@ -155,6 +183,12 @@ func (e *explainer) borders() []string {
 
 func (e *explainer) monitored() []string {
 	e.say("exit code or signal, wall time; CPU time and largest size of the processes that were waited for")
+	if e.gives(OwnCgroup) {
+		e.say("CPU time and peak memory of all processes together, and whether memory or the number of tasks came to its limit")
+	}
+	if e.spec.OutputLimit > 0 {
+		e.say("bytes of output: stdout and stderr are pipes that the launcher copies from")
+	}
 	return e.take()
 }
 
@@ -174,6 +208,14 @@ func (e *explainer) escapeRoutes() []string {
 	}
 	if e.gives(PrivateMounts) {
 		e.say("sockets: those inside shown folders can be connected to where their mode allows it")
+	}
+	if e.spec.Root != nil {
+		e.say("root: whoever may write to %q decides what the payload finds there; no link in it leads out", e.spec.Root.Path)
+	}
+	for _, r := range e.spec.View {
+		if r.Kind == Device {
+			e.say("device %q: whatever its driver does", r.Source)
+		}
 	}
 	if !e.gives(PrivateNetwork) {
 		e.say("network: every host and port that this machine reaches, services on its loopback address among them")
@@ -210,16 +252,35 @@ func (e *explainer) escapeRoutes() []string {
 	if e.plan.keepKill && slices.ContainsFunc(e.plan.mounts, func(m mounted) bool { return m.write }) {
 		e.say("writable folders: new files belong to the folder's owner, and the payload may make them set-uid")
 	}
-	if !e.gives(BaselineFilter) {
+	if !e.gives(BaselineFilter) && e.spec.AllowList == nil {
 		e.say("system calls: no filter")
 	}
-	e.say("resources: memory, processes and disk are bounded by rlimits and the sizes of private folders alone")
+	switch r := e.spec.Linux.Resources; {
+	case !e.gives(OwnCgroup):
+		e.say("resources: memory, processes and disk are bounded by rlimits and the sizes of private folders alone")
+	case r == nil || r.Memory == nil:
+		e.say("resources: memory has no limit (--memory)")
+	}
 	return e.take()
+}
+
+// rootState says what happens to what is written to a root file system.
+func rootState(s *Spec) string {
+	switch {
+	case s.RootOverlay:
+		return "with writes kept in memory"
+	case s.Root.Readonly:
+		return "read-only"
+	}
+	return "writable"
 }
 
 // namespaceNames are the flags of clone(2) and unshare(2) in the words of namespaces(7).
 func namespaceNames(p *Plan) []string {
 	flags := slices.Clone(p.CloneFlags)
+	if slices.Contains(p.Given, MappedUsers) && !slices.Contains(flags, "CLONE_NEWUSER") {
+		flags = append(flags, "CLONE_NEWUSER")
+	}
 	if slices.Contains(p.Given, PrivateNetwork) {
 		flags = append(flags, "CLONE_NEWNET")
 	}
@@ -250,9 +311,13 @@ func orNone(s string) string {
 }
 
 // baseline is the filter of level user and up, as bytes.
-func baseline() []byte {
-	b := make([]byte, 0, len(baselineFilter)*8)
-	for _, i := range baselineFilter {
+func baseline() []byte { return filterBytes(baselineFilter) }
+
+func defaultAllowList() []byte { return filterBytes(defaultFilter) }
+
+func filterBytes(filter []unix.SockFilter) []byte {
+	b := make([]byte, 0, len(filter)*8)
+	for _, i := range filter {
 		b = append(b, byte(i.Code), byte(i.Code>>8), i.Jt, i.Jf, byte(i.K), byte(i.K>>8), byte(i.K>>16), byte(i.K>>24))
 	}
 	return b

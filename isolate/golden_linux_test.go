@@ -3,14 +3,18 @@
 package isolate
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/jailrun/jail/cgroup"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -93,6 +97,13 @@ var flagCases = []struct {
 		s.NoFilter = true
 		s.SetLevel(Namespaced)
 	}},
+	{name: "allow-list", level: User, set: func(s *Spec) {
+		s.AllowList = &AllowList{Name: "./profile.json", BPF: make([]byte, 3*8)}
+		s.SetLevel(Namespaced) // it stays
+	}},
+	{name: "allow-list-alone", level: Namespaced, hosts: "user", set: func(s *Spec) {
+		s.NoFilter, s.AllowList = true, &AllowList{Name: "default", BPF: make([]byte, 3*8)}
+	}},
 	{name: "env", level: Namespaced, set: func(s *Spec) {
 		s.Process.Env = []string{"PATH=/opt/bin::/usr/bin/", "TMPDIR=/cache", "HOME=/home/else"}
 		s.Process.Args[0] = "python3"
@@ -105,7 +116,59 @@ var flagCases = []struct {
 	{name: "ignored-signals", level: Basic, hosts: "hup", set: func(*Spec) {}},
 	{name: "old-landlock", level: User, hosts: "old", set: func(*Spec) {}},
 	{name: "no-sysfs", level: Namespaced, hosts: "nosysfs", set: func(*Spec) {}},
+	{name: "resources", level: Limited, set: func(s *Spec) {
+		memory, swap, pids, quota, period := int64(64<<20), int64(80<<20), int64(10), int64(150000), uint64(100000)
+		io := specs.LinuxThrottleDevice{Rate: 1 << 20}
+		io.Major, io.Minor = 8, 16
+		s.Name, s.CPUTime = "job", time.Minute
+		s.Linux.Resources = &specs.LinuxResources{
+			Memory: &specs.LinuxMemory{Limit: &memory, Swap: &swap}, Pids: &specs.LinuxPids{Limit: &pids},
+			CPU:     &specs.LinuxCPU{Quota: &quota, Period: &period, Cpus: "0-1"},
+			BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{io}},
+		}
+	}},
+	{name: "cgroup-v1", level: Limited, hosts: "v1", set: func(s *Spec) {
+		memory := int64(64 << 20)
+		s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &memory, Swap: &memory}}
+	}},
+	{name: "cgroup-scope", level: Limited, hosts: "scope", set: func(*Spec) {}},
+	{name: "cgroup-no-clone3", level: Limited, hosts: "noclone3", set: func(*Spec) {}},
+	{name: "cgroup-nowhere", level: Limited, hosts: "nocgroup", set: func(*Spec) {}},
+	{name: "rootfs", level: Namespaced, set: rooted(specs.Root{Path: "/srv/root", Readonly: true}, false)},
+	{name: "rootfs-write", level: Namespaced, set: rooted(specs.Root{Path: "/srv/root"}, false)},
+	{name: "rootfs-overlay", level: Namespaced, set: rooted(specs.Root{Path: "/srv/root", Readonly: true}, true)},
+	{name: "rootfs-contained", level: Contained, set: rooted(specs.Root{Path: "/srv/root", Readonly: true}, false)},
+	{name: "rootfs-caller", level: Namespaced, hosts: "root", set: func(s *Spec) {
+		s.Root, s.Identity = &specs.Root{Path: "/srv/root", Readonly: true}, IdentityCaller
+	}},
+	{name: "rootfs-fixed", level: Namespaced, set: func(s *Spec) {
+		s.Root, s.Identity, s.Process.User = &specs.Root{Path: "/srv/root", Readonly: true}, IdentityFixed, specs.User{UID: 7, GID: 8}
+	}},
+	// What the tree lacks makes an overlay of it; the paths are those behind its links.
+	{name: "rootfs-rules", level: Namespaced, set: rooted(specs.Root{Path: "/srv/root", Readonly: true}, false,
+		Rule{Kind: Show, Path: "/var/run/new/data", Source: "/srv/data"},
+		Rule{Kind: ShowWrite, Path: "/work", Source: "/home/ann/project"},
+		Rule{Kind: Deny, Path: "/work/out"},
+		Rule{Kind: Deny, Path: "/etc/passwd"},
+		Rule{Kind: Dir, Path: "/new/folder"},
+		Rule{Kind: Symlink, Path: "/etc/link", Source: "x"},
+		Rule{Kind: File, Path: "/etc/made", FD: 9},
+		Rule{Kind: Tmpfs, Path: "/cache", Size: 1 << 20},
+		Rule{Kind: Overlay, Path: "/copy", Source: "/srv/data"},
+		Rule{Kind: Device, Path: "/dev/fuse", Source: "/dev/fuse"})},
+	{name: "overlay", level: Namespaced, set: func(s *Spec) {
+		s.View = append(s.View, Rule{Kind: Overlay, Path: "/home/ann/project", Source: "/home/ann/project"}, Rule{Kind: Device, Path: "/dev/fuse", Source: "/dev/fuse"})
+	}},
+	{name: "contained-caller", level: Contained, hosts: "root", set: func(s *Spec) { s.Identity = IdentityCaller }},
 	{name: "no-idmap", level: Namespaced, hosts: "noidmap", set: func(*Spec) {}},
+}
+
+// rooted sets a root file system and rules on it.
+func rooted(root specs.Root, overlay bool, rules ...Rule) func(*Spec) {
+	return func(s *Spec) {
+		s.Root, s.RootOverlay = &root, overlay
+		s.View = append(s.View, rules...)
+	}
 }
 
 // specialHosts are facts that one case is about.
@@ -123,6 +186,26 @@ var specialHosts = map[string]func() *Host{
 	"nosysfs": func() *Host {
 		h := userHost()
 		h.NoSysfs = true
+		return h
+	},
+	"v1": func() *Host {
+		h := rootHost()
+		h.Cgroup = &cgroup.Place{Version: 1, Dirs: map[string]string{"memory": "/sys/fs/cgroup/memory", "pids": "/sys/fs/cgroup/pids"}}
+		return h
+	},
+	"scope": func() *Host {
+		h := userHost()
+		h.Cgroup = &cgroup.Place{Version: 2, Scope: true}
+		return h
+	},
+	"noclone3": func() *Host {
+		h := rootHost()
+		h.NoClone3, h.Cgroup.Warning = true, "outer limits do not hold"
+		return h
+	},
+	"nocgroup": func() *Host {
+		h := userHost()
+		h.Cgroup, h.CgroupErr = nil, errors.New("no place for a cgroup")
 		return h
 	},
 	"noidmap": func() *Host {
@@ -160,6 +243,9 @@ func golden(t *testing.T, name string, s *Spec, h *Host) {
 	t.Run(name, func(t *testing.T) {
 		if len(s.Filter) > 0 {
 			s.Filter = make([]byte, 2*8) // the real one is another on each architecture, and is checked where it is made
+		}
+		if s.AllowList != nil {
+			s.AllowList = &AllowList{Name: s.AllowList.Name, BPF: make([]byte, 3*8)}
 		}
 		plan, err := Compile(s, h)
 		var got string

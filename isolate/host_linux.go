@@ -18,6 +18,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/cgroup"
 )
 
 // Host is the facts about this machine and the caller that Compile needs. Same Spec and Host, same Plan: in tests all
@@ -37,6 +39,11 @@ type Host struct {
 
 	OwnUID  int    // a uid that was claimed for this run; 0 is none
 	Scratch string // the name for a private TMPDIR
+
+	Cgroup     *cgroup.Place // where the jail's cgroup can be made
+	CgroupErr  error         // why nowhere
+	CgroupName string        // for a jail without a name
+	CPUs       int           // that this process may use
 
 	Ignored uint64               // signals that the caller ignores; bit n-1 is signal n
 	Mask    uint64               // signals that the caller blocks
@@ -181,11 +188,12 @@ func probe(s *Spec) (*Host, error) {
 		}
 	}
 	if s.has(Scratch) {
-		h.Scratch = filepath.Join(os.TempDir(), scratchPrefix+strconv.Itoa(h.UID)+"-"+strings.ToLower(rand.Text()[:12]))
+		h.Scratch = filepath.Join(os.TempDir(), scratchPrefix+strconv.Itoa(h.UID)+"-"+randomName())
 	}
 	if s.Root != nil || s.has(Overlay) {
 		h.Mounts = mountPoints()
 	}
+	h.probeCgroup(s)
 	for _, l := range s.Process.Rlimits {
 		if _, ok := h.Rlimits[l.Type]; ok {
 			continue
@@ -197,6 +205,8 @@ func probe(s *Spec) (*Host, error) {
 	}
 	return h, nil
 }
+
+func randomName() string { return strings.ToLower(rand.Text()[:12]) }
 
 func (s *Spec) has(k RuleKind) bool {
 	for _, r := range s.View {

@@ -15,13 +15,14 @@ const (
 	Basic Level = iota + 1
 	User
 	Namespaced
+	Limited
 	Contained
 )
 
-var levelNames = []string{Basic: "basic", User: "user", Namespaced: "namespaced", Contained: "contained"}
+var levelNames = []string{Basic: "basic", User: "user", Namespaced: "namespaced", Limited: "limited", Contained: "contained"}
 
 // Levels lists all levels, the weakest first.
-func Levels() []Level { return []Level{Basic, User, Namespaced, Contained} }
+func Levels() []Level { return []Level{Basic, User, Namespaced, Limited, Contained} }
 
 // String is the name of the level as the flag --level takes it.
 func (l Level) String() string {
@@ -71,6 +72,8 @@ const (
 	PrivateHostname  Guarantee = "private-hostname"   // namespaced
 	PrivateNetwork   Guarantee = "private-network"    // namespaced: a loopback device and nothing else
 	PrivateCgroups   Guarantee = "private-cgroups"    // namespaced: the host's cgroup paths are not seen
+	OwnCgroup        Guarantee = "own-cgroup"         // limited: memory, tasks and CPU of the whole tree can be limited, and are counted
+	AllowListFilter  Guarantee = "allow-list"         // contained: the system calls that no program needs are refused as well
 	MaskedPaths      Guarantee = "masked-paths"       // contained: what of /proc and /sys tells of the machine, or changes it, is closed
 	MappedUsers      Guarantee = "mapped-users"       // contained: the payload's ids count in a user namespace alone
 	NoCapabilities   Guarantee = "no-capabilities"    // contained: not in any set
@@ -82,7 +85,8 @@ var promises = [][]Guarantee{
 	Basic:      {OwnSession, ListedFDs, NoNewPrivileges, DiesWithLauncher},
 	User:       {FileView, OtherIdentity, BaselineFilter},
 	Namespaced: {PrivateMounts, PrivateProcesses, PrivateIPC, PrivateHostname, PrivateNetwork, PrivateCgroups},
-	Contained:  {MaskedPaths, MappedUsers, NoCapabilities, NoNewNamespaces},
+	Limited:    {OwnCgroup},
+	Contained:  {AllowListFilter, MaskedPaths, MappedUsers, NoCapabilities, NoNewNamespaces},
 }
 
 // NewSpec is the Spec of a command at a level, as a front end starts from it.
@@ -110,8 +114,13 @@ func (s *Spec) SetLevel(level Level) {
 	}
 	s.View = asked
 	s.Filter = nil
+	resources := s.Linux
 	s.Linux = &specs.Linux{}
+	if resources != nil {
+		s.Linux.Resources = resources.Resources
+	}
 	s.KeepCapabilities = level == Basic
+	s.Cgroup = level >= Limited
 	if level >= User {
 		s.Filter = baseline()
 		s.View = append(s.View, defaultView(level)...)
@@ -131,6 +140,9 @@ func (s *Spec) SetLevel(level Level) {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 		s.Linux.MaskedPaths = slices.Clone(maskedPaths)
 		s.Linux.ReadonlyPaths = slices.Clone(readonlyPaths)
+		if s.AllowList == nil {
+			s.AllowList = DefaultAllowList()
+		}
 	}
 }
 

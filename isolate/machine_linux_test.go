@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/cgroup"
 )
 
 // A machine that exists in tests alone: Compile asks nothing but its Host, so Plans for it are the same everywhere.
@@ -24,10 +26,23 @@ func rootHost() *Host {
 			"RLIMIT_CORE": {0, 1000}, "RLIMIT_CPU": {^uint64(0), ^uint64(0)},
 		},
 		NoIDMap: map[uint64]bool{}, Files: map[string]FileInfo{},
+		Cgroup: &cgroup.Place{
+			Version: 2, Dirs: map[string]string{"": "/sys/fs/cgroup/ci"}, Controllers: []string{"cpu", "cpuset", "io", "memory", "pids"},
+		},
+		CgroupName: "abcdefghijkl", CPUs: 2,
 	}}
 	m.folders(0, 0o755, "/usr", "/usr/bin", "/usr/lib", "/usr/lib64", "/etc", "/etc/ssl", "/opt", "/proc", "/proc/bus",
 		"/proc/fs", "/proc/irq", "/proc/sys", "/sys", "/dev", "/dev/shm", "/run", "/run/resolved", "/var", "/home", "/srv",
 		"/srv/data", "/srv/data/secret")
+	m.folders(0, 0o755, "/srv/root")
+	m.Rootfs = map[string]InRoot{}
+	for _, dir := range []string{"/", "/proc", "/dev", "/sys", "/tmp", "/run", "/var", "/var/tmp", "/etc", "/work"} {
+		m.Rootfs[dir] = InRoot{Path: dir, FileInfo: FileInfo{Mode: unix.S_IFDIR | 0o755}}
+	}
+	m.Rootfs["/etc/passwd"] = InRoot{Path: "/etc/passwd", FileInfo: FileInfo{Mode: unix.S_IFREG | 0o644}}
+	m.Rootfs["/var/run"] = InRoot{Path: "/run", FileInfo: FileInfo{Mode: unix.S_IFDIR | 0o755}}
+	m.Rootfs["/var/run/new/data"] = InRoot{Path: "/run/new/data", Missing: true}
+	m.Mounts = []string{"/", "/proc", "/srv/of0/mounted"}
 	m.folders(0, 0o700, "/root", "/root/work")
 	m.folders(0, 0o1777, "/tmp", "/var/tmp", "/tmp/build")
 	m.folders(1000, 0o755, "/home/ann", "/home/ann/project", "/home/ann/project/out")

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -200,9 +201,47 @@ func shell(ctx context.Context, level Level, script string, args ...string) *Cmd
 	return c
 }
 
-// atEachLevel runs a test at each level.
+// levelsHere are the levels that this host gives to this process. Where none of those with a cgroup is among them, the
+// integration tests say why.
+var levelsHere = sync.OnceValue(func() (levels []Level) {
+	for _, r := range CheckLevels() {
+		if r.Err == nil {
+			levels = append(levels, r.Level)
+		} else if r.Level < Limited {
+			panic(r.Err)
+		}
+	}
+	return levels
+})
+
+// levelsOf are those that it gives to a uid.
+func levelsOf(t *testing.T, binary string, uid int) (levels []Level) {
+	t.Helper()
+	out, err := helper(binary, "levels", uid).Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for word := range strings.FieldsSeq(string(out)) {
+		level, err := ParseLevel(word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		levels = append(levels, level)
+	}
+	return levels
+}
+
+func init() {
+	helpers["levels"] = func() {
+		for _, level := range levelsHere() {
+			fmt.Println(level)
+		}
+	}
+}
+
+// atEachLevel runs a test at each level that this host gives.
 func atEachLevel(t *testing.T, f func(t *testing.T, level Level)) {
-	for _, level := range Levels() {
+	for _, level := range levelsHere() {
 		t.Run(level.String(), func(t *testing.T) { f(t, level) })
 	}
 }

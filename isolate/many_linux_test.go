@@ -51,7 +51,7 @@ func TestManyAtOnce(t *testing.T) {
 	n := pick(40, 400)
 	pipes, cmds := make([]io.ReadCloser, n), make([]*Cmd, n)
 	for i := range cmds {
-		cmds[i] = shell(patience(t), Levels()[i%3], "echo up; exec sleep 1000")
+		cmds[i] = shell(patience(t), levelsHere()[i%len(levelsHere())], "echo up; exec sleep 1000")
 		out, err := cmds[i].StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -133,7 +133,7 @@ func TestManyBesideOthers(t *testing.T) {
 	var group sync.WaitGroup
 	for range pick(30, 300) {
 		group.Go(func() {
-			c := shell(patience(t), Levels()[time.Now().UnixNano()%3], "cat; exit 5")
+			c := shell(patience(t), levelsHere()[time.Now().UnixNano()%int64(len(levelsHere()))], "cat; exit 5")
 			var out bytes.Buffer
 			c.Stdin, c.Stdout = bytes.NewBufferString("through the jail"), &out
 			if err := c.Run(); exitOf(t, err) != "5" || out.String() != "through the jail" {

@@ -464,7 +464,7 @@ func (c *compiler) placeFS(r Rule, kind, path string, in place, options []string
 	at.path = path
 	if c.spec.Root != nil || len(c.toMask()) > 0 && (kind == "proc" || kind == "sysfs") {
 		s.wire = wire{op: jailinit.OpFS, a: mountAttributes(flags)}
-		s.List = append([]string{"source", kind}, options...)
+		s.Data, s.List = "", append([]string{"source", kind}, options...)
 		at.slot = c.keepOpen(&s)
 	}
 	c.mount(c.onto(in, path, how, s))
@@ -625,7 +625,7 @@ func (c *compiler) placeDev(r Rule, path string, in place) error {
 	pts := mountStep("devpts", path+"/pts", "newinstance,ptmxmode=0666,mode=620", unix.MS_NOSUID|unix.MS_NOEXEC)
 	if at.slot != 0 {
 		pts.wire = wire{op: jailinit.OpFS, flags: jailinit.StepNoLinks, a: mountAttributes(unix.MS_NOSUID | unix.MS_NOEXEC)}
-		pts.List = []string{"source", "devpts", "newinstance", "", "ptmxmode", "0666", "mode", "620"}
+		pts.Data, pts.List = "", []string{"source", "devpts", "newinstance", "", "ptmxmode", "0666", "mode", "620"}
 	}
 	c.mount(c.below(at, path+"/pts", pts))
 	for _, l := range [][2]string{

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/jailrun/jail/cgroup"
 	"github.com/jailrun/jail/isolate/internal/jailinit"
 )
 
@@ -79,7 +81,19 @@ func opsThatRan(dir string) (map[uint32]bool, error) {
 			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 20, Hard: 20}}
 		}},
 		{Namespaced, func(s *Spec) { s.HostNetwork = true }},
+		{Namespaced, func(s *Spec) {
+			s.Root = &specs.Root{Path: dir, Readonly: true}
+			s.Linux.MaskedPaths = maskedPaths
+			for _, path := range []string{"/usr", "/bin", "/lib", "/lib64"} {
+				s.View = append(s.View, Rule{Kind: Show, Path: path, Source: path, Optional: true})
+			}
+			s.View = append(s.View, Rule{Kind: Overlay, Path: "/copy", Source: dir})
+		}},
+		{Limited, nil},
 	} {
+		if !slices.Contains(levelsHere(), c.level) {
+			continue
+		}
 		if err := run(c.level, c.set); err != nil {
 			return nil, err
 		}
@@ -118,6 +132,9 @@ func TestBothEveryOp(t *testing.T) {
 	}
 	missing := maps.Clone(names)
 	maps.DeleteFunc(missing, func(op uint32, _ string) bool { return ran[op] })
+	if place, err := cgroup.Find("", controllersOfJail); err != nil || place.Version != 2 {
+		delete(missing, jailinit.OpWriteAt) // is for jails that are born in a cgroup of v2
+	}
 	if len(missing) > 0 && os.Geteuid() != 0 {
 		lacks(t, fmt.Sprintf("root, who alone has %v", missing))
 	}
@@ -154,7 +171,7 @@ func TestBothManyFDs(t *testing.T) {
 		lacks(t, fmt.Sprintf("a hard limit of %d open files (it is %d)", many+100, limit.Max))
 	}
 	for _, uid := range users() {
-		if out, err := helper(testBinary(t), "many-fds", uid, fmt.Sprint("MANY=", many)).CombinedOutput(); err != nil || string(out) != "ran\nran\nran\n" {
+		if out, err := helper(testBinary(t), "many-fds", uid, fmt.Sprint("MANY=", many)).CombinedOutput(); err != nil || string(out) != strings.Repeat("ran\n", len(levelsOf(t, testBinary(t), uid))) {
 			t.Errorf("%v\n%s", err, out)
 		}
 	}
@@ -194,7 +211,7 @@ func init() {
 		}
 	}
 	helpers["file-size"] = func() {
-		for _, level := range Levels() {
+		for level := Basic; level <= Namespaced; level++ {
 			c := shell(context.Background(), level, "true")
 			c.Env = []string{"LONG=" + strings.Repeat("x", 20000)} // a Plan that is longer than jail-init
 			err := c.Run()
@@ -212,7 +229,7 @@ func init() {
 			fd, err = unix.Dup(0)
 			must(err)
 		}
-		for _, level := range Levels() {
+		for _, level := range levelsHere() {
 			out, err := shell(context.Background(), level, "echo ran").Output()
 			must(err)
 			os.Stdout.Write(out)

@@ -25,11 +25,23 @@ type traces struct {
 	scratch    []string
 	children   map[int]string // descendants of this process
 	namespaces map[string]bool
+	cgroups    []string
+}
+
+// cgroupsOfJails are the cgroups of jails in all hierarchies.
+func cgroupsOfJails() (found []string) {
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.HasPrefix(d.Name(), "jail-") {
+			found = append(found, path)
+		}
+		return nil
+	})
+	return found
 }
 
 // lookAround takes the traces.
 func lookAround() traces {
-	w := traces{fds: map[string]string{}, children: descendants(os.Getpid()), namespaces: namespaces()}
+	w := traces{fds: map[string]string{}, children: descendants(os.Getpid()), namespaces: namespaces(), cgroups: cgroupsOfJails()}
 	fds, _ := os.ReadDir("/proc/self/fd")
 	for _, fd := range fds {
 		// The one that this look itself has used is gone again.
@@ -143,6 +155,16 @@ func compareTraces(t testing.TB, before, after traces) {
 	}
 	if !slices.Equal(before.scratch, after.scratch) {
 		t.Errorf("private folders were %q and are %q", before.scratch, after.scratch)
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) { // those of other tests go
+		left := slices.DeleteFunc(cgroupsOfJails(), func(path string) bool { return slices.Contains(before.cgroups, path) })
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Errorf("cgroups are left: %q", left)
+			break
+		}
 	}
 	// Other tests may run jails; theirs end. What is ours would stay.
 	left := maps.Clone(after.namespaces)

@@ -49,6 +49,113 @@ func ParseSize(s string) (int64, error) {
 	return int64(n), nil
 }
 
+// CPUPeriod is the time in which a jail may use the CPUs for as long as ParseCPUs says: the kernel's own default.
+const CPUPeriod = 100 * time.Millisecond
+
+// ParseCPUs reads a number of CPUs, as in "2" or "0.5", with at most two digits behind the point, and returns how many
+// microseconds of CPU time in each CPUPeriod that is.
+func ParseCPUs(s string) (quota int64, err error) {
+	whole, part, hasPart := strings.Cut(s, ".")
+	n, ok := parseDecimal(whole, maxCPUs)
+	hundredths := n * 100
+	if hasPart {
+		digits, okPart := parseDecimal(strings.TrimPrefix(part, "0"), 99)
+		switch {
+		case part == "0" || part == "00":
+			digits, okPart = 0, true
+		case len(part) == 1:
+			digits *= 10
+		}
+		ok = ok && okPart && len(part) <= 2
+		hundredths += digits
+	}
+	if !ok || hundredths == 0 {
+		return 0, &SpecError{Field: "cpus", Value: s, Problem: "is not a number of CPUs from 0.01 to " + strconv.Itoa(maxCPUs) + ", as in 2 or 0.5"}
+	}
+	return int64(hundredths) * CPUPeriod.Microseconds() / 100, nil
+}
+
+const maxCPUs = 8192 // the most that the kernel can be built for
+
+// IOKeys are the limits that ParseIO knows: bytes and operations a second, read and written.
+var IOKeys = []string{"rbps", "wbps", "riops", "wiops"}
+
+// ParseIO reads "DEVICE:KEY=RATE,…", as in "/dev/sda:rbps=10M,wiops=200". Rates of bytes take K, M and G.
+func ParseIO(s string) (device string, rates map[string]uint64, err error) {
+	fail := func(problem string) (string, map[string]uint64, error) {
+		return "", nil, &SpecError{Field: "io", Value: s, Problem: problem}
+	}
+	i := strings.LastIndexByte(s, ':')
+	if i <= 0 {
+		return fail("is not DEVICE:KEY=RATE, as in /dev/sda:rbps=10M")
+	}
+	rates = map[string]uint64{}
+	for _, word := range strings.Split(s[i+1:], ",") {
+		key, value, _ := strings.Cut(word, "=")
+		if !slices.Contains(IOKeys, key) {
+			return fail("has a key that is not one of " + strings.Join(IOKeys, ", "))
+		}
+		if _, twice := rates[key]; twice {
+			return fail("has " + key + " twice")
+		}
+		rate, ok := parseSize(value, math.MaxInt64)
+		if strings.HasSuffix(key, "iops") {
+			rate, ok = parseDecimal(value, math.MaxInt64)
+		}
+		if !ok || rate == 0 {
+			return fail("has a rate that is not a number, as in rbps=10M or wiops=200")
+		}
+		rates[key] = rate
+	}
+	return s[:i], rates, nil
+}
+
+// ParseCPUSet checks a list of CPUs, as in "0-3,5".
+func ParseCPUSet(s string) (string, error) {
+	for _, part := range strings.Split(s, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		a, okFirst := parseDecimal(first, maxCPUs)
+		b, okLast := parseDecimal(last, maxCPUs)
+		if !okFirst || !okLast || a > b {
+			return "", &SpecError{Field: "cpuset", Value: s, Problem: "is not a list of CPUs, as in 0-3,5"}
+		}
+	}
+	return s, nil
+}
+
+// ParseName checks the name of a jail: a letter or digit, then letters, digits, ".", "_" and "-", 64 in all.
+func ParseName(s string) (string, error) {
+	bad := s == "" || len(s) > 64
+	for i, c := range []byte(s) {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		bad = bad || !letter && (i == 0 || !strings.ContainsRune("._-", rune(c)))
+	}
+	if bad {
+		return "", &SpecError{Field: "name", Value: s, Problem: `is not a name: a letter or digit, then letters, digits, ".", "_" and "-", 64 at most`}
+	}
+	return s, nil
+}
+
+// ParseOutputLimit reads "SIZE" or "SIZE:ACTION"; the action defaults to OutputKill.
+func ParseOutputLimit(s string) (int64, OutputAction, error) {
+	size, word, hasAction := strings.Cut(s, ":")
+	action := OutputAction(word)
+	if !hasAction {
+		action = OutputKill
+	}
+	n, ok := parseSize(size, math.MaxInt64)
+	switch {
+	case !ok || n == 0:
+		return 0, "", &SpecError{Field: "output-limit", Value: s, Problem: "has no size; a size is a number of bytes above 0, or one with K, M or G, as in 64M"}
+	case action != OutputKill && action != OutputTruncate && action != OutputBlock:
+		return 0, "", &SpecError{Field: "output-limit", Value: s, Problem: "has an action that is not kill, truncate or block"}
+	}
+	return int64(n), action, nil
+}
+
 // ParseDuration reads a time as time.ParseDuration does, without a sign: "300ms", "10s", "1h30m". "0" is none.
 func ParseDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)

@@ -68,6 +68,24 @@ func TestParseSize(t *testing.T) {
 	}
 }
 
+func TestParseOutputLimit(t *testing.T) {
+	for in, want := range map[string]struct {
+		size   int64
+		action OutputAction
+	}{
+		"1": {1, OutputKill}, "4096:kill": {4096, OutputKill}, "64M:truncate": {64 << 20, OutputTruncate}, "1k:block": {1024, OutputBlock},
+		"9223372036854775807": {math.MaxInt64, OutputKill},
+	} {
+		if size, action, err := ParseOutputLimit(in); err != nil || size != want.size || action != want.action {
+			t.Errorf("ParseOutputLimit(%q) = %d, %q, %v; want %v", in, size, action, err, want)
+		}
+	}
+	for _, in := range []string{"", "0", "0K:block", "1:", ":kill", "1:stop", "1:Kill", "1:kill:kill", "-1", "1.5M", "9223372036854775808"} {
+		_, _, err := ParseOutputLimit(in)
+		wantSpecError(t, "output-limit", in, err)
+	}
+}
+
 func TestParseDuration(t *testing.T) {
 	for in, want := range map[string]time.Duration{
 		"0": 0, "0s": 0, "10s": 10 * time.Second, "300ms": 300 * time.Millisecond, "10m": 10 * time.Minute,

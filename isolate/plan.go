@@ -28,12 +28,15 @@ type Plan struct {
 
 	Given []Guarantee `json:"given"`
 
+	insideUID, insideGID int // the payload's, as it sees itself
+
 	flags    uint64
 	keepKill bool
 	pidNS    bool
 	ambient  bool
 	noClone3 bool
 	noMemfd  bool
+	cgroup   []string  // controllers of the jail's cgroup; none where it has none
 	files    []int     // the caller's fds of File rules; slots 3… of jail-init
 	mounts   []mounted // the view; empty where there is none
 	scratch  string

@@ -6,12 +6,12 @@ import (
 	"github.com/jailrun/jail/isolate/internal/jailinit"
 )
 
-// encode lays the Plan out for jail-init. A run of launcher steps becomes a barrier. try ends the payload's side before
+// encode lays the Plan out for jail-init. A run of launcher steps becomes a barrier, but for those before all others. try ends the payload's side before
 // its exec.
 func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
 	e := jailinit.NewEncoder()
 	init, payload, aside := make([]jailinit.Step, 0, len(p.Steps)), make([]jailinit.Step, 0, 24), make([]jailinit.Step, 0, 16)
-	waiting := false
+	waiting := true // what the launcher does first of all is done before the clone
 	for i, s := range p.Steps {
 		w := jailinit.Step{Op: s.wire.op, Flags: s.wire.flags, Index: uint32(i), Keep: s.wire.keep, A: s.wire.a, B: s.wire.b, C: s.wire.c, D: s.wire.d, E: s.wire.e}
 		path := s.Path

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/jailrun/jail/cgroup"
 	"github.com/jailrun/jail/isolate/internal/jailinit"
 )
 
@@ -21,16 +22,20 @@ type Process struct {
 	// Pid is jail-init's in this process's pid namespace: the jail's PID 1, or the parent of its payload.
 	Pid int
 
-	plan      *Plan
-	host      *Host
-	spec      *Spec
-	control   int // the socket to jail-init; closed by wait, under mu
-	pidfd     int
-	started   time.Time
-	startedUS int64    // by jail-init's clock
-	payload   int      // its pid, where that is of our pid namespace
-	scratch   *os.File // holds the lock of the private TMPDIR
-	tempDir   string
+	plan    *Plan
+	host    *Host
+	spec    *Spec
+	control int // the socket to jail-init; closed by wait, under mu
+	pidfd   int
+	started time.Time
+	first   jailinit.Record // jail-init's word that the payload runs
+	payload int             // its pid, where that is of our pid namespace
+	scratch *os.File        // holds the lock of the private TMPDIR
+	tempDir string
+
+	cgroup     *cgroup.Cgroup // nil is none
+	usageBase  cgroup.Usage   // what it had counted, and what jail-init said, before the payload
+	recordBase jailinit.Record
 
 	done   chan struct{} // closed when nothing of the jail is left
 	result Result        // complete when done is closed
@@ -55,7 +60,12 @@ func newProcess(l *launch, pid, pidfd, control int) *Process {
 func (p *Process) begin(l *launch) {
 	p.scratch, p.tempDir = l.scratchLock, l.scratch
 	l.scratch, l.scratchLock = "", nil
+	p.cgroup, p.usageBase, p.recordBase = l.cgroup, l.usageBase, l.recordBase
+	l.cgroup = nil
 	p.started = time.Now()
+	if limit := l.spec.CPUTime; limit > 0 && p.cgroup != nil {
+		go p.watchCPU(limit)
+	}
 	if t := l.spec.Timeout; t > 0 {
 		p.after(t, func() { p.timeOut(l.spec.KillAfter) })
 	}
@@ -92,9 +102,16 @@ func (p *Process) wait() Result {
 		p.scratch.Close()
 	}
 	if told { // not when it was asked for: Wait may come late
-		p.result.WallMS = float64(r.TimeUS-p.startedUS) / 1000
+		p.result.WallMS = float64(r.TimeUS-p.first.TimeUS) / 1000
 	} else {
 		p.result.WallMS = milliseconds(time.Since(p.started))
+	}
+	if !told {
+		r = p.first
+	}
+	if p.cgroup != nil {
+		p.account(r)
+		_ = p.cgroup.Remove()
 	}
 	p.conclude(r, told)
 	close(p.done)
@@ -127,7 +144,7 @@ func (p *Process) conclude(r jailinit.Record, told bool) {
 	res.Reason = SupervisorLost
 	if told {
 		status := unix.WaitStatus(r.Status)
-		res.ReapedUserMS, res.ReapedSystemMS = float64(r.UserUS)/1000, float64(r.SystemUS)/1000
+		res.ReapedUserMS, res.ReapedSystemMS = float64(r.UserUS-p.first.UserUS)/1000, float64(r.SystemUS-p.first.SystemUS)/1000
 		res.ReapedMaxRSSBytes = r.RSSKiB << 10
 		if status.Signaled() {
 			res.Reason, res.Signal = Signalled, signalName(int(status.Signal()))
@@ -144,6 +161,12 @@ func (p *Process) conclude(r jailinit.Record, told bool) {
 		} else {
 			res.Reason, res.ExitCode = Exited, status.ExitStatus()
 		}
+	}
+	if !told && res.OOMKills > 0 { // with memory.oom.group the kernel kills jail-init as well
+		res.Signal = "SIGKILL"
+	}
+	if res.OOMKills > 0 && res.Signal == "SIGKILL" {
+		res.Reason = MemoryExceeded
 	}
 	if p.cause != "" {
 		res.Reason = p.cause
@@ -250,6 +273,9 @@ func (p *Process) killInit() {
 	defer p.mu.Unlock()
 	if !p.ended {
 		_ = unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
+		if p.cgroup != nil {
+			_ = p.cgroup.Kill()
+		}
 	}
 }
 
@@ -294,6 +320,33 @@ func (p *Process) setReason(r Reason) bool {
 }
 
 func isBrokenPipe(err error) bool { return errors.Is(err, syscall.EPIPE) }
+
+// duplicate makes another descriptor of an open file. It is 3 or above: a write by os.File to 1 or 2 that finds nobody
+// who reads ends the program.
+func duplicate(f *os.File) (*os.File, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var errno error
+	err = conn.Control(func(from uintptr) { fd, errno = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 3) })
+	if err == nil {
+		err = errno
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "duplicate", Path: f.Name(), Err: err}
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// unread is how many bytes a pipe holds.
+func unread(pipe *os.File) (n int) {
+	if conn, err := pipe.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	}
+	return n
+}
 
 func errnoOf(err error) syscall.Errno {
 	var errno syscall.Errno

@@ -51,6 +51,7 @@ type Result struct {
 	OOMKills        int64   `json:"oom_kills"`
 
 	OutputBytes int64 `json:"output_bytes"` // of stdout and stderr, where Spec.OutputLimit counts them; else -1
+	outputLimit int64 // Spec.OutputLimit, for String
 
 	CompileMS float64 `json:"compile_ms"` // the Plan
 	LaunchMS  float64 `json:"launch_ms"`  // until jail-init runs
@@ -60,15 +61,18 @@ type Result struct {
 // Success says that the payload exited with code 0 of its own accord.
 func (r *Result) Success() bool { return r.Reason == Exited && r.ExitCode == 0 }
 
-// ShellCode is the exit code of `jail run`: the payload's; 128+signal; 124 for a time-out; 125 when jail itself
-// failed; 126 and 127 are set from an ExecError.
+// ShellCode is the exit code of `jail run`: the payload's; 128+signal; 124 when its time or CPU time was over; 137, as
+// of one that was killed, for one that wrote too much, also where it ended before it could be killed; 125 when jail
+// itself failed; 126 and 127 are set from an ExecError.
 func (r *Result) ShellCode() int {
 	switch r.Reason {
 	case Exited:
 		return r.ExitCode
-	case TimedOut:
+	case TimedOut, CPUExceeded:
 		return 124
-	case Signalled, Cancelled:
+	case OutputExceeded:
+		return 128 + signalNumber("SIGKILL")
+	case Signalled, Cancelled, MemoryExceeded:
 		if n := signalNumber(r.Signal); n > 0 {
 			return 128 + n
 		}
@@ -87,13 +91,22 @@ func (r *Result) String() string {
 		fmt.Fprintf(&b, "exited %d", r.ExitCode)
 	case Signalled:
 		fmt.Fprintf(&b, "ended by %s", r.Signal)
-	case TimedOut, Cancelled:
-		fmt.Fprintf(&b, "%s", map[Reason]string{TimedOut: "timed out", Cancelled: "cancelled"}[r.Reason])
+	case TimedOut, Cancelled, MemoryExceeded, CPUExceeded:
+		fmt.Fprintf(&b, "%s", map[Reason]string{
+			TimedOut: "timed out", Cancelled: "cancelled", MemoryExceeded: "out of memory", CPUExceeded: "used up its CPU time",
+		}[r.Reason])
 		if r.Signal != "" {
 			fmt.Fprintf(&b, ", ended by %s", r.Signal)
 		} else if r.ExitCode >= 0 {
 			fmt.Fprintf(&b, ", exited %d", r.ExitCode)
 		}
+	case OutputExceeded:
+		if r.Signal != "" {
+			fmt.Fprintf(&b, "ended by %s", r.Signal)
+		} else {
+			fmt.Fprintf(&b, "exited %d", r.ExitCode)
+		}
+		fmt.Fprintf(&b, ": more than %s of output", roundBytes(r.outputLimit))
 	case SupervisorLost:
 		b.WriteString("lost its supervisor")
 	default:
@@ -105,14 +118,25 @@ func (r *Result) String() string {
 	if r.GivenLevel != r.Level {
 		fmt.Fprintf(&b, " (asked for %s)", r.Level)
 	}
+	if r.outputLimit > 0 && r.OutputBytes > r.outputLimit && r.Reason != OutputExceeded {
+		fmt.Fprintf(&b, "; output was cut after %s of %s", roundBytes(r.outputLimit), roundBytes(r.OutputBytes))
+	}
 	return b.String()
 }
 
 // Detail is the rest of the report for people, for --verbose.
 func (r *Result) Detail() string {
-	return fmt.Sprintf("uid %d, gid %d (%s); processes waited for: user %.1f ms, system %.1f ms, largest %.1f MiB; start: compile %.2f ms, launch %.2f ms, exec %.2f ms",
-		r.UID, r.GID, r.Identity, r.ReapedUserMS, r.ReapedSystemMS, float64(r.ReapedMaxRSSBytes)/(1<<20),
-		r.CompileMS, r.LaunchMS, r.ExecMS)
+	used := fmt.Sprintf("processes waited for: user %.1f ms, system %.1f ms, largest %.1f MiB",
+		r.ReapedUserMS, r.ReapedSystemMS, float64(r.ReapedMaxRSSBytes)/(1<<20))
+	if r.UserMS >= 0 {
+		used = fmt.Sprintf("all processes: user %.1f ms, system %.1f ms, peak memory %.1f MiB",
+			r.UserMS, r.SystemMS, float64(r.PeakMemoryBytes)/(1<<20))
+	}
+	if len(r.LimitsHit) > 0 {
+		used = "limits hit: " + strings.Join(r.LimitsHit, ", ") + "; " + used
+	}
+	return fmt.Sprintf("uid %d, gid %d (%s); %s; start: compile %.2f ms, launch %.2f ms, exec %.2f ms",
+		r.UID, r.GID, r.Identity, used, r.CompileMS, r.LaunchMS, r.ExecMS)
 }
 
 func roundDuration(d time.Duration) string {
@@ -123,6 +147,18 @@ func roundDuration(d time.Duration) string {
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	}
 	return fmt.Sprintf("%.1f s", d.Seconds())
+}
+
+func roundBytes(n int64) string {
+	switch {
+	case n < 1<<10:
+		return fmt.Sprintf("%d bytes", n)
+	case n < 1<<20:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	case n < 1<<30:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -36,8 +36,11 @@ type Spec struct {
 	NoFilter    bool   `json:"noFilter,omitempty"` // --seccomp unconfined
 	Filter      []byte `json:"-"`                  // classic BPF, struct sock_filter by struct sock_filter
 
-	Name         string `json:"name,omitempty"`         // of the jail and its cgroup; "" is a random one
-	CgroupParent string `json:"cgroupParent,omitempty"` // where its cgroup is made; "" is the best place found
+	AllowList *AllowList `json:"allowList,omitempty"` // a second filter; NoFilter is not about it, none is a choice
+
+	Cgroup       bool   `json:"cgroup,omitempty"`       // the jail gets a cgroup of its own; Linux.Resources are its limits
+	CgroupParent string `json:"cgroupParent,omitempty"` // where that is made; "" is the best place found
+	Name         string `json:"name,omitempty"`         // of the jail: its cgroup is jail-NAME; "" is a random one
 
 	CPUTime      time.Duration `json:"cpuTime,omitempty"`      // of all processes of the jail together; 0 is no limit
 	OutputLimit  int64         `json:"outputLimit,omitempty"`  // bytes, of stdout and stderr together; 0 is no limit
@@ -49,6 +52,17 @@ type Spec struct {
 	AllowDowngrade bool `json:"allowDowngrade,omitempty"` // a lower level is better than none
 }
 
+// AllowList is a filter that was asked for beyond the level's. Both are loaded, so that it can't take back what the
+// level's refuses: of two verdicts the kernel takes the stricter.
+type AllowList struct {
+	Name string `json:"name"` // "default", or a file's: for an Explanation
+	BPF  []byte `json:"-"`    // as Spec.Filter
+}
+
+// DefaultAllowList is Docker's default profile for a payload without capabilities. Calls that a capability would bring
+// there are refused whatever CapAdd says.
+func DefaultAllowList() *AllowList { return &AllowList{Name: "default", BPF: defaultAllowList()} }
+
 // OutputAction says what happens when the payload writes more than OutputLimit.
 type OutputAction string
 
@@ -58,6 +72,14 @@ const (
 	OutputTruncate OutputAction = "truncate" // the rest is read and dropped
 	OutputBlock    OutputAction = "block"    // the rest is not read: the payload waits in write(2)
 )
+
+// outputAction is what was asked for, or its default.
+func (s *Spec) outputAction() OutputAction {
+	if s.OutputAction == "" {
+		return OutputKill
+	}
+	return s.OutputAction
+}
 
 // Identity says who the payload is.
 type Identity string
@@ -112,7 +134,7 @@ func (s *Spec) promised() []Guarantee {
 	var list []Guarantee
 	for _, g := range s.Promised {
 		chosen := g == PrivateNetwork && s.HostNetwork || g == BaselineFilter && s.NoFilter ||
-			g == NoCapabilities && len(s.CapAdd) > 0 || (g == MappedUsers || g == NoNewNamespaces) && s.Identity == IdentityCaller
+			g == AllowListFilter && s.AllowList == nil || g == NoCapabilities && len(s.CapAdd) > 0 || (g == MappedUsers || g == NoNewNamespaces) && s.Identity == IdentityCaller
 		if !chosen {
 			list = append(list, g)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/jailrun/jail/cgroup"
 	"github.com/jailrun/jail/isolate/internal/jailinit"
 )
 
@@ -84,7 +85,7 @@ func startSpec(spec *Spec, c *Cmd, files []*os.File) (*Process, error) {
 			return nil, err
 		}
 	}
-	l := &launch{spec: spec, host: host, files: files, failStep: c.failStep, failErrno: c.failErrno, try: c.try, cancel: c.ctx.Done()}
+	l := &launch{spec: spec, host: host, place: host.Cgroup, files: files, failStep: c.failStep, failErrno: c.failErrno, try: c.try, cancel: c.ctx.Done()}
 	defer l.close()
 	if err := l.claim(); err != nil {
 		return nil, &UnsupportedError{Level: spec.Level, Missing: "a uid of its own for the payload of root: " + err.Error()}
@@ -122,6 +123,11 @@ type launch struct {
 	claims      []*os.File // of the uid and of the private TMPDIR: jail-init holds copies until the jail is empty
 	scratch     string     // made on the host
 	scratchLock *os.File   // nil once the Process has it
+	place       *cgroup.Place
+	cgroup      *cgroup.Cgroup // nil once the Process has it
+	attached    chan error     // tells of an attach under way
+	usageBase   cgroup.Usage   // what the cgroup had counted at the barrier, and what jail-init said there
+	recordBase  jailinit.Record
 	cancel      <-chan struct{}
 	failStep    uint32
 	failErrno   uint32
@@ -142,6 +148,9 @@ func (l *launch) run() (*Process, error) {
 		return nil, err
 	}
 	begin := time.Now()
+	if err := l.launcherSteps(0, 0); err != nil {
+		return nil, err
+	}
 	plan, err := jailinit.WritePlan(l.plan.encode(npass, l.try, l.failStep, l.failErrno))
 	if err != nil {
 		return nil, mintError("write the Plan", err)
@@ -155,20 +164,26 @@ func (l *launch) run() (*Process, error) {
 	for _, f := range l.claims {
 		kept = append(kept, int(f.Fd()))
 	}
-	if len(l.plan.files) > 0 {
-		for len(kept) < firstFileSlot {
+	slot := func(n, fd int) { // those between stay unused
+		for len(kept) < n {
 			kept = append(kept, self)
 		}
-		for _, fd := range l.plan.files {
-			if l.try {
-				fd = self // its content is for the run
-			}
-			kept = append(kept, fd)
+		kept = append(kept, fd)
+	}
+	for i, fd := range l.plan.files {
+		if l.try {
+			fd = self // its content is for the run
 		}
+		slot(firstFileSlot+i, fd)
 	}
 	start := jailinit.Launch{
-		Flags: l.plan.flags, Image: image, Ambient: l.plan.ambient, NoClone3: l.plan.noClone3, Pass: pass, Kept: kept,
+		Flags: l.plan.flags, Image: image, Ambient: l.plan.ambient, NoClone3: l.plan.noClone3, Pass: pass,
 	}
+	if l.plan.flags&unix.CLONE_INTO_CGROUP != 0 {
+		start.Cgroup = l.cgroup.FD()
+		slot(cgroupSlot, start.Cgroup)
+	}
+	start.Kept = kept
 	pid, pidfd, stage, err := start.Start()
 	unix.Close(pair[1])
 	runtime.KeepAlive(l.files)
@@ -177,6 +192,9 @@ func (l *launch) run() (*Process, error) {
 		return nil, l.launchError(stage, err)
 	}
 	p := newProcess(l, pid, pidfd, pair[0])
+	if l.cgroup != nil && start.Flags&unix.CLONE_INTO_CGROUP == 0 {
+		l.attach(pid) // goes on while jail-init mounts
+	}
 	p.result.LaunchMS = milliseconds(time.Since(begin))
 	launched := time.Now()
 	if err := l.follow(p); err != nil {
@@ -233,7 +251,8 @@ func (l *launch) follow(p *Process) error {
 		}
 		switch r.Kind {
 		case jailinit.RecordBarrier:
-			if err := l.launcherSteps(int(r.Step)); err != nil {
+			l.recordBase = r
+			if err := l.launcherSteps(int(r.Step), p.Pid); err != nil {
 				return err
 			}
 			if err := p.order(jailinit.Order{Kind: jailinit.OrderGo}); err != nil {
@@ -244,7 +263,7 @@ func (l *launch) follow(p *Process) error {
 		case jailinit.RecordTried:
 			return nil
 		case jailinit.RecordStarted:
-			p.payload, p.startedUS = int(r.Status), r.TimeUS
+			p.payload, p.first = int(r.Status), r
 			return nil
 		}
 	}
@@ -274,14 +293,20 @@ func (l *launch) read(p *Process, b []byte) (int, error) {
 
 var errCancelled = errors.New("cancelled while the jail was being set up")
 
-// launcherSteps does the run of launcher steps from index on.
-func (l *launch) launcherSteps(index int) error {
+// launcherSteps does the run of launcher steps from index on. pid is jail-init's, if there is one yet.
+func (l *launch) launcherSteps(index, pid int) error {
 	for i := index; i < len(l.plan.Steps) && l.plan.Steps[i].Side == SideLauncher; i++ {
 		s := l.plan.Steps[i]
 		if l.failStep == uint32(i)+1 {
 			return l.plan.stepError(i, unix.Errno(l.failErrno))
 		}
-		if err := l.makeScratch(s.Path); err != nil {
+		var err error
+		if s.Op == "mkdir" {
+			err = l.makeScratch(s.Path)
+		} else {
+			err = l.cgroupStep(&s, pid)
+		}
+		if err != nil {
 			return l.plan.stepError(i, err)
 		}
 	}

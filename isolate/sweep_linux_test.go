@@ -44,7 +44,7 @@ func TestBothKillSweep(t *testing.T) {
 	}
 	binary := testBinary(t)
 	for _, uid := range users() {
-		for _, level := range Levels() {
+		for _, level := range levelsOf(t, binary, uid) {
 			t.Run(fmt.Sprintf("%s/%d", level, uid), func(t *testing.T) {
 				s := newSweep(t, func(cookie string) *exec.Cmd {
 					return helper(binary, "launch", uid, "LEVEL="+level.String(), cookie, "TMPDIR="+os.TempDir())
@@ -158,6 +158,13 @@ func (s *sweep) run(t *testing.T, n int) {
 			s.killed++
 		}
 		s.sweepUp(t, cookie, before)
+	}
+	// What a killed launcher could not take away itself.
+	if removed, err := Collect(); err != nil {
+		t.Errorf("after %q: %v", removed, err)
+	}
+	if left := cgroupsOfJails(); len(left) > 0 {
+		t.Errorf("cgroups are left: %q", left)
 	}
 	t.Logf("figure: %s: %d launchers killed at 0 to %s after their start, %d of them before the payload ran: %d payloads and %d other processes survived",
 		t.Name(), s.killed, (2 * s.typical).Round(10*time.Microsecond), s.inTime, s.survived, s.lost)

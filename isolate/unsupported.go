@@ -38,10 +38,19 @@ func (p *Process) wait() Result { return Result{} }
 
 func isBrokenPipe(error) bool { return false }
 
+func duplicate(*os.File) (*os.File, error) { return nil, unsupported(0) }
+
+func unread(*os.File) int { return 0 }
+
 func baseline() []byte { return nil }
+
+func defaultAllowList() []byte { return nil }
 
 // Explain is not supported here.
 func Explain(spec *Spec) (*Explanation, error) { return nil, unsupported(spec.Level) }
+
+// Collect is not supported here.
+func Collect() ([]string, error) { return nil, unsupported(0) }
 
 // CheckLevels reports every level as unsupported here.
 func CheckLevels() []LevelReport {

@@ -5,8 +5,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # Needed by the target. cgo wants a C compiler; package seccomp, libseccomp; the tests, real programs to jail.
-build='gcc libc6-dev'
-test="$build libseccomp-dev pkg-config python3 git curl procps"
+build='gcc libc6-dev libseccomp-dev pkg-config'
+test="$build python3 git curl procps"
 full="$test gcc-aarch64-linux-gnu libc6-dev-arm64-cross nodejs bubblewrap shellcheck clang-format"
 bench="$build bubblewrap hyperfine strace"
 

@@ -13,7 +13,7 @@ step_build() { # static, and the linker has nothing to say
 	said=$(make -s build BIN=bin/full/jail 2>&1) || { echo "$said" && return 1; }
 	if [ -n "$said" ]; then echo "the build warns: $said" && return 1; fi
 	if readelf -lW bin/full/jail | grep -E 'INTERP|DYNAMIC'; then echo "bin/jail is not static" && return 1; fi
-	if go list -deps ./cmd/jail | grep libseccomp; then echo "bin/jail has libseccomp in it" && return 1; fi
+	if go list -deps ./isolate | grep seccomp; then echo "package isolate has libseccomp in it" && return 1; fi
 }
 
 step_lint() { scripts/lint.sh; }

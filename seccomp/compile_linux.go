@@ -22,20 +22,36 @@ type arch struct {
 	nrMask uint32 // the bits of a call's number that do not tell the ABI
 }
 
-var arches = map[string]arch{
-	"amd64": {
-		lib:    []libseccomp.ScmpArch{libseccomp.ArchAMD64, libseccomp.ArchX86},
-		x32:    []libseccomp.ScmpArch{libseccomp.ArchX32},
-		audit:  []uint32{unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_I386},
-		tooNew: tooNewAMD64,
-		nrMask: ^uint32(x32Bit),
-	},
-	"arm64": {
-		lib:    []libseccomp.ScmpArch{libseccomp.ArchARM64},
-		audit:  []uint32{unix.AUDIT_ARCH_AARCH64},
-		tooNew: tooNewARM64,
-		nrMask: ^uint32(0),
-	},
+// archOf returns what a filter for a GOARCH judges. A function and no table, as
+// ops: a program that links this package pays for tables at each start.
+func archOf(goarch string, abis []string) (arch, error) {
+	wanted := func(abi string) bool { return len(abis) == 0 || slices.Contains(abis, abi) }
+	switch goarch {
+	case "amd64":
+		a := arch{
+			lib:    []libseccomp.ScmpArch{libseccomp.ArchAMD64},
+			audit:  []uint32{unix.AUDIT_ARCH_X86_64},
+			tooNew: tooNewAMD64,
+			nrMask: ^uint32(0),
+		}
+		if wanted("i386") {
+			a.lib = append(a.lib, libseccomp.ArchX86)
+			a.audit = append(a.audit, unix.AUDIT_ARCH_I386)
+		}
+		if wanted("x32") {
+			a.x32 = []libseccomp.ScmpArch{libseccomp.ArchX32}
+			a.nrMask = ^uint32(x32Bit)
+		}
+		return a, nil
+	case "arm64":
+		return arch{
+			lib:    []libseccomp.ScmpArch{libseccomp.ArchARM64},
+			audit:  []uint32{unix.AUDIT_ARCH_AARCH64},
+			tooNew: tooNewARM64,
+			nrMask: ^uint32(0),
+		}, nil
+	}
+	return arch{}, errors.New("unknown architecture")
 }
 
 // LibraryVersion returns the version of the libseccomp that Compile uses.
@@ -63,9 +79,9 @@ func Compile(p Profile, goarch string) ([]unix.SockFilter, error) {
 }
 
 func compile(p Profile, goarch string) ([]unix.SockFilter, error) {
-	a, ok := arches[goarch]
-	if !ok {
-		return nil, errors.New("unknown architecture")
+	a, err := archOf(goarch, p.ABIs)
+	if err != nil {
+		return nil, err
 	}
 	filter, err := header(p, a)
 	if err != nil {
@@ -139,9 +155,13 @@ func fill(f *libseccomp.ScmpFilter, p Profile, lib []libseccomp.ScmpArch, rules 
 			return err
 		}
 	}
+	earlier := map[string][]int{} // the rules for a call
 	for i, r := range rules {
-		if err := checkRule(r, rules[:i]); err != nil {
-			return fmt.Errorf("rule %d: %w", i, err)
+		for _, name := range r.Names {
+			if err := checkRule(name, r, rules, earlier[name]); err != nil {
+				return fmt.Errorf("rule %d: %w", i, err)
+			}
+			earlier[name] = append(earlier[name], i)
 		}
 		if err := addRule(f, r); err != nil {
 			return fmt.Errorf("rule %d: %w", i, err)
@@ -166,15 +186,10 @@ func setArches(f *libseccomp.ScmpFilter, lib []libseccomp.ScmpArch) error {
 
 // checkRule refuses what libseccomp takes without a word: beside a rule without
 // conditions it drops every other rule for that call.
-func checkRule(r Rule, earlier []Rule) error {
-	for i, e := range earlier {
-		if e.Action == r.Action || (len(e.Conds) != 0 && len(r.Conds) != 0) {
-			continue
-		}
-		for _, name := range r.Names {
-			if slices.Contains(e.Names, name) {
-				return fmt.Errorf("%s: rule %d gives it another action", name, i)
-			}
+func checkRule(name string, r Rule, rules []Rule, earlier []int) error {
+	for _, i := range earlier {
+		if e := rules[i]; e.Action != r.Action && (len(e.Conds) == 0 || len(r.Conds) == 0) {
+			return fmt.Errorf("%s: rule %d gives it another action", name, i)
 		}
 	}
 	return nil
@@ -228,24 +243,34 @@ func (a Action) lib() (libseccomp.ScmpAction, error) {
 	return 0, fmt.Errorf("unknown action %#x", uint32(a))
 }
 
-var ops = map[Op]libseccomp.ScmpCompareOp{
-	Equal:        libseccomp.CompareEqual,
-	NotEqual:     libseccomp.CompareNotEqual,
-	Less:         libseccomp.CompareLess,
-	LessEqual:    libseccomp.CompareLessOrEqual,
-	Greater:      libseccomp.CompareGreater,
-	GreaterEqual: libseccomp.CompareGreaterEqual,
+func (o Op) lib() libseccomp.ScmpCompareOp {
+	switch o {
+	case Equal:
+		return libseccomp.CompareEqual
+	case NotEqual:
+		return libseccomp.CompareNotEqual
+	case Less:
+		return libseccomp.CompareLess
+	case LessEqual:
+		return libseccomp.CompareLessOrEqual
+	case Greater:
+		return libseccomp.CompareGreater
+	case GreaterEqual:
+		return libseccomp.CompareGreaterEqual
+	case MaskedEqual:
+		return libseccomp.CompareMaskedEqual
+	}
+	return libseccomp.CompareInvalid // which libseccomp refuses
 }
 
 func (c Cond) lib() (libseccomp.ScmpCondition, error) {
 	if c.Op != MaskedEqual {
-		// An unknown Op is 0 here, which libseccomp refuses.
-		return libseccomp.MakeCondition(c.Arg, ops[c.Op], c.Value)
+		return libseccomp.MakeCondition(c.Arg, c.Op.lib(), c.Value)
 	}
 	if c.Value&^c.Mask != 0 {
 		return libseccomp.ScmpCondition{}, fmt.Errorf("value %#x has bits outside the mask %#x", c.Value, c.Mask)
 	}
-	return libseccomp.MakeCondition(c.Arg, libseccomp.CompareMaskedEqual, c.Mask, c.Value)
+	return libseccomp.MakeCondition(c.Arg, c.Op.lib(), c.Mask, c.Value)
 }
 
 // export reads the program through a pipe, because libseccomp before 2.6
@@ -268,4 +293,14 @@ func export(f *libseccomp.ScmpFilter) ([]unix.SockFilter, error) {
 	filter := make([]unix.SockFilter, len(program)/unix.SizeofSockFilter)
 	_, err = binary.Decode(program, binary.NativeEndian, filter)
 	return filter, err
+}
+
+// Bytes lays a filter out as the kernel of a little-endian machine reads it,
+// struct sock_filter by struct sock_filter.
+func Bytes(filter []unix.SockFilter) []byte {
+	b, err := binary.Append(nil, binary.LittleEndian, filter)
+	if err != nil {
+		panic(err) // the type has a fixed size
+	}
+	return b
 }

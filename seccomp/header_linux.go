@@ -2,6 +2,8 @@ package seccomp
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,8 +38,49 @@ func header(p Profile, a arch) ([]unix.SockFilter, error) {
 	if p.Newest != 0 {
 		h = a.tooNew(p.Newest)
 	}
+	if slices.Contains(a.audit, unix.AUDIT_ARCH_I386) {
+		h = append(h, multiplexed(p)...)
+	}
 	n, err := numbers(p, a)
 	return append(h, n...), err
+}
+
+// multiplexed gives the default action to i386's socketcall(2) and ipc(2) where
+// a call that goes through them is allowed under conditions. The arguments are
+// behind a pointer there, and libseccomp would let it through whatever they are.
+func multiplexed(p Profile) []unix.SockFilter {
+	if p.Default.passes() {
+		return nil
+	}
+	var h []unix.SockFilter
+	for _, m := range []struct {
+		name  string
+		nr    uint32
+		calls []string
+	}{
+		{"socketcall", 102, []string{
+			"socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send", "recv",
+			"sendto", "recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg", "sendmmsg",
+		}},
+		{"ipc", 117, []string{
+			"semop", "semget", "semctl", "semtimedop", "msgsnd", "msgrcv", "msgget", "msgctl", "shmat", "shmdt", "shmget", "shmctl",
+		}},
+	} {
+		named := func(r Rule) bool { return slices.Contains(r.Names, m.name) }
+		narrowed := func(r Rule) bool {
+			return r.Action.passes() && len(r.Conds) != 0 &&
+				slices.ContainsFunc(r.Names, func(name string) bool { return slices.Contains(m.calls, name) })
+		}
+		if slices.ContainsFunc(p.Rules, narrowed) && !slices.ContainsFunc(p.Rules, named) {
+			h = append(h,
+				load(offArch),
+				jump(unix.BPF_JEQ, unix.AUDIT_ARCH_I386, 0, 3),
+				load(offNr),
+				jump(unix.BPF_JEQ, m.nr, 0, 1),
+				ret(p.Default))
+		}
+	}
+	return h
 }
 
 // tooNewAMD64 gives ENOSYS to what is too new. Known numbers leave at once,
@@ -93,8 +136,13 @@ func numbers(p Profile, a arch) ([]unix.SockFilter, error) {
 	if len(answers) == 0 {
 		return nil, nil
 	}
-	// Only of our ABIs do we know what the numbers mean.
-	h := []unix.SockFilter{load(offArch)}
+	// Most calls leave at once: the kernel goes their way for each of them when
+	// it loads the filter.
+	h := []unix.SockFilter{
+		load(offNr), and(a.nrMask),
+		jump(unix.BPF_JGE, slices.Min(slices.Collect(maps.Keys(known))), 0, uint8(3+len(a.audit)+len(answers))),
+		load(offArch), // only of our ABIs do we know what the numbers mean
+	}
 	for i, audit := range a.audit {
 		h = append(h, jump(unix.BPF_JEQ, audit, uint8(len(a.audit)-1-i), 0))
 	}

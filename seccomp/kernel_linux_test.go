@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestBaselineOnThisKernel(t *testing.T) {
-	if _, ok := arches[runtime.GOARCH]; !ok {
+	if _, ok := abis[runtime.GOARCH]; !ok {
 		t.Skipf("host lacks: an architecture that has a filter; it is %s", runtime.GOARCH)
 	}
 	int80 := buildInt80(t)

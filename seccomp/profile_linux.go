@@ -14,6 +14,12 @@ type Profile struct {
 	// that no call is too new.
 	Newest uint32
 
+	// ABIs are those that the profile is for, where the kernel offers several
+	// to a process: "amd64", "i386" and "x32" on amd64. The GOARCH's own is one
+	// in any case. Calls by another are a kill, or ENOSYS above Newest. Without
+	// any the profile is for all.
+	ABIs []string
+
 	// Rules are alternatives. Their order has no meaning: where two with
 	// different actions would match one call, one of them must be narrowed.
 	Rules []Rule
@@ -94,3 +100,9 @@ func Errno(e unix.Errno) Action { return unix.SECCOMP_RET_ERRNO | Action(e) }
 // Trace hands the call to a tracer that asked for PTRACE_O_TRACESECCOMP, which
 // sees data; without one the call gets ENOSYS.
 func Trace(data uint16) Action { return unix.SECCOMP_RET_TRACE | Action(data) }
+
+// passes reports whether the kernel, or a tracer in its place, does the call.
+func (a Action) passes() bool {
+	kind := a &^ unix.SECCOMP_RET_DATA
+	return kind == Allow || kind == Log || kind == unix.SECCOMP_RET_TRACE
+}

@@ -16,7 +16,7 @@ import (
 )
 
 func TestHelpFitsAScreen(t *testing.T) {
-	for _, topic := range append([]string{""}, commands...) {
+	for _, topic := range append([]string{"", "limits", "rootfs"}, commands...) {
 		lines := strings.Split(strings.TrimSuffix(helpText(topic), "\n"), "\n")
 		if len(lines) > 40 || len(lines) < 3 {
 			t.Errorf("help %q has %d lines", topic, len(lines))
@@ -30,7 +30,7 @@ func TestHelpFitsAScreen(t *testing.T) {
 }
 
 func TestHelpNamesEveryFlag(t *testing.T) {
-	text := helpText("run")
+	text := helpText("run") + helpText("limits") + helpText("rootfs")
 	for _, f := range runFlags {
 		if f.name == "--help" {
 			continue

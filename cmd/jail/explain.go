@@ -27,6 +27,7 @@ func explain(args []string) int {
 	if err != nil {
 		return fail(err)
 	}
+	e.Permissions = append(e.Permissions, o.streams()...)
 	switch {
 	case o.json:
 		return printJSON(e)

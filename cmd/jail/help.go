@@ -18,7 +18,7 @@ func help(args []string) int {
 	if text == "" {
 		return fail(&usageError{
 			problem: "no help on " + quote(topic),
-			hint:    didYouMean(topic, append([]string{"result"}, commands...), "jail help ", "there is help on run, explain, levels, version, help and result"),
+			hint:    didYouMean(topic, append([]string{"limits", "rootfs", "result"}, commands...), "jail help ", "there is help on run, limits, rootfs, explain, levels, gc, version, help and result"),
 		})
 	}
 	fmt.Print(text)
@@ -42,6 +42,12 @@ func helpText(topic string) string {
 		return explainHelp
 	case "levels":
 		return levelsHelp
+	case "gc":
+		return gcHelp
+	case "limits":
+		return limitsHelp
+	case "rootfs":
+		return rootfsHelp
 	case "version":
 		return versionHelp
 	case "help":
@@ -58,12 +64,15 @@ const (
   jail run [flags] [--] COMMAND [ARGUMENT …]   run it
   jail explain [flags] [--] COMMAND …          what that does, what stays open
   jail levels                                  what this host can give
+  jail gc                                      remove what killed runs left
   jail version, jail help [COMMAND]
 
 Levels, each with all of the one before:
   basic        own session, listed fds, clean environment, limits
   user         another identity, a list of files, a filter for system calls
   namespaced   own files, processes, network, hostname (the default)
+  limited      own limits on memory, processes, CPU, I/O; all of it counted
+  contained    mapped users, an allow-list of system calls, masked /proc, /sys
 
   $ jail run -- python3 untrusted.py
   $ jail run --bind build --timeout 10m -- make -C build test
@@ -72,7 +81,7 @@ Levels, each with all of the one before:
 `
 	runHelp = `jail run [flags] [--] COMMAND [ARGUMENT …]
 
-  --level basic|user|namespaced    how much isolation (namespaced)
+  --level LEVEL                    how much isolation (namespaced)
   --user UID[:GID]|caller          who COMMAND is; numbers only
   --workdir DIR                    its working folder (--chdir)
   --env NAME[=VALUE]               one variable; NAME alone passes yours
@@ -84,14 +93,18 @@ Levels, each with all of the one before:
   --tmpfs PATH[:SIZE]              an empty folder in memory
   --dir PATH, --deny PATH          make a folder; take a path away
   --symlink TARGET:LINK            make a link
+  --rootfs DIR, --overlay SRC …    other files than yours: jail help rootfs
   --file FD:PATH                   make a file of what FD gives
   --rlimit NAME=SOFT[:HARD]        nofile=64:128, as=1G, core=unlimited, …
   --timeout TIME                   end it (10s, 5m), and with
   --kill-after TIME                SIGTERM first, the kill after TIME
+  --memory SIZE, --output-limit …  and other limits: jail help limits
   --network none|host              none but its own loopback (--net)
   --cap-add, --cap-drop NAME       capabilities, or ALL
-  --seccomp baseline|unconfined    the filter for system calls
+  --seccomp NAME|FILE              baseline; default (Docker's allow-list) or
+                                   a profile's besides; unconfined is none
   --fd N[:M]                       pass your fd N, as its fd M
+  --stdin, --stdout, --stderr FILE read from it; empty it and write there
   --result FILE|-                  write what happened; - is stderr
   --json                           as one line of JSON (jail help result)
   --allow-downgrade                a lower level will do (--best-effort)
@@ -126,11 +139,60 @@ first step that did not, with the reason and a way out where one is known.
 
   $ jail levels
 `
+	rootfsHelp = `Roots, overlays and devices of jail run, from level namespaced up
+
+  --rootfs DIR[:rw]        DIR is /: of your files only those that other flags
+                           show are there. Read-only, or writable with :rw
+  --rootfs-overlay         writes are kept in memory; DIR stays as it is
+  --overlay SRC[:DST]      the same for one folder
+  --device PATH[:DST]      a device of yours, at the same path or at DST; it
+                           has to let COMMAND in (as root it does)
+
+In a root the working folder is / unless --workdir names one, and COMMAND is
+uid 0 there (--user gives another number); outside it is a uid that owns
+nothing, or you. Files of DIR's owner are COMMAND's, those of others nobody's.
+PATH is the usual one, HOME is /root, or / for another uid than 0.
+/proc, /dev, /sys, /tmp, /var/tmp and /run are the jail's own. What DIR lacks
+to mount them on is made in memory, never in DIR. No link in DIR leads out.
+
+  $ jail run --rootfs ./debian -- cat /etc/os-release
+  $ jail run --rootfs ./debian --rootfs-overlay -- apt-get --simulate upgrade
+  $ jail run --overlay . -- make
+`
+	limitsHelp = `Limits of jail run. From level limited up a jail has a cgroup of its own, and
+these flags bound all its processes together:
+
+  --memory SIZE                    memory (-m); beyond it processes are killed
+  --swap SIZE                      swap beside it; none without this flag
+  --pids-limit N                   processes and threads (1024)
+  --cpus N                         CPUs at a time: 2, 0.5
+  --cpuset LIST                    which CPUs: 0-3,5 (--cpuset-cpus)
+  --cpu-time TIME                  CPU time, then the jail ends
+  --io DEVICE:KEY=RATE[,…]         of a disk: rbps=, wbps=10M, riops=, wiops=200
+  --cgroup-parent CGROUP           where it is made, as in /proc/self/cgroup
+  --name NAME                      its name; one jail of that name at a time
+
+At each level:
+
+  --output-limit SIZE[:ACTION]     of stdout and stderr together, which become
+                                   pipes; then kill (137), truncate or block
+  --rlimit NAME=SOFT[:HARD]        of each process alone (man getrlimit)
+  --timeout TIME, --kill-after     wall time
+
+  $ jail run --level=limited --memory 256M --cpu-time 2s -- ./a.out
+`
+	gcHelp = `jail gc
+
+Removes what is left where jail run was killed: cgroups, and at level user the
+private folder in TMPDIR. It prints their names. What jail did not make, and
+what belongs to a jail that lives, stays. A later run of the same --name removes
+the cgroup as well.
+`
 	versionHelp = `jail version
 
 Prints the version, the Go version it was built with, and what it needs.
 `
-	helpHelp = `jail help [run|explain|levels|version|result]
+	helpHelp = `jail help [run|limits|rootfs|explain|levels|gc|version|result]
 
 Prints the help of a command; "result" prints the JSON Schema of the result that
 jail run --json writes.

@@ -40,6 +40,10 @@ func specHint(e *isolate.SpecError) string {
 		name, _, _ := strings.Cut(e.Value, "=")
 		name = strings.TrimPrefix(strings.ToLower(name), "rlimit_")
 		return didYouMean(name, isolate.RlimitNames(), "--rlimit ", "")
+	case "stdin", "stdout", "stderr":
+		if strings.HasSuffix(e.Problem, "symbolic link") {
+			return "an earlier payload may have made it; the shell's < and > follow links"
+		}
 	case string(isolate.Show), string(isolate.ShowWrite):
 		if _, err := os.Lstat(e.Value); !errors.Is(err, os.ErrNotExist) || !strings.HasSuffix(e.Problem, syscall.ENOENT.Error()) {
 			return ""

@@ -56,6 +56,8 @@ func jail(args []string) (code int) {
 		return explain(args)
 	case "levels":
 		return levels(args)
+	case "gc":
+		return gc(args)
 	case "version", "--version":
 		return printVersion(args)
 	case "help", "--help", "-h":
@@ -67,7 +69,7 @@ func jail(args []string) (code int) {
 	})
 }
 
-var commands = []string{"run", "explain", "levels", "version", "help"}
+var commands = []string{"run", "explain", "levels", "gc", "version", "help"}
 
 // usageError is a mistake in the command line that is not about one flag's value.
 type usageError struct {

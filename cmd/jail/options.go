@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,13 +31,23 @@ type options struct {
 	rootOverlay bool
 	rules       []isolate.Rule
 	rlimits     []specs.POSIXRlimit
+	resources   specs.LinuxResources
+	swap        int64 // beyond the memory limit; -1 is not given
+	cpuTime     time.Duration
+	cgroup      string // the parent
+	name        string
 	timeout     time.Duration
 	killAfter   time.Duration
+	output      int64
+	overrun     isolate.OutputAction
 	network     string
 	capAdd      []string
 	capDrop     []string
 	seccomp     string
 	fds         map[int]int // the payload's fd → the caller's
+	stdin       string
+	stdout      string
+	stderr      string
 	result      string
 	json        bool
 	downgrade   bool
@@ -48,7 +60,7 @@ type options struct {
 
 // readOptions reads the command line of run or explain.
 func readOptions(table []flag, args []string) (*options, error) {
-	o := &options{level: isolate.Namespaced, fds: map[int]int{}, environment: os.Environ()}
+	o := &options{level: isolate.Namespaced, swap: -1, fds: map[int]int{}, environment: os.Environ()}
 	rest, err := parseFlags(table, args, o)
 	o.command = rest
 	return o, err
@@ -150,13 +162,74 @@ var runFlags = []flag{
 		o.killAfter, err = isolate.ParseDuration(v)
 		return err
 	}},
+	{"--memory", "-m", "SIZE", func(o *options, v string) error {
+		n, err := isolate.ParseSize(v)
+		if err == nil && n == 0 {
+			err = problem("is no limit that a program could live with")
+		}
+		o.memory().Limit = &n
+		return err
+	}},
+	{"--swap", "", "SIZE", func(o *options, v string) (err error) {
+		o.swap, err = isolate.ParseSize(v)
+		return err
+	}},
+	{"--pids-limit", "", "N", func(o *options, v string) error {
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || n < 1 || n > maxPids {
+			return problem("is not a number of processes and threads from 1 to " + strconv.Itoa(maxPids))
+		}
+		o.resources.Pids = &specs.LinuxPids{Limit: &n}
+		return nil
+	}},
+	{"--cpus", "", "N", func(o *options, v string) error {
+		quota, err := isolate.ParseCPUs(v)
+		period := uint64(isolate.CPUPeriod.Microseconds())
+		o.cpu().Quota, o.cpu().Period = &quota, &period
+		return err
+	}},
+	{"--cpuset", "--cpuset-cpus", "LIST", func(o *options, v string) (err error) {
+		o.cpu().Cpus, err = isolate.ParseCPUSet(v)
+		return err
+	}},
+	{"--io", "", "DEVICE:KEY=RATE[,…]", func(o *options, v string) error {
+		device, rates, err := isolate.ParseIO(v)
+		if err != nil {
+			return err
+		}
+		major, minor, err := blockDevice(device)
+		if err != nil {
+			return err
+		}
+		return o.throttle(major, minor, rates)
+	}},
+	{"--cpu-time", "", "TIME", func(o *options, v string) (err error) {
+		o.cpuTime, err = isolate.ParseDuration(v)
+		if err == nil && o.cpuTime == 0 {
+			err = problem("is no time at all")
+		}
+		return err
+	}},
+	{"--cgroup-parent", "", "CGROUP", func(o *options, v string) error { o.cgroup = v; return nil }},
+	{"--name", "", "NAME", func(o *options, v string) (err error) {
+		o.name, err = isolate.ParseName(v)
+		return err
+	}},
+	{"--output-limit", "", "SIZE[:kill|truncate|block]", func(o *options, v string) (err error) {
+		o.output, o.overrun, err = isolate.ParseOutputLimit(v)
+		return err
+	}},
 	{"--network", "--net", "none|host", func(o *options, v string) error {
 		return oneOf(&o.network, v, "none", "host")
 	}},
 	{"--cap-add", "", "CAPABILITY", func(o *options, v string) error { o.capAdd = append(o.capAdd, v); return nil }},
 	{"--cap-drop", "", "CAPABILITY", func(o *options, v string) error { o.capDrop = append(o.capDrop, v); return nil }},
-	{"--seccomp", "", "baseline|unconfined", func(o *options, v string) error {
-		return oneOf(&o.seccomp, v, "baseline", "unconfined")
+	{"--seccomp", "", "baseline|default|unconfined|FILE", func(o *options, v string) error {
+		if isFile := strings.Contains(v, "/") || strings.HasSuffix(v, ".json"); !isFile && !slices.Contains(filters, v) {
+			return problem("is not baseline, default or unconfined; a file is named by a path, such as ./x.json")
+		}
+		o.seccomp = v
+		return nil
 	}},
 	{"--fd", "", "N[:M]", func(o *options, v string) error {
 		from, to, err := isolate.ParseFD(v)
@@ -175,12 +248,18 @@ var runFlags = []flag{
 		}
 		return fits(to)
 	}},
+	{"--stdin", "", "FILE", func(o *options, v string) error { o.stdin = v; return nil }},
+	{"--stdout", "", "FILE", func(o *options, v string) error { o.stdout = v; return nil }},
+	{"--stderr", "", "FILE", func(o *options, v string) error { o.stderr = v; return nil }},
 	{"--result", "", "FILE|-", func(o *options, v string) error { o.result = v; return nil }},
 	{"--json", "", "", func(o *options, _ string) error { o.json = true; return nil }},
 	{"--allow-downgrade", "--best-effort", "", func(o *options, _ string) error { o.downgrade = true; return nil }},
 	{"--verbose", "", "", func(o *options, _ string) error { o.verbose = true; return nil }},
 	{"--help", "-h", "", func(o *options, _ string) error { o.help = true; return nil }},
 }
+
+// filters are the words of --seccomp; all else is a file.
+var filters = []string{"baseline", "default", "unconfined"}
 
 // problem is a SpecError that aboutFlag completes.
 func problem(text string) error { return &isolate.SpecError{Problem: text} }
@@ -298,7 +377,25 @@ func (o *options) spec() (*isolate.Spec, error) {
 	s.CapAdd, s.CapDrop = o.capAdd, o.capDrop
 	s.HostNetwork = o.network == "host"
 	s.NoFilter = o.seccomp == "unconfined"
+	switch {
+	case o.seccomp == "baseline" || o.seccomp == "unconfined":
+		s.AllowList = nil
+	case o.seccomp == "default":
+		s.AllowList = isolate.DefaultAllowList()
+	case o.seccomp != "" && !slices.Contains(filters, o.seccomp):
+		list, err := o.allowList()
+		if err != nil {
+			return nil, err
+		}
+		s.AllowList = list
+	}
 	s.Timeout, s.KillAfter = o.timeout, o.killAfter
+	s.CPUTime, s.CgroupParent, s.Name = o.cpuTime, o.cgroup, o.name
+	var err error
+	if s.Linux.Resources, err = o.limits(); err != nil {
+		return nil, err
+	}
+	s.OutputLimit, s.OutputAction = o.output, o.overrun
 	s.AllowDowngrade = o.downgrade
 	s.View = append(s.View, o.rules...)
 	s.Process.Env = o.payloadEnv()
@@ -308,6 +405,11 @@ func (o *options) spec() (*isolate.Spec, error) {
 func (o *options) conflict() error {
 	needs := func(level isolate.Level, name, value string) error {
 		return &isolate.SpecError{Field: name, Value: value, Problem: "can't be had at level " + o.level.String() + ", but from level " + level.String() + " up"}
+	}
+	for fd, name := range []string{"--stdin", "--stdout", "--stderr"} {
+		if _, given := o.fds[fd]; given && []string{o.stdin, o.stdout, o.stderr}[fd] != "" {
+			return &usageError{problem: fmt.Sprintf("--fd N:%d and %s exclude each other", fd, name)}
+		}
 	}
 	switch {
 	case o.envAll && o.clearEnv:
@@ -324,7 +426,7 @@ func (o *options) conflict() error {
 		return needs(isolate.Namespaced, "network", o.network)
 	case o.level < isolate.Namespaced && o.hostname != "":
 		return needs(isolate.Namespaced, "hostname", o.hostname)
-	case o.level < isolate.User && o.seccomp == "baseline":
+	case o.level < isolate.User && o.seccomp != "" && o.seccomp != "unconfined":
 		return needs(isolate.User, "seccomp", o.seccomp)
 	case o.level < isolate.User && len(o.rules) > 0:
 		return needs(isolate.User, string(o.rules[0].Kind), o.rules[0].Path)
@@ -341,6 +443,67 @@ func (o *options) insideUID() int {
 		return int(o.user.UID)
 	}
 	return 0
+}
+
+// maxPids is the kernel's own limit, PID_MAX_LIMIT.
+const maxPids = 1 << 22
+
+func (o *options) memory() *specs.LinuxMemory {
+	if o.resources.Memory == nil {
+		o.resources.Memory = &specs.LinuxMemory{}
+	}
+	return o.resources.Memory
+}
+
+func (o *options) cpu() *specs.LinuxCPU {
+	if o.resources.CPU == nil {
+		o.resources.CPU = &specs.LinuxCPU{}
+	}
+	return o.resources.CPU
+}
+
+// throttle adds the rates of one device.
+func (o *options) throttle(major, minor int64, rates map[string]uint64) error {
+	if o.resources.BlockIO == nil {
+		o.resources.BlockIO = &specs.LinuxBlockIO{}
+	}
+	b := o.resources.BlockIO
+	lists := map[string]*[]specs.LinuxThrottleDevice{
+		"rbps": &b.ThrottleReadBpsDevice, "wbps": &b.ThrottleWriteBpsDevice,
+		"riops": &b.ThrottleReadIOPSDevice, "wiops": &b.ThrottleWriteIOPSDevice,
+	}
+	for key, rate := range rates {
+		for _, d := range *lists[key] {
+			if d.Major == major && d.Minor == minor {
+				return problem("gives " + key + " of that device a second time")
+			}
+		}
+		d := specs.LinuxThrottleDevice{Rate: rate}
+		d.Major, d.Minor = major, minor
+		*lists[key] = append(*lists[key], d)
+	}
+	return nil
+}
+
+// limits are the resources as OCI has them, where the limit on swap counts memory as well. Without --swap there is
+// none: what was asked for is how much memory the payload may use.
+func (o *options) limits() (*specs.LinuxResources, error) {
+	r := &o.resources
+	switch {
+	case r.Memory != nil && o.swap < 0:
+		r.Memory.Swap = r.Memory.Limit
+	case r.Memory != nil && *r.Memory.Limit > math.MaxInt64-o.swap:
+		return nil, &isolate.SpecError{Field: "swap", Value: strconv.FormatInt(o.swap, 10), Problem: "is too large"}
+	case r.Memory != nil:
+		total := *r.Memory.Limit + o.swap
+		r.Memory.Swap = &total
+	case o.swap >= 0:
+		return nil, &usageError{problem: "--swap needs --memory"}
+	}
+	if r.Memory == nil && r.Pids == nil && r.CPU == nil && r.BlockIO == nil {
+		return nil, nil
+	}
+	return r, nil
 }
 
 // payloadEnv is the payload's environment; nil is isolate's default.

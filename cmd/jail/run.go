@@ -32,15 +32,18 @@ func run(args []string) int {
 	}
 	cmd := isolate.FromSpec(context.Background(), spec)
 	o.passFiles(cmd)
-	code := start(cmd)
+	code := o.start(cmd)
 	if code == started {
-		_ = cmd.Wait() // what it would say is in the Result
+		err = cmd.Wait()
 		code = cmd.Result().ShellCode()
 	}
 	if result := cmd.Result(); result != nil {
 		if err := report.write(result); err != nil {
 			return fail(err)
 		}
+	}
+	if err != nil && !errors.As(err, new(*isolate.ExitError)) { // which the Result has told
+		return fail(err)
 	}
 	return code
 }
@@ -49,10 +52,13 @@ func run(args []string) int {
 const started = -1
 
 // start starts the payload and relays signals to it. Its exit code is that of a failure.
-func start(cmd *isolate.Cmd) int {
+func (o *options) start(cmd *isolate.Cmd) int {
 	// From before the start: a signal to us is one to the payload from the moment on that it runs.
 	r := receiver{running: make(chan struct{})}
 	if _, err := signals.Relay(context.Background(), &r); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return fail(err)
+	}
+	if err := o.openStreams(cmd); err != nil {
 		return fail(err)
 	}
 	if err := cmd.Start(); err != nil {
@@ -87,20 +93,28 @@ type receiver struct {
 	process *isolate.Process // set when running is closed
 }
 
-// patience is how long a signal that ends programs waits for a payload that does not run yet.
-const patience = 200 * time.Millisecond
+// How long a signal that ends programs waits for a payload that does not run yet, and for the end of one that has ended.
+const (
+	patience     = 200 * time.Millisecond
+	longPatience = time.Second
+)
 
 func (r *receiver) SendSignal(sig syscall.Signal, value int, group bool) error {
 	var late <-chan time.Time
-	switch sig {
-	case syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM:
+	ends := sig == syscall.SIGHUP || sig == syscall.SIGINT || sig == syscall.SIGQUIT || sig == syscall.SIGTERM
+	if ends {
 		late = time.After(patience)
 	}
 	select {
 	case <-r.running:
-		return r.process.SendSignal(sig, value, group)
+		err := r.process.SendSignal(sig, value, group)
+		if ends && errors.Is(err, os.ErrProcessDone) {
+			// The payload has ended, and so do we, unless nobody takes the last of its output or the Result.
+			time.AfterFunc(longPatience, func() { os.Exit(128 + int(sig)) })
+		}
+		return err
 	case <-late:
-		// The start hangs, as on a --file fd that nobody writes to. What was begun ends with us.
+		// The start hangs, as on a FIFO that nobody writes to. What was begun ends with us.
 		os.Exit(128 + int(sig))
 		return nil
 	}

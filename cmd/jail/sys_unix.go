@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// noFollow makes open(2) refuse a symbolic link.
+const noFollow = unix.O_NOFOLLOW
+
 // inherited checks that the caller passed an fd. Those that Go has opened are closed at an exec, and so not the
 // caller's; this runs before anything else is opened.
 func inherited(fd int, need access) error {
@@ -36,6 +39,19 @@ func inherited(fd int, need access) error {
 func folder(fd int) bool {
 	var st unix.Stat_t
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
+}
+
+// blockDevice is the number of a disk.
+func blockDevice(path string) (major, minor int64, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, 0, problem("names a device that can't be looked at: " + err.Error())
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return 0, 0, problem("names a file that is not a block device")
+	}
+	dev := uint64(st.Rdev) //nolint:unconvert // int32 on darwin
+	return int64(unix.Major(dev)), int64(unix.Minor(dev)), nil
 }
 
 // fits checks that the payload can have an fd of that number, and that the launcher has a few above it for itself.

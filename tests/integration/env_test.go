@@ -42,7 +42,7 @@ func TestP66_Environment(t *testing.T) {
 		given := []string{"PATH=/usr/bin:/bin", "HOME=" + b.home, "USER=u", "LOGNAME=l", "LANG=C.UTF-8", "LC_ALL=C", "LC_TIME=C", "TERM=xterm", "TZ=UTC"}
 		proxies := []string{"https_proxy=http://proxy", "NO_PROXY=localhost", "SSL_CERT_FILE=/etc/ca.pem"}
 		b.env = append(append(append(slices.Clone(given), secret...), proxies...), "TMPDIR="+b.tmp)
-		tmp := map[string][]string{"user": {"TMPDIR=" + b.tmp + "/private"}, "namespaced": {"TMPDIR=/tmp"}}[a.level]
+		tmp := map[string][]string{"user": {"TMPDIR=" + b.tmp + "/private"}, "namespaced": {"TMPDIR=/tmp"}}[a.like()]
 		expect := func(got []string, want ...[]string) {
 			t.Helper()
 			all := slices.Concat(want...)
@@ -53,7 +53,7 @@ func TestP66_Environment(t *testing.T) {
 		}
 		// LC_ itself is no name of a category, but it begins as one
 		defaults := append(slices.Clone(given), "LC_=odd")
-		if a.level == "namespaced" {
+		if a.like() == "namespaced" {
 			expect(b.environment(), defaults, tmp)
 		} else { // the network is the host's without a word
 			expect(b.environment(), defaults, proxies, tmp)

@@ -144,7 +144,7 @@ func TestDefaultView(t *testing.T) {
 		}
 		got := b.access(nil, paths...)
 		var want map[string]string
-		switch a.level {
+		switch a.like() {
 		case "basic": // all that the uid may
 			want = map[string]string{
 				mine: "write", b.dir: "write", filepath.Join(others, "file"): "read", filepath.Join(inTmp, "secret"): "write",
@@ -185,7 +185,7 @@ func TestDefaultView(t *testing.T) {
 				t.Errorf("%s: %s, want %s", path, got[path], w)
 			}
 		}
-		if a.level != "namespaced" {
+		if a.like() != "namespaced" {
 			return
 		}
 		// Nothing but the view: not even the names of the host's folders.
@@ -246,7 +246,7 @@ func TestWorkdirNotes(t *testing.T) {
 				t.Errorf("from %s the note is to be one line: %q", c.dir, o.stderr)
 			}
 		}
-		if a.level == "namespaced" { // and what the note says helps
+		if a.like() == "namespaced" { // and what the note says helps
 			cmd := b.command([]string{"--ro-bind", "/tmp"}, "cat", filepath.Join(tmp, "seen"))
 			cmd.Dir = "/tmp"
 			if o := b.finish(cmd); o.code != 0 || o.stderr != "" {
@@ -276,7 +276,7 @@ func TestBinds(t *testing.T) {
 		if got[data] != "write" || got[file] != "write" || got[missing] != "absent" {
 			t.Errorf("--bind: %v", got)
 		}
-		if got := b.access([]string{"--bind", file}, data, file); got[file] != "write" || got[data] != map[string]string{"user": "closed", "namespaced": "read"}[a.level] {
+		if got := b.access([]string{"--bind", file}, data, file); got[file] != "write" || got[data] != map[string]string{"user": "closed", "namespaced": "read"}[a.like()] {
 			t.Errorf("--bind of a file: %v", got)
 		}
 		// The later of two rules for a path wins.

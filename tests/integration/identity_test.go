@@ -66,7 +66,7 @@ func TestP39_P43_Credentials(t *testing.T) {
 		if st["NoNewPrivs"] != "1" || bare["NoNewPrivs"] != "0" {
 			t.Errorf("NoNewPrivs is %s, bare %s", st["NoNewPrivs"], bare["NoNewPrivs"])
 		}
-		if want := map[string]string{"basic": "0", "user": "2", "namespaced": "2"}[a.level]; st["Seccomp"] != want {
+		if want := map[string]string{"basic": "0", "user": "2", "namespaced": "2"}[a.like()]; st["Seccomp"] != want {
 			t.Errorf("Seccomp is %s", st["Seccomp"])
 		}
 		if out := b.ok(nil, tool("calls"), "securebits"); !strings.Contains(out, "securebits 0\n") {
@@ -227,7 +227,7 @@ func TestP44_User(t *testing.T) {
 		}
 		o := b.run([]string{"--user", "12345:23456"}, ids...)
 		switch {
-		case !a.root && a.level != "namespaced":
+		case !a.root && a.like() != "namespaced":
 			if o.code != 125 || o.stdout != "" {
 				t.Errorf("an ordinary user took another uid: %+v", o)
 			}
@@ -242,7 +242,7 @@ func TestP44_User(t *testing.T) {
 		}
 		if o := b.run([]string{"--user", "0"}, ids...); a.root && a.level != "basic" && (o.code != 125 || o.stdout != "") {
 			t.Errorf("--user 0 as root: %+v", o)
-		} else if !a.root && a.level == "namespaced" { // root inside, itself outside, without capabilities
+		} else if !a.root && a.like() == "namespaced" { // root inside, itself outside, without capabilities
 			if st := parseStatus(o.stdout); !strings.HasPrefix(st["Uid"], "0\t0") || st["CapEff"] != noCaps {
 				t.Errorf("--user 0: %+v", o)
 			}
@@ -285,7 +285,7 @@ func TestCapabilities(t *testing.T) {
 			return n
 		}
 		const netBind = 1 << unix.CAP_NET_BIND_SERVICE
-		if !a.root && a.level != "namespaced" {
+		if !a.root && a.like() != "namespaced" {
 			if o := b.run([]string{"--cap-add", "NET_BIND_SERVICE"}, "true"); o.code != 125 {
 				t.Errorf("a capability that nobody has was given: %+v", o)
 			}

@@ -90,7 +90,7 @@ func TestP30_SignalsOutside(t *testing.T) {
 			t.Fatalf("the bare arm reaches nothing either: %+v", bare)
 		}
 		if o := b.run(nil, "sh", "-c", script); o.code != 0 || o.stdout != "on\n" {
-			if a.level == "namespaced" && strings.Contains(o.stdout, "REACHED") {
+			if a.like() == "namespaced" && strings.Contains(o.stdout, "REACHED") {
 				o.stdout += "(a process of the jail may have that number)"
 			}
 			t.Errorf("%+v", o)
@@ -197,7 +197,7 @@ func TestP73_SupervisorUnderAttack(t *testing.T) {
 			{[]string{"--seccomp", "unconfined"}, []string{"starve", "fds"}, "nofile "},
 			{[]string{"--seccomp", "unconfined"}, []string{"starve"}, "cpu "},
 		}
-		if a.level == "namespaced" {
+		if a.like() == "namespaced" {
 			attacks = append(attacks, attack{nil, []string{"flood", "4"}, "flood"})
 		}
 		for _, attack := range attacks {

@@ -6,6 +6,7 @@ package integration
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -176,18 +177,100 @@ func (a arm) String() string {
 	return a.level + "/ordinary"
 }
 
-var allLevels = []string{"basic", "user", "namespaced"}
+// like is the level that says what is seen of files, processes and the network: limited adds nothing to it.
+func (a arm) like() string {
+	if a.level == "limited" {
+		return "namespaced"
+	}
+	return a.level
+}
 
-// each runs f in every arm of the levels, all at once.
+var allLevels = []string{"basic", "user", "namespaced", "limited"}
+
+// hasArm skips the test where the host does not give a level to that caller.
+func hasArm(t *testing.T, a arm) {
+	t.Helper()
+	if a.root && !asRoot {
+		t.Skip("host lacks: root")
+	}
+	if why := missing(a); why != "" {
+		t.Skip("host lacks: level " + a.level + " for that caller: " + why)
+	}
+}
+
+var levelReports sync.Map // by whether as root
+
+// missing says why the host does not give a level, or "".
+func missing(a arm) string {
+	ask := sync.OnceValue(func() map[string]string {
+		cmd := exec.Command(jailPath, "levels", "--json")
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+		if !a.root && asRoot {
+			cmd.SysProcAttr.Credential = &syscall.Credential{Uid: ordinary, Gid: ordinary}
+		}
+		text, err := cmd.Output()
+		var reports []struct {
+			Level, Error string
+			Works        bool
+		}
+		if err == nil {
+			err = json.Unmarshal(text, &reports)
+		}
+		if err != nil {
+			panic(fmt.Sprintf("jail levels: %v: %s", err, text))
+		}
+		why := map[string]string{}
+		for _, r := range reports {
+			if !r.Works {
+				why[r.Level] = r.Error
+			}
+		}
+		return why
+	})
+	got, _ := levelReports.LoadOrStore(a.root, ask)
+	return got.(func() map[string]string)()[a.level]
+}
+
+// TestLevelsOfThisHost: levels without a cgroup work on every host that runs these tests; who has a place for one gets
+// the others. Elsewhere in these tests such an arm is left out without a word.
+func TestLevelsOfThisHost(t *testing.T) {
+	for _, level := range allLevels {
+		for _, root := range []bool{true, false} {
+			a := arm{level, root}
+			t.Run(a.String(), func(t *testing.T) {
+				switch why := missing(a); {
+				case why == "":
+				case (level == "limited" || level == "contained") && !root && !delegated():
+					hasArm(t, a)
+				default:
+					t.Error(why)
+				}
+			})
+		}
+	}
+}
+
+// delegated says whether an ordinary user has a cgroup of its own here.
+func delegated() bool {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil || asRoot {
+		return false
+	}
+	path, ok := strings.CutPrefix(strings.TrimSpace(string(text)), "0::")
+	return ok && unix.Access(filepath.Join("/sys/fs/cgroup", filepath.Dir(path), "cgroup.procs"), unix.W_OK) == nil
+}
+
+// each runs f in every arm of the levels that the host gives, all at once.
 func each(t *testing.T, levels []string, f func(t *testing.T, a arm)) {
 	t.Parallel()
 	for _, level := range levels {
 		for _, root := range []bool{true, false} {
 			a := arm{level, root}
+			if (!root || asRoot) && missing(a) != "" {
+				continue
+			}
 			t.Run(a.String(), func(t *testing.T) {
-				if root && !asRoot {
-					t.Skip("host lacks: root")
-				}
+				hasArm(t, a)
 				t.Parallel()
 				f(t, a)
 			})
@@ -478,7 +561,7 @@ func (b *box) python(flags []string, program string) string {
 func tool(name string) string { return filepath.Join(tools, name) }
 
 // userAndUp are the levels that have a file view.
-var userAndUp = []string{"user", "namespaced"}
+var userAndUp = []string{"user", "namespaced", "limited"}
 
 // running starts a command and kills it at the test's end, if it has not ended by then.
 func (b *box) running(cmd *exec.Cmd) *exec.Cmd {

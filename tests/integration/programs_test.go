@@ -105,7 +105,7 @@ func TestCurl(t *testing.T) {
 			t.Fatalf("bare: %q", got)
 		}
 		o := b.run(nil, curl...)
-		if a.level != "namespaced" {
+		if a.like() != "namespaced" {
 			if o.stdout != "canary" {
 				t.Errorf("got %+v", o)
 			}
@@ -139,13 +139,13 @@ func TestVirtualenv(t *testing.T) {
 			t.Errorf("nothing is hidden, and yet: %s", o.stderr)
 		}
 
-		if a.level != "namespaced" {
+		if a.like() != "namespaced" {
 			return // names outside the view exist there: what is found is what runs, or fails
 		}
 		// A venv made by an interpreter below a folder that is not shown (pyenv, uv): its python is a link that dangles.
 		hidden := filepath.Join(filepath.Dir(b.tmp), "pyenv")
 		if a.root {
-			hidden = filepath.Join(base, "pyenv-root")
+			hidden = filepath.Join(base, "pyenv-"+a.level)
 		}
 		b.mkdir(hidden, 0o755)
 		b.mkdir(filepath.Join(hidden, "bin"), 0o755)

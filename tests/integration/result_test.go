@@ -29,6 +29,10 @@ type result struct {
 	Error      string   `json:"error"`
 	WallMS     float64  `json:"wall_ms"`
 	UserMS     float64  `json:"reaped_user_ms"`
+	User       float64  `json:"user_ms"`
+	System     float64  `json:"system_ms"`
+	PeakMemory int64    `json:"peak_memory_bytes"`
+	OOMKills   int64    `json:"oom_kills"`
 	RSS        int64    `json:"reaped_max_rss_bytes"`
 	ExecMS     float64  `json:"exec_ms"`
 }

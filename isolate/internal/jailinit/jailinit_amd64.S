@@ -21,32 +21,32 @@ jail_init_entry:
 	.type	report, @function
 report:
 	pushq	%r12
-	movq	%r9, %r12
+	movl	%esi, %r9d
 	pushq	%rbp
 	pushq	%rbx
 	movq	%rdi, %rbx
-	movl	%esi, %edi
-	leaq	-48(%rsp), %rbp
+	subq	$88, %rsp
+	leaq	-120(%rsp), %rbp
+	leaq	-56(%rsp), %rsi
 	movq	%rbp, %rax
 	.p2align 4,,10
 	.p2align 3
 .Linit_2:
-	movq	%rax, %rsi
+	movq	%rax, %rdi
 	addq	$1, %rax
-	movb	$0, (%rsi)
-	cmpq	%rsp, %rax
+	movb	$0, (%rdi)
+	cmpq	%rsi, %rax
 	jne	.Linit_2
-	movl	%edi, -48(%rsp)
-	leaq	-64(%rsp), %rsi
+	movl	%r9d, -120(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r9d, %r9d
-	movl	%edx, -44(%rsp)
 	movl	$228, %eax
+	movl	%edx, -116(%rsp)
 	movl	$1, %edi
 	xorl	%edx, %edx
-	movl	%r8d, -36(%rsp)
+	movl	%r8d, -108(%rsp)
 	xorl	%r8d, %r8d
-	movl	%ecx, -40(%rsp)
+	movl	%ecx, -112(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -55,31 +55,62 @@ report:
 	testq	%rax, %rax
 	js	.Linit_3
 	movabsq	$2361183241434822607, %rax
-	movq	-56(%rsp), %rsi
-	imulq	$1000000, -64(%rsp), %rcx
-	imulq	%rsi
-	sarq	$63, %rsi
+	movq	-48(%rsp), %rdi
+	imulq	$1000000, -56(%rsp), %rcx
+	imulq	%rdi
+	sarq	$63, %rdi
 	sarq	$7, %rdx
-	subq	%rsi, %rdx
+	subq	%rdi, %rdx
 	addq	%rcx, %rdx
 .Linit_3:
-	movq	%rdx, -32(%rsp)
-	testq	%r12, %r12
-	je	.Linit_4
-	imulq	$1000000, (%r12), %rax
-	addq	8(%r12), %rax
-	movq	%rax, -24(%rsp)
-	imulq	$1000000, 16(%r12), %rax
-	addq	24(%r12), %rax
-	movq	%rax, -16(%rsp)
-	movq	32(%r12), %rax
-	movq	%rax, -8(%rsp)
+	movq	%rdx, -104(%rsp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$98, %eax
+	movq	$-1, %rdi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	jne	.Linit_4
+	imulq	$1000000, -56(%rsp), %rax
+	addq	-48(%rsp), %rax
+	movq	%rax, -96(%rsp)
+	imulq	$1000000, -40(%rsp), %rax
+	addq	-32(%rsp), %rax
+	movq	%rax, -88(%rsp)
+	movq	-24(%rsp), %rax
+	movq	%rax, -80(%rsp)
 .Linit_4:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$98, %eax
+	movq	%rdx, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	jne	.Linit_5
+	imulq	$1000000, -56(%rsp), %rax
+	addq	-48(%rsp), %rax
+	movq	%rax, -72(%rsp)
+	imulq	$1000000, -40(%rsp), %rax
+	addq	-32(%rsp), %rax
+	movq	%rax, -64(%rsp)
+.Linit_5:
 	movl	$44, %r12d
-	movl	$48, %edx
+	movl	$64, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_5:
+.Linit_6:
 	movslq	12(%rbx), %rdi
 	movl	$16384, %r10d
 	xorl	%r8d, %r8d
@@ -92,12 +123,78 @@ report:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_5
+	je	.Linit_6
+	addq	$88, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
 	ret
 	.size	report, .-report
+	.p2align 4
+	.type	write_file, @function
+write_file:
+	pushq	%r12
+	movslq	%edi, %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	pushq	%rbp
+	xorl	%r9d, %r9d
+	movq	%rdx, %rbp
+	movl	$257, %eax
+	pushq	%rbx
+	movl	$524289, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r12
+	testq	%rax, %rax
+	js	.Linit_13
+	xorl	%ebx, %ebx
+	cmpb	$0, 0(%rbp)
+	movq	%rax, %rdi
+	je	.Linit_15
+	.p2align 4,,10
+	.p2align 3
+.Linit_16:
+	addq	$1, %rbx
+	cmpb	$0, (%rbx,%rbp)
+	jne	.Linit_16
+.Linit_15:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %eax
+	movq	%rbp, %rsi
+	movq	%rbx, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %r12
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%r12, %r12
+	js	.Linit_13
+	cmpq	%rbx, %r12
+	sete	%r12b
+	movzbl	%r12b, %r12d
+	leaq	-5(%r12,%r12,4), %r12
+.Linit_13:
+	movq	%r12, %rax
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	ret
+	.size	write_file, .-write_file
 	.p2align 4
 	.type	new_mount, @function
 new_mount:
@@ -121,19 +218,19 @@ new_mount:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_15
+	js	.Linit_22
 	movq	%rax, %rdi
 	testq	%rbp, %rbp
-	je	.Linit_20
+	je	.Linit_27
 	movq	0(%rbp), %rdx
 	testq	%rdx, %rdx
-	je	.Linit_20
+	je	.Linit_27
 	movl	$431, %r12d
 	movl	$1, %r13d
-	jmp	.Linit_23
+	jmp	.Linit_30
 	.p2align 4,,10
 	.p2align 3
-.Linit_40:
+.Linit_47:
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%r12, %rax
@@ -146,15 +243,15 @@ new_mount:
 	movq	%rax, %rbx
 	movq	0(%rbp), %rdx
 	testq	%rbx, %rbx
-	jne	.Linit_19
-.Linit_41:
+	jne	.Linit_26
+.Linit_48:
 	testq	%rdx, %rdx
-	je	.Linit_39
-.Linit_23:
+	je	.Linit_46
+.Linit_30:
 	movq	8(%rbp), %r10
 	addq	$16, %rbp
 	cmpb	$0, (%r10)
-	jne	.Linit_40
+	jne	.Linit_47
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -168,10 +265,10 @@ new_mount:
 	movq	%rax, %rbx
 	movq	0(%rbp), %rdx
 	testq	%rbx, %rbx
-	je	.Linit_41
+	je	.Linit_48
 	.p2align 4,,10
 	.p2align 3
-.Linit_19:
+.Linit_26:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -183,7 +280,7 @@ new_mount:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_15:
+.Linit_22:
 	movq	%rbx, %rax
 	popq	%rbx
 	popq	%rbp
@@ -193,10 +290,10 @@ new_mount:
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_39:
+.Linit_46:
 	testq	%rbx, %rbx
-	jne	.Linit_19
-.Linit_20:
+	jne	.Linit_26
+.Linit_27:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -210,7 +307,7 @@ new_mount:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_19
+	jne	.Linit_26
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -223,7 +320,7 @@ new_mount:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_19
+	jmp	.Linit_26
 	.size	new_mount, .-new_mount
 	.p2align 4
 	.type	same_file, @function
@@ -233,7 +330,7 @@ same_file:
 	subq	$152, %rsp
 	movb	$0, -105(%rsp)
 	testq	%rdx, %rdx
-	je	.Linit_45
+	je	.Linit_52
 	movq	%rsi, %rbp
 	movq	%rdx, %rbx
 	leaq	-105(%rsp), %rsi
@@ -249,7 +346,7 @@ same_file:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_42
+	js	.Linit_49
 	movl	32(%rsp), %edx
 	movl	36(%rsp), %ecx
 	movq	%rdx, %rax
@@ -266,21 +363,21 @@ same_file:
 	andq	%rcx, %rdx
 	orq	%rdx, %rax
 	cmpq	%rbp, %rax
-	jne	.Linit_46
+	jne	.Linit_53
 	cmpq	%rbx, -72(%rsp)
-	jne	.Linit_46
-.Linit_45:
+	jne	.Linit_53
+.Linit_52:
 	xorl	%eax, %eax
-.Linit_42:
+.Linit_49:
 	addq	$152, %rsp
 	popq	%rbx
 	popq	%rbp
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_46:
+.Linit_53:
 	movq	$-116, %rax
-	jmp	.Linit_42
+	jmp	.Linit_49
 	.size	same_file, .-same_file
 	.p2align 4
 	.type	set_signals, @function
@@ -292,21 +389,21 @@ set_signals:
 	movq	%rsi, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_49:
+.Linit_56:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsp, %rax
-	jne	.Linit_49
+	jne	.Linit_56
 	movl	$1, %edi
 	movl	$13, %ebp
 	.p2align 4,,10
 	.p2align 3
-.Linit_54:
+.Linit_61:
 	cmpl	$9, %edi
-	je	.Linit_57
+	je	.Linit_64
 	cmpl	$19, %edi
-	je	.Linit_57
+	je	.Linit_64
 	leal	-1(%rdi), %ecx
 	movq	%rbx, %rax
 	movl	$8, %r10d
@@ -323,20 +420,20 @@ set_signals:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_48
+	js	.Linit_55
 	addq	$1, %rdi
 	cmpq	$65, %rdi
-	jne	.Linit_54
+	jne	.Linit_61
 	xorl	%eax, %eax
-.Linit_48:
+.Linit_55:
 	popq	%rbx
 	popq	%rbp
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_57:
+.Linit_64:
 	addq	$1, %rdi
-	jmp	.Linit_54
+	jmp	.Linit_61
 	.size	set_signals, .-set_signals
 	.p2align 4
 	.type	kill_tree, @function
@@ -361,9 +458,9 @@ kill_tree:
 	movq	%rax, -104(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_74:
+.Linit_81:
 	testl	%edi, %edi
-	jns	.Linit_61
+	jns	.Linit_68
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -376,7 +473,7 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_62:
+.Linit_69:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -396,17 +493,17 @@ kill_tree:
 	movl	$1, %edx
 	setne	%r15b
 	testq	%rax, %rax
-	jle	.Linit_66
+	jle	.Linit_73
 	.p2align 4,,10
 	.p2align 3
-.Linit_71:
+.Linit_78:
 	cmpq	%r13, %rax
-	jne	.Linit_70
+	jne	.Linit_77
 	testb	%r15b, %r15b
-	je	.Linit_70
+	je	.Linit_77
 	movl	-84(%rsp), %eax
 	movl	%eax, (%r14)
-.Linit_70:
+.Linit_77:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -417,17 +514,17 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_71
+	jg	.Linit_78
 	movq	%rsi, %rbp
-.Linit_66:
+.Linit_73:
 	cmpq	$-10, %rax
-	je	.Linit_60
+	je	.Linit_67
 	movslq	340(%r12), %rdi
 	testq	%rax, %rax
-	jne	.Linit_74
+	jne	.Linit_81
 	testl	%edi, %edi
-	js	.Linit_60
-.Linit_61:
+	js	.Linit_67
+.Linit_68:
 	movq	-120(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -442,28 +539,28 @@ kill_tree:
 	movq	%rax, %rbx
 	movl	340(%r12), %eax
 	testl	%eax, %eax
-	js	.Linit_89
-.Linit_63:
+	js	.Linit_96
+.Linit_70:
 	testq	%rbx, %rbx
-	jle	.Linit_62
+	jle	.Linit_69
 	movq	-120(%rsp), %rax
 	xorl	%edi, %edi
 	movq	%rax, %r15
 	addq	%rax, %rbx
-	jmp	.Linit_69
+	jmp	.Linit_76
 	.p2align 4,,10
 	.p2align 3
-.Linit_67:
+.Linit_74:
 	leal	(%rdi,%rdi,4), %edx
 	leal	-48(%rax,%rdx,2), %edi
-.Linit_68:
+.Linit_75:
 	addq	$1, %r15
 	cmpq	%r15, %rbx
-	je	.Linit_62
-.Linit_69:
+	je	.Linit_69
+.Linit_76:
 	movsbl	(%r15), %eax
 	cmpb	$32, %al
-	jne	.Linit_67
+	jne	.Linit_74
 	movslq	%edi, %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -477,8 +574,8 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	xorl	%edi, %edi
-	jmp	.Linit_68
-.Linit_60:
+	jmp	.Linit_75
+.Linit_67:
 	addq	$4016, %rsp
 	popq	%rbx
 	popq	%rbp
@@ -487,7 +584,7 @@ kill_tree:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_89:
+.Linit_96:
 	movl	-108(%rsp), %edi
 	movl	$62, %eax
 	movl	$9, %esi
@@ -499,7 +596,7 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_63
+	jmp	.Linit_70
 	.size	kill_tree, .-kill_tree
 	.p2align 4
 	.type	make_file, @function
@@ -517,9 +614,9 @@ make_file:
 	movq	%rdi, -120(%rsp)
 	movq	56(%rsi), %rsi
 	testq	%rax, %rax
-	je	.Linit_107
+	je	.Linit_114
 	movslq	20(%rdi,%rax,4), %rdi
-.Linit_91:
+.Linit_98:
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$257, %eax
@@ -532,26 +629,26 @@ make_file:
 	movq	%rax, %r12
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_90
+	js	.Linit_97
 	movq	40(%r13), %rax
 	testq	%rax, %rax
-	je	.Linit_106
+	je	.Linit_113
 	leaq	-104(%rsp), %rdi
 	movq	%r13, -112(%rsp)
 	leaq	-88(%rsp), %r14
 	movq	%rdi, %r13
-.Linit_96:
+.Linit_103:
 	movq	-120(%rsp), %rcx
 	movl	20(%rcx,%rax,4), %ebx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_99:
+.Linit_106:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%r14, %rax
-	jne	.Linit_99
+	jne	.Linit_106
 	movq	-120(%rsp), %rax
 	movl	$1, %edx
 	movl	%ebx, -104(%rsp)
@@ -563,7 +660,7 @@ make_file:
 	movw	%ax, -92(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_100:
+.Linit_107:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -577,18 +674,18 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	cmpq	$-4, %rax
-	je	.Linit_100
+	je	.Linit_107
 	movq	%rdi, %r13
 	testq	%rax, %rax
-	js	.Linit_95
+	js	.Linit_102
 	cmpw	$0, -90(%rsp)
-	jne	.Linit_102
+	jne	.Linit_109
 	movslq	%ebx, %rdi
 	movl	$4096, %edx
 	movq	%r14, %rsi
 	.p2align 4,,10
 	.p2align 3
-.Linit_103:
+.Linit_110:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -599,22 +696,22 @@ make_file:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_103
+	je	.Linit_110
 	movq	%rax, %r15
 	movq	%rsi, %r14
 	testq	%rax, %rax
-	je	.Linit_121
-	js	.Linit_109
+	je	.Linit_128
+	js	.Linit_116
 	xorl	%ebx, %ebx
 	movq	%r12, %rdi
-	jmp	.Linit_98
+	jmp	.Linit_105
 	.p2align 4,,10
 	.p2align 3
-.Linit_123:
+.Linit_130:
 	addq	%rax, %rbx
 	cmpq	%r15, %rbx
-	jge	.Linit_122
-.Linit_98:
+	jge	.Linit_129
+.Linit_105:
 	movq	%r15, %rdx
 	leaq	(%r14,%rbx), %rsi
 	xorl	%r10d, %r10d
@@ -629,9 +726,9 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	jns	.Linit_123
+	jns	.Linit_130
 	movq	%rdi, %r12
-.Linit_95:
+.Linit_102:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -644,7 +741,7 @@ make_file:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_90:
+.Linit_97:
 	addq	$4008, %rsp
 	movq	%rbp, %rax
 	popq	%rbx
@@ -654,15 +751,15 @@ make_file:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_121:
+.Linit_128:
 	movq	-112(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_106:
+.Linit_113:
 	movq	24(%r13), %rsi
 	xorl	%ebp, %ebp
 	cmpq	$-1, %rsi
-	je	.Linit_95
+	je	.Linit_102
 	movq	32(%r13), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -675,25 +772,25 @@ make_file:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbp
-	jmp	.Linit_95
+	jmp	.Linit_102
 	.p2align 4,,10
 	.p2align 3
-.Linit_122:
+.Linit_129:
 	movq	-112(%rsp), %rax
 	movq	%rdi, %r12
 	movq	40(%rax), %rax
-	jmp	.Linit_96
+	jmp	.Linit_103
 	.p2align 4,,10
 	.p2align 3
-.Linit_102:
-	movq	$-3, %rbp
-	jmp	.Linit_95
-.Linit_107:
-	movq	$-100, %rdi
-	jmp	.Linit_91
 .Linit_109:
+	movq	$-3, %rbp
+	jmp	.Linit_102
+.Linit_114:
+	movq	$-100, %rdi
+	jmp	.Linit_98
+.Linit_116:
 	movq	%r15, %rbp
-	jmp	.Linit_95
+	jmp	.Linit_102
 	.size	make_file, .-make_file
 	.p2align 4
 	.type	attach, @function
@@ -707,21 +804,21 @@ attach:
 	movq	64(%rsi), %rsi
 	movb	$0, -25(%rsp)
 	testb	$6, %r8b
-	je	.Linit_135
+	je	.Linit_142
 	testq	%rax, %rax
-	je	.Linit_131
+	je	.Linit_138
 	movslq	20(%rdi,%rax,4), %rdi
-.Linit_128:
+.Linit_135:
 	leaq	-24(%rsp), %rdx
 	movq	%rdx, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_129:
+.Linit_136:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rsp, %rax
-	jne	.Linit_129
+	jne	.Linit_136
 	andl	$4, %r8d
 	movl	$24, %r10d
 	xorl	%r9d, %r9d
@@ -739,7 +836,7 @@ attach:
 	movq	%rax, %r12
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_124
+	js	.Linit_131
 	leaq	-25(%rsp), %rsi
 	movslq	%ebx, %rdi
 	movl	$429, %eax
@@ -763,7 +860,7 @@ attach:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_124:
+.Linit_131:
 	movq	%rbp, %rax
 	popq	%rbx
 	popq	%rbp
@@ -771,11 +868,11 @@ attach:
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_135:
+.Linit_142:
 	testq	%rax, %rax
-	je	.Linit_130
+	je	.Linit_137
 	movslq	20(%rdi,%rax,4), %rdx
-.Linit_126:
+.Linit_133:
 	leaq	-25(%rsp), %rbp
 	movq	%rsi, %r10
 	movslq	%ebx, %rdi
@@ -794,12 +891,12 @@ attach:
 	popq	%rbp
 	popq	%r12
 	ret
-.Linit_131:
+.Linit_138:
 	movq	$-100, %rdi
-	jmp	.Linit_128
-.Linit_130:
+	jmp	.Linit_135
+.Linit_137:
 	movq	$-100, %rdx
-	jmp	.Linit_126
+	jmp	.Linit_133
 	.size	attach, .-attach
 	.p2align 4
 	.type	mask, @function
@@ -817,20 +914,20 @@ mask:
 	movb	$0, 15(%rsp)
 	movq	56(%rsi), %rsi
 	testq	%rax, %rax
-	je	.Linit_150
+	je	.Linit_157
 	movslq	20(%rdi,%rax,4), %rdi
-.Linit_137:
+.Linit_144:
 	leaq	176(%rsp), %r13
 	leaq	200(%rsp), %rcx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_138:
+.Linit_145:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_138
+	jne	.Linit_145
 	movl	%r8d, %eax
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
@@ -849,10 +946,10 @@ mask:
 	xorl	%ebx, %ebx
 	movq	%rax, %rbp
 	cmpq	$-2, %rax
-	je	.Linit_136
+	je	.Linit_143
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_136
+	js	.Linit_143
 	leaq	48(%rsp), %r14
 	xorl	%r10d, %r10d
 	movl	$138, %eax
@@ -866,11 +963,11 @@ mask:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_140
+	jne	.Linit_147
 	movq	16(%r12), %rax
 	testq	%rax, %rax
-	jne	.Linit_165
-.Linit_141:
+	jne	.Linit_172
+.Linit_148:
 	leaq	15(%rsp), %r15
 	movq	%r13, %r8
 	xorl	%r9d, %r9d
@@ -886,9 +983,9 @@ mask:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_142
+	js	.Linit_149
 	testb	$16, 4(%r12)
-	je	.Linit_143
+	je	.Linit_150
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movl	$428, %eax
@@ -899,21 +996,21 @@ mask:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rdi
-.Linit_144:
+.Linit_151:
 	movq	%rdi, %rbx
 	testq	%rdi, %rdi
-	js	.Linit_142
-.Linit_148:
+	js	.Linit_149
+.Linit_155:
 	leaq	16(%rsp), %r10
 	movq	%r10, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_149:
+.Linit_156:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%r14, %rax
-	jne	.Linit_149
+	jne	.Linit_156
 	xorl	%r9d, %r9d
 	movl	$442, %eax
 	movl	$36864, %edx
@@ -927,7 +1024,7 @@ mask:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_147
+	jne	.Linit_154
 	movq	%r15, %r10
 	movl	$68, %r8d
 	movl	$429, %eax
@@ -938,7 +1035,7 @@ mask:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-.Linit_147:
+.Linit_154:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -950,7 +1047,7 @@ mask:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_142:
+.Linit_149:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -963,7 +1060,7 @@ mask:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_136:
+.Linit_143:
 	addq	$432, %rsp
 	movq	%rbx, %rax
 	popq	%rbx
@@ -975,23 +1072,23 @@ mask:
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_140:
-	js	.Linit_142
-	jmp	.Linit_141
+.Linit_147:
+	js	.Linit_149
+	jmp	.Linit_148
 	.p2align 4,,10
 	.p2align 3
-.Linit_165:
+.Linit_172:
 	movq	$-116, %rbx
 	cmpq	48(%rsp), %rax
-	jne	.Linit_142
-	jmp	.Linit_141
+	jne	.Linit_149
+	jmp	.Linit_148
 	.p2align 4,,10
 	.p2align 3
-.Linit_143:
+.Linit_150:
 	movzwl	204(%rsp), %eax
 	andw	$-4096, %ax
 	cmpw	$16384, %ax
-	je	.Linit_166
+	je	.Linit_173
 	movq	64(%r12), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1007,7 +1104,7 @@ mask:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_142
+	js	.Linit_149
 	movq	%r13, %r8
 	movl	$332, %eax
 	movq	%r15, %rsi
@@ -1020,29 +1117,29 @@ mask:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_146
+	jne	.Linit_153
 	movzwl	204(%rsp), %eax
 	movq	$-116, %rbx
 	andw	$-4096, %ax
 	cmpw	$8192, %ax
-	jne	.Linit_147
+	jne	.Linit_154
 	movabsq	$12884901889, %rax
 	cmpq	%rax, 304(%rsp)
-	jne	.Linit_147
-	jmp	.Linit_148
-.Linit_146:
-	jns	.Linit_148
-	jmp	.Linit_147
-.Linit_166:
+	jne	.Linit_154
+	jmp	.Linit_155
+.Linit_153:
+	jns	.Linit_155
+	jmp	.Linit_154
+.Linit_173:
 	movq	72(%r12), %rdi
 	movq	80(%r12), %rsi
 	movl	$15, %edx
 	call	new_mount
 	movq	%rax, %rdi
-	jmp	.Linit_144
-.Linit_150:
+	jmp	.Linit_151
+.Linit_157:
 	movq	$-100, %rdi
-	jmp	.Linit_137
+	jmp	.Linit_144
 	.size	mask, .-mask
 	.p2align 4
 	.type	run_step, @function
@@ -1060,26 +1157,101 @@ run_step:
 	movl	(%rsi), %eax
 	movl	24(%rcx), %edx
 	testl	%edx, %edx
-	je	.Linit_168
+	je	.Linit_175
 	movl	8(%rsi), %esi
 	leal	1(%rsi), %edi
 	cmpl	%edi, %edx
-	je	.Linit_409
-.Linit_168:
-	cmpl	$23, %eax
-	je	.Linit_171
-	jbe	.Linit_410
-	cmpl	$35, %eax
-	je	.Linit_199
-	jbe	.Linit_411
-	cmpl	$41, %eax
-	je	.Linit_214
-	jbe	.Linit_412
-	cmpl	$44, %eax
-	je	.Linit_403
+	je	.Linit_412
+.Linit_175:
+	cmpl	$24, %eax
+	je	.Linit_178
+	ja	.Linit_179
+	cmpl	$12, %eax
+	je	.Linit_180
+	ja	.Linit_181
+	cmpl	$6, %eax
+	je	.Linit_182
 	jbe	.Linit_413
+	cmpl	$9, %eax
+	je	.Linit_190
+	jbe	.Linit_414
+	cmpl	$10, %eax
+	je	.Linit_415
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$4, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+.Linit_174:
+	addq	$296, %rsp
+	movq	%rbx, %rax
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	ret
+	.p2align 4,,10
+	.p2align 3
+.Linit_181:
+	cmpl	$19, %eax
+	je	.Linit_196
+	jbe	.Linit_416
+	cmpl	$22, %eax
+	je	.Linit_204
+	cmpl	$23, %eax
+	jne	.Linit_417
+	movq	48(%rbp), %rax
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_329
+	movslq	20(%r12,%rax,4), %rdi
+.Linit_289:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$258, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	24(%rbp), %rdx
+	movq	32(%rbp), %r10
+	cmpq	$-1, %rdx
+	jne	.Linit_410
+	.p2align 4,,10
+	.p2align 3
+.Linit_405:
+	xorl	%ebx, %ebx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_179:
+	cmpl	$36, %eax
+	je	.Linit_208
+	jbe	.Linit_418
+	cmpl	$42, %eax
+	je	.Linit_223
+	jbe	.Linit_419
 	cmpl	$45, %eax
-	jne	.Linit_402
+	je	.Linit_405
+	jbe	.Linit_420
+	cmpl	$46, %eax
+	jne	.Linit_404
 	movq	16(%rbp), %rax
 	leaq	24(%rsp), %rsi
 	xorl	%r8d, %r8d
@@ -1097,27 +1269,27 @@ run_step:
 	movq	56(%rbp), %r15
 	movq	(%r15), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_333
+	je	.Linit_338
 	leaq	32(%rsp), %rax
 	xorl	%r13d, %r13d
 	movq	$-2, %rbx
 	movl	$59, %r14d
 	movq	%rax, 8(%rsp)
-	jmp	.Linit_311
+	jmp	.Linit_319
 	.p2align 4,,10
 	.p2align 3
-.Linit_306:
+.Linit_314:
 	cmpq	$-2, %rbx
-	je	.Linit_335
+	je	.Linit_340
 	testb	%al, %al
-	jne	.Linit_335
-.Linit_307:
+	jne	.Linit_340
+.Linit_315:
 	movq	8(%r15), %rdi
 	addq	$8, %r15
 	addl	$1, %r13d
 	testq	%rdi, %rdi
-	je	.Linit_167
-.Linit_311:
+	je	.Linit_174
+.Linit_319:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -1133,7 +1305,7 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%al
 	cmpq	$-13, %r8
-	jne	.Linit_306
+	jne	.Linit_314
 	movq	(%r15), %rsi
 	movq	8(%rsp), %r8
 	movl	$2, %r10d
@@ -1146,94 +1318,20 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_334
+	js	.Linit_339
 	movl	%r13d, 372(%r12)
 	movq	$-13, %rbx
-	jmp	.Linit_307
+	jmp	.Linit_315
 	.p2align 4,,10
 	.p2align 3
-.Linit_410:
-	cmpl	$11, %eax
-	je	.Linit_173
-	jbe	.Linit_414
-	cmpl	$18, %eax
-	je	.Linit_187
-	jbe	.Linit_415
-	cmpl	$21, %eax
-	je	.Linit_195
-	cmpl	$22, %eax
-	jne	.Linit_416
-	movq	48(%rbp), %rax
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	testq	%rax, %rax
-	je	.Linit_324
-	movslq	20(%r12,%rax,4), %rdi
-.Linit_282:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$258, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	movq	24(%rbp), %rdx
-	movq	32(%rbp), %r10
-	cmpq	$-1, %rdx
-	jne	.Linit_407
-	.p2align 4,,10
-	.p2align 3
-.Linit_403:
-	xorl	%ebx, %ebx
-.Linit_167:
-	addq	$296, %rsp
-	movq	%rbx, %rax
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	ret
-	.p2align 4,,10
-	.p2align 3
-.Linit_414:
-	cmpl	$6, %eax
-	je	.Linit_175
-	jbe	.Linit_417
-	cmpl	$9, %eax
-	je	.Linit_183
-	cmpl	$10, %eax
-	jne	.Linit_418
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$4, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_411:
-	cmpl	$29, %eax
-	je	.Linit_201
-	jbe	.Linit_419
-	cmpl	$33, %eax
-	je	.Linit_209
+.Linit_418:
+	cmpl	$30, %eax
+	je	.Linit_210
+	jbe	.Linit_421
 	cmpl	$34, %eax
-	jne	.Linit_420
+	je	.Linit_218
+	cmpl	$35, %eax
+	jne	.Linit_422
 	movq	56(%rbp), %rsi
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1247,15 +1345,15 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_419:
-	cmpl	$26, %eax
-	je	.Linit_203
-	jbe	.Linit_421
+.Linit_421:
 	cmpl	$27, %eax
-	je	.Linit_422
+	je	.Linit_212
+	jbe	.Linit_423
+	cmpl	$28, %eax
+	je	.Linit_424
 	movq	16(%rbp), %rax
 	movq	40(%rbp), %rsi
 	leaq	32(%rsp), %rdi
@@ -1276,17 +1374,134 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_167
+	js	.Linit_174
 	movl	%eax, 348(%r12)
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_415:
-	cmpl	$15, %eax
-	je	.Linit_189
-	jbe	.Linit_423
+.Linit_419:
+	cmpl	$39, %eax
+	je	.Linit_225
+	jbe	.Linit_425
+	cmpl	$40, %eax
+	je	.Linit_426
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$1, %edi
+	movl	$9, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_406:
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_423:
+	cmpl	$25, %eax
+	je	.Linit_427
+	addq	$296, %rsp
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	make_file
+	.p2align 4,,10
+	.p2align 3
+.Linit_425:
+	cmpl	$37, %eax
+	je	.Linit_428
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$4, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movl	$157, %eax
+	movl	$47, %edi
+	movl	$4, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	16(%rbp), %rax
+	movq	24(%rbp), %rcx
+	leaq	32(%rsp), %rsi
+	movq	$537396514, 24(%rsp)
+	leaq	24(%rsp), %rdi
+	movl	%eax, 36(%rsp)
+	movl	%eax, 32(%rsp)
+	shrq	$32, %rax
+	movl	%ecx, 40(%rsp)
+	shrq	$32, %rcx
+	movl	%eax, 48(%rsp)
+	movl	%eax, 44(%rsp)
+	movl	$126, %eax
+	movl	%ecx, 52(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movl	$157, %r12d
+	movl	$47, %edi
+	movl	$2, %esi
+	jmp	.Linit_307
+	.p2align 4,,10
+	.p2align 3
+.Linit_308:
+	addq	$1, %rdx
+	cmpq	$64, %rdx
+	je	.Linit_405
+.Linit_307:
+	movq	24(%rbp), %rax
+	btq	%rdx, %rax
+	jnc	.Linit_308
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	jns	.Linit_308
+	jmp	.Linit_406
+	.p2align 4,,10
+	.p2align 3
+.Linit_416:
 	cmpl	$16, %eax
-	je	.Linit_424
+	je	.Linit_198
+	jbe	.Linit_429
+	cmpl	$17, %eax
+	je	.Linit_430
 	movb	$0, 24(%rsp)
 	leaq	32(%rsp), %r13
 	movq	56(%rbp), %rsi
@@ -1294,12 +1509,12 @@ run_step:
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_244:
+.Linit_251:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_244
+	jne	.Linit_251
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1315,7 +1530,7 @@ run_step:
 #NO_APP
 	movq	%rax, %r14
 	testq	%rax, %rax
-	js	.Linit_425
+	js	.Linit_431
 	movl	$332, %r15d
 	movslq	%eax, %rdi
 	movq	%r13, %r8
@@ -1331,11 +1546,11 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_272
+	js	.Linit_279
 	movq	176(%rsp), %rax
 	movq	%rax, 8(%rsp)
 	testb	$16, 33(%rsp)
-	je	.Linit_253
+	je	.Linit_260
 	movq	16(%rbp), %rax
 	movl	$4096, %r10d
 	xorl	%r9d, %r9d
@@ -1348,17 +1563,17 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_272
+	js	.Linit_279
 	movq	176(%rsp), %rax
 	testb	$16, 33(%rsp)
-	je	.Linit_253
+	je	.Linit_260
 	cmpq	%rax, 8(%rsp)
 	movq	$-116, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
 	.p2align 4,,10
 	.p2align 3
-.Linit_272:
+.Linit_279:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1371,90 +1586,15 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_421:
-	cmpl	$24, %eax
-	je	.Linit_426
-	addq	$296, %rsp
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	make_file
-	.p2align 4,,10
-	.p2align 3
-.Linit_423:
-	cmpl	$12, %eax
-	je	.Linit_191
-	movq	16(%rbp), %rdx
-	movq	72(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	call	new_mount
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	cmpq	$0, 64(%rbp)
-	jne	.Linit_238
-.Linit_241:
-	cmpl	$13, 0(%rbp)
-	je	.Linit_427
-.Linit_240:
-	movl	12(%rbp), %eax
-	xorl	%r13d, %r13d
-	testl	%eax, %eax
-	jne	.Linit_428
-.Linit_242:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%rbx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%r13, %rbx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_412:
-	cmpl	$38, %eax
-	je	.Linit_216
-	jbe	.Linit_429
-	cmpl	$39, %eax
-	je	.Linit_430
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$1, %edi
-	movl	$9, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_404:
-	movq	%rax, %rbx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_417:
+.Linit_413:
 	cmpl	$3, %eax
-	je	.Linit_177
-	jbe	.Linit_431
+	je	.Linit_184
+	jbe	.Linit_432
 	cmpl	$4, %eax
-	je	.Linit_432
+	je	.Linit_433
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1490,93 +1630,51 @@ run_step:
 #NO_APP
 	movl	%eax, 16(%r13)
 	movslq	%eax, %rbx
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
 .Linit_429:
-	cmpl	$36, %eax
-	je	.Linit_433
+	cmpl	$13, %eax
+	je	.Linit_200
+	movq	16(%rbp), %rdx
+	movq	72(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	call	new_mount
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_245
+.Linit_248:
+	cmpl	$14, 0(%rbp)
+	je	.Linit_434
+.Linit_247:
+	movl	12(%rbp), %eax
+	xorl	%r13d, %r13d
+	testl	%eax, %eax
+	jne	.Linit_435
+.Linit_249:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$4, %edi
+	movl	$3, %eax
+	movq	%rbx, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	movl	$157, %eax
-	movl	$47, %edi
-	movl	$4, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	movq	16(%rbp), %rax
-	movq	24(%rbp), %rcx
-	leaq	32(%rsp), %rsi
-	movq	$537396514, 24(%rsp)
-	leaq	24(%rsp), %rdi
-	movl	%eax, 36(%rsp)
-	movl	%eax, 32(%rsp)
-	shrq	$32, %rax
-	movl	%ecx, 40(%rsp)
-	shrq	$32, %rcx
-	movl	%eax, 48(%rsp)
-	movl	%eax, 44(%rsp)
-	movl	$126, %eax
-	movl	%ecx, 52(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	movl	$157, %r12d
-	movl	$47, %edi
-	movl	$2, %esi
-	jmp	.Linit_299
+	movq	%r13, %rbx
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_300:
-	addq	$1, %rdx
-	cmpq	$64, %rdx
-	je	.Linit_403
-.Linit_299:
-	movq	24(%rbp), %rax
-	btq	%rdx, %rax
-	jnc	.Linit_300
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%rax, %rax
-	jns	.Linit_300
-	jmp	.Linit_404
-	.p2align 4,,10
-	.p2align 3
-.Linit_431:
+.Linit_432:
 	cmpl	$1, %eax
-	je	.Linit_179
+	je	.Linit_186
 	cmpl	$2, %eax
-	jne	.Linit_402
+	jne	.Linit_404
 	movq	56(%rbp), %rsi
 	movl	$256, %r10d
 	xorl	%r9d, %r9d
@@ -1591,22 +1689,21 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_167
+	js	.Linit_174
 	movq	16(%rbp), %rax
 	movq	$-18, %rbx
 	cmpq	%rax, 64(%rsp)
 	cmovne	%rdx, %rbx
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_409:
-	cmpl	$30, %eax
-	jne	.Linit_434
-.Linit_169:
+.Linit_412:
+	cmpl	$31, %eax
+	jne	.Linit_436
+.Linit_176:
 	movl	%esi, %edx
-	xorl	%r9d, %r9d
-	movl	$1, %esi
 	xorl	%r8d, %r8d
+	movl	$1, %esi
 	xorl	%ecx, %ecx
 	movq	%r12, %rdi
 	movl	$45, %ebx
@@ -1615,7 +1712,7 @@ run_step:
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_292:
+.Linit_300:
 	movslq	12(%r12), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1627,105 +1724,31 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_292
+	je	.Linit_300
 	cmpq	$24, %rax
-	je	.Linit_435
+	je	.Linit_437
 	testq	%rax, %rax
 	movq	$-32, %rbx
 	cmovs	%rax, %rbx
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_434:
+.Linit_436:
 	movl	28(%rcx), %ebx
 	negq	%rbx
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_402:
+.Linit_404:
 	movq	$-38, %rbx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_191:
-	movq	16(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$170, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_426:
-	movq	48(%rbp), %rax
-	movq	24(%rbp), %r10
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	testq	%rax, %rax
-	je	.Linit_327
-	movslq	20(%r12,%rax,4), %rdi
-.Linit_286:
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$259, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	movq	32(%rbp), %rdx
-	movq	40(%rbp), %r10
-	cmpq	$-1, %rdx
-	je	.Linit_403
-.Linit_407:
-	movq	48(%rbp), %rax
-	movq	56(%rbp), %rsi
-	testq	%rax, %rax
-	je	.Linit_328
-	movl	20(%r12,%rax,4), %eax
-.Linit_287:
-	movslq	%eax, %rdi
-	movl	$256, %r8d
-	xorl	%r9d, %r9d
-	movl	$260, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
 .Linit_424:
-	addq	$296, %rsp
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	mask
-	.p2align 4,,10
-	.p2align 3
-.Linit_422:
 	movl	4(%rbp), %esi
 	movq	56(%rbp), %rbx
 	testb	$2, %sil
-	jne	.Linit_329
+	jne	.Linit_334
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1739,10 +1762,54 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_430:
+.Linit_427:
+	movq	48(%rbp), %rax
+	movq	24(%rbp), %r10
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_332
+	movslq	20(%r12,%rax,4), %rdi
+.Linit_293:
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$259, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	32(%rbp), %rdx
+	movq	40(%rbp), %r10
+	cmpq	$-1, %rdx
+	je	.Linit_405
+.Linit_410:
+	movq	48(%rbp), %rax
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_333
+	movl	20(%r12,%rax,4), %eax
+.Linit_295:
+	movslq	%eax, %rdi
+	movl	$256, %r8d
+	xorl	%r9d, %r9d
+	movl	$260, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_426:
 	xorl	%edx, %edx
 	movslq	348(%r12), %rdi
 	xorl	%r10d, %r10d
@@ -1756,95 +1823,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_179:
-	movq	64(%rbp), %r12
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movl	$524289, %edx
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rdi
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	xorl	%ebp, %ebp
-	cmpb	$0, (%r12)
-	je	.Linit_227
-	.p2align 4,,10
-	.p2align 3
-.Linit_228:
-	addq	$1, %rbp
-	cmpb	$0, 0(%rbp,%r12)
-	jne	.Linit_228
-.Linit_227:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$1, %eax
-	movq	%r12, %rsi
-	movq	%rbp, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %rbx
-	movl	$3, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%rbx, %rbx
-	js	.Linit_167
-	cmpq	%rbp, %rbx
-	je	.Linit_403
-	movq	$-5, %rbx
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
 .Linit_433:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$8, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	movq	16(%rbp), %rdx
-	movl	$117, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_432:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1860,7 +1842,7 @@ run_step:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_230
+	js	.Linit_237
 	movq	(%r12), %rax
 	movl	$1030, %esi
 	movl	20(%rax), %edx
@@ -1879,13 +1861,95 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_230:
+.Linit_237:
 	movl	%ebx, 340(%r12)
 	movslq	%ebx, %rbx
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_195:
+.Linit_430:
+	addq	$296, %rsp
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	mask
+	.p2align 4,,10
+	.p2align 3
+.Linit_186:
+	movq	64(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	movl	$-100, %edi
+.Linit_407:
+	addq	$296, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	write_file
+	.p2align 4,,10
+	.p2align 3
+.Linit_200:
+	movq	16(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$170, %eax
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_428:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$8, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	16(%rbp), %rdx
+	movl	$117, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_415:
+	movq	16(%rbp), %rax
+	movq	64(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	movl	20(%r12,%rax,4), %edi
+	jmp	.Linit_407
+	.p2align 4,,10
+	.p2align 3
+.Linit_204:
 	movl	4(%rbp), %r13d
 	movb	$0, 24(%rsp)
 	xorl	%r10d, %r10d
@@ -1906,7 +1970,7 @@ run_step:
 	movq	%rax, %r14
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_167
+	js	.Linit_174
 	movq	32(%rbp), %rdx
 	movq	24(%rbp), %rsi
 	movl	%eax, %edi
@@ -1914,26 +1978,26 @@ run_step:
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_272
+	js	.Linit_279
 	movq	16(%rbp), %rsi
 	movq	40(%rbp), %rdi
 	movq	%rsi, %rax
 	orq	%rdi, %rax
-	je	.Linit_273
+	je	.Linit_280
 	leaq	32(%rsp), %rax
 	leaq	64(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_274:
+.Linit_281:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_274
+	jne	.Linit_281
 	testq	%rdi, %rdi
-	jne	.Linit_275
+	jne	.Linit_282
 	movq	%rsi, 32(%rsp)
-.Linit_276:
+.Linit_283:
 	movl	%r13d, %edx
 	leaq	24(%rsp), %rsi
 	leaq	32(%rsp), %r10
@@ -1949,15 +2013,15 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_272
-.Linit_273:
+	js	.Linit_279
+.Linit_280:
 	cmpq	$0, 64(%rbp)
-	jne	.Linit_436
-.Linit_278:
+	jne	.Linit_438
+.Linit_285:
 	testq	%rbx, %rbx
-	jne	.Linit_272
+	jne	.Linit_279
 	testb	$8, 4(%rbp)
-	je	.Linit_281
+	je	.Linit_288
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1971,12 +2035,111 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	je	.Linit_281
+	je	.Linit_288
 	movq	%rax, %rbx
-	jmp	.Linit_272
+	jmp	.Linit_279
+.Linit_245:
+	movl	%eax, %edx
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	call	attach
+	movq	%rax, %r13
+	testq	%rax, %rax
+	je	.Linit_248
+	jmp	.Linit_249
+.Linit_338:
+	movq	$-2, %rbx
+	jmp	.Linit_174
+.Linit_329:
+	movq	$-100, %rdi
+	jmp	.Linit_289
 	.p2align 4,,10
 	.p2align 3
-.Linit_183:
+.Linit_340:
+	movl	%r13d, 372(%r12)
+	movq	%r8, %rbx
+	cmpq	$-20, %r8
+	je	.Linit_315
+	testb	%al, %al
+	jne	.Linit_174
+	jmp	.Linit_315
+	.p2align 4,,10
+	.p2align 3
+.Linit_339:
+	xorl	%eax, %eax
+	movq	$-2, %r8
+	jmp	.Linit_314
+	.p2align 4,,10
+	.p2align 3
+.Linit_218:
+	movq	16(%rbp), %rbp
+	xorl	%esi, %esi
+	movl	$157, %r12d
+	movl	$24, %edi
+	jmp	.Linit_304
+	.p2align 4,,10
+	.p2align 3
+.Linit_439:
+	testq	%rax, %rax
+	js	.Linit_406
+.Linit_305:
+	addq	$1, %rsi
+	cmpq	$64, %rsi
+	je	.Linit_405
+.Linit_304:
+	movq	%rbp, %rdx
+	movl	%esi, %ecx
+	shrq	%cl, %rdx
+	andl	$1, %edx
+	jne	.Linit_305
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-22, %rax
+	jne	.Linit_439
+	xorl	%ebx, %ebx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_198:
+	movq	16(%rbp), %rax
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	movl	20(%r12,%rax,4), %edx
+	addq	$296, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	attach
+	.p2align 4,,10
+	.p2align 3
+.Linit_208:
+	movq	16(%rbp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$119, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_190:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1992,41 +2155,188 @@ run_step:
 	movq	16(%rbp), %rdx
 	movslq	%eax, %rbx
 	movl	%eax, 20(%r12,%rdx,4)
-	jmp	.Linit_167
-.Linit_238:
-	movl	%eax, %edx
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	call	attach
-	movq	%rax, %r13
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_196:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$155, %eax
+	xorl	%edx, %edx
+	movq	%rsi, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%r12d, %r12d
+	movq	%rax, %rbx
+	movl	$166, %r13d
+	movl	$2, %esi
 	testq	%rax, %rax
-	je	.Linit_241
-	jmp	.Linit_242
-.Linit_333:
-	movq	$-2, %rbx
-	jmp	.Linit_167
-.Linit_324:
+	je	.Linit_261
+	jmp	.Linit_262
+	.p2align 4,,10
+	.p2align 3
+.Linit_263:
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%r13, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	addq	$1, %r12
+	testq	%rax, %rax
+	jne	.Linit_402
+.Linit_261:
+	cmpq	%r12, 16(%rbp)
+	jnb	.Linit_263
+.Linit_264:
+	xorl	%edx, %edx
+	movq	64(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$80, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	56(%rbp), %rsi
+	movl	$332, %ebp
+	movb	$46, 25(%rsp)
+	leaq	32(%rsp), %r8
+	movb	$46, 24(%rsp)
+	movl	$4096, %r10d
 	movq	$-100, %rdi
-	jmp	.Linit_282
+	movq	%rbp, %rax
+	movb	$0, 26(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	176(%rsp), %r12
+	testb	$16, 33(%rsp)
+	je	.Linit_271
+	leaq	24(%rsp), %rsi
+	movl	$4096, %r10d
+	xorl	%r9d, %r9d
+	movq	%rbp, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	176(%rsp), %rax
+	testb	$16, 33(%rsp)
+	je	.Linit_271
+	cmpq	%rax, %r12
+	movq	$-18, %rbx
+	cmove	%rdx, %rbx
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_335:
-	movl	%r13d, 372(%r12)
-	movq	%r8, %rbx
-	cmpq	$-20, %r8
-	je	.Linit_307
-	testb	%al, %al
-	jne	.Linit_167
-	jmp	.Linit_307
+.Linit_182:
+	movq	16(%rbp), %rdx
+	movl	$61, %ebp
+	movq	%rdx, %rax
+	salq	$7, %rax
+	subq	%rdx, %rax
+	salq	$5, %rax
+	leaq	384(%r12,%rax), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_334:
-	xorl	%eax, %eax
-	movq	$-2, %r8
-	jmp	.Linit_306
+.Linit_238:
+	xorl	%edx, %edx
+	movslq	16(%r13), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbp, %rax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	cmpq	$-4, %rax
+	je	.Linit_238
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	24(%r13), %rax
+	testq	%rax, %rax
+	jns	.Linit_239
+	movl	20(%r13), %eax
+	movl	%eax, 368(%r12)
+.Linit_239:
+	movq	24(%r13), %rbx
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_173:
+.Linit_223:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$110, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movslq	8(%r12), %rdx
+	cmpq	%rdx, %rax
+	jne	.Linit_311
+	movl	16(%r12), %eax
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$1, 28(%rsp)
+	leaq	24(%rsp), %rdi
+	xorl	%r9d, %r9d
+	movl	$1, %esi
+	movl	%eax, 24(%rsp)
+	movl	$271, %eax
+	movq	$0, 40(%rsp)
+	movq	$0, 32(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	cmpw	$0, 30(%rsp)
+	je	.Linit_405
+.Linit_311:
+	movq	$-3, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_180:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2042,33 +2352,33 @@ run_step:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_167
+	js	.Linit_174
 	leaq	32(%rsp), %r13
 	leaq	72(%rsp), %rcx
 	movq	%r13, %rdx
 	.p2align 4,,10
 	.p2align 3
-.Linit_234:
+.Linit_241:
 	movq	%rdx, %rax
 	addq	$1, %rdx
 	movb	$0, (%rax)
 	cmpq	%rcx, %rdx
-	jne	.Linit_234
+	jne	.Linit_241
 	movq	56(%rbp), %rax
 	leaq	47(%rsp), %rsi
 	movq	%r13, %rdx
 	subq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_235:
+.Linit_242:
 	movzbl	(%rax,%rdx), %ecx
 	testb	%cl, %cl
-	je	.Linit_237
+	je	.Linit_244
 	movb	%cl, (%rdx)
 	addq	$1, %rdx
 	cmpq	%rdx, %rsi
-	jne	.Linit_235
-.Linit_237:
+	jne	.Linit_242
+.Linit_244:
 	movl	$1, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2091,25 +2401,10 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_189:
-	movq	16(%rbp), %rax
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	movl	20(%r12,%rax,4), %edx
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	attach
-	.p2align 4,,10
-	.p2align 3
-.Linit_177:
+.Linit_184:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2123,87 +2418,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_214:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$110, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movslq	8(%r12), %rdx
-	cmpq	%rdx, %rax
-	jne	.Linit_303
-	movl	16(%r12), %eax
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movl	$1, 28(%rsp)
-	leaq	24(%rsp), %rdi
-	xorl	%r9d, %r9d
-	movl	$1, %esi
-	movl	%eax, 24(%rsp)
-	movl	$271, %eax
-	movq	$0, 40(%rsp)
-	movq	$0, 32(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	cmpw	$0, 30(%rsp)
-	je	.Linit_403
-.Linit_303:
-	movq	$-3, %rbx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_199:
-	movq	16(%rbp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$119, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_216:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$38, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_203:
+.Linit_212:
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -2217,10 +2435,48 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_167
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_201:
+.Linit_225:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$38, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_178:
+	movq	48(%rbp), %rax
+	movq	56(%rbp), %rdx
+	testq	%rax, %rax
+	je	.Linit_331
+	movslq	20(%r12,%rax,4), %rsi
+.Linit_292:
+	movq	64(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$266, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_210:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2236,7 +2492,7 @@ run_step:
 	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_167
+	js	.Linit_174
 	movq	16(%rbp), %rax
 	movq	32(%rbp), %rdx
 	movl	%r13d, %edi
@@ -2246,7 +2502,7 @@ run_step:
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_291
+	jne	.Linit_299
 	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2260,7 +2516,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-.Linit_291:
+.Linit_299:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2273,217 +2529,25 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_209:
-	movq	16(%rbp), %rbp
-	xorl	%esi, %esi
-	movl	$157, %r12d
-	movl	$24, %edi
-	jmp	.Linit_296
-	.p2align 4,,10
-	.p2align 3
-.Linit_437:
-	testq	%rax, %rax
-	js	.Linit_404
-.Linit_297:
-	addq	$1, %rsi
-	cmpq	$64, %rsi
-	je	.Linit_403
-.Linit_296:
-	movq	%rbp, %rdx
-	movl	%esi, %ecx
-	shrq	%cl, %rdx
-	andl	$1, %edx
-	jne	.Linit_297
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-22, %rax
-	jne	.Linit_437
-	xorl	%ebx, %ebx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_171:
-	movq	48(%rbp), %rax
-	movq	56(%rbp), %rdx
-	testq	%rax, %rax
-	je	.Linit_326
-	movslq	20(%r12,%rax,4), %rsi
-.Linit_285:
-	movq	64(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$266, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
+	jmp	.Linit_174
+.Linit_402:
 	movq	%rax, %rbx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_175:
-	movq	16(%rbp), %rdx
-	movl	$61, %ebp
-	movq	%rdx, %rax
-	salq	$7, %rax
-	subq	%rdx, %rax
-	salq	$5, %rax
-	leaq	384(%r12,%rax), %r13
-	.p2align 4,,10
-	.p2align 3
-.Linit_231:
-	xorl	%edx, %edx
-	movslq	16(%r13), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbp, %rax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	cmpq	$-4, %rax
-	je	.Linit_231
-	testq	%rax, %rax
-	js	.Linit_167
-	movq	24(%r13), %rax
-	testq	%rax, %rax
-	jns	.Linit_232
-	movl	20(%r13), %eax
-	movl	%eax, 368(%r12)
-.Linit_232:
-	movq	24(%r13), %rbx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_187:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$155, %eax
-	xorl	%edx, %edx
-	movq	%rsi, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%r12d, %r12d
-	movq	%rax, %rbx
-	movl	$166, %r13d
-	movl	$2, %esi
-	testq	%rax, %rax
-	je	.Linit_254
-	jmp	.Linit_255
-	.p2align 4,,10
-	.p2align 3
-.Linit_256:
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movq	%r13, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	addq	$1, %r12
-	testq	%rax, %rax
-	jne	.Linit_400
-.Linit_254:
-	cmpq	%r12, 16(%rbp)
-	jnb	.Linit_256
-.Linit_257:
-	xorl	%edx, %edx
-	movq	64(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$80, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	movq	56(%rbp), %rsi
-	movl	$332, %ebp
-	movb	$46, 25(%rsp)
-	leaq	32(%rsp), %r8
-	movb	$46, 24(%rsp)
-	movl	$4096, %r10d
-	movq	$-100, %rdi
-	movq	%rbp, %rax
-	movb	$0, 26(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	movq	176(%rsp), %r12
-	testb	$16, 33(%rsp)
-	je	.Linit_264
-	leaq	24(%rsp), %rsi
-	movl	$4096, %r10d
-	xorl	%r9d, %r9d
-	movq	%rbp, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_167
-	movq	176(%rsp), %rax
-	testb	$16, 33(%rsp)
-	je	.Linit_264
-	cmpq	%rax, %r12
-	movq	$-18, %rbx
-	cmove	%rdx, %rbx
-	jmp	.Linit_167
-.Linit_400:
-	movq	%rax, %rbx
-.Linit_255:
+.Linit_262:
 	testq	%rbx, %rbx
-	js	.Linit_167
-	jmp	.Linit_257
-.Linit_329:
+	js	.Linit_174
+	jmp	.Linit_264
+.Linit_334:
 	leaq	32(%rsp), %r13
 	leaq	56(%rsp), %rdx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_288:
+.Linit_296:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_288
+	jne	.Linit_296
 	andl	$4, %esi
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
@@ -2503,7 +2567,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_167
+	js	.Linit_174
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	movl	$81, %eax
@@ -2521,24 +2585,24 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_167
-.Linit_425:
+	jmp	.Linit_174
+.Linit_431:
 	leaq	40(%rax), %rax
 	movq	%r14, %rbx
 	cmpq	$38, %rax
-	ja	.Linit_167
+	ja	.Linit_174
 	movabsq	$-274878955522, %rdx
 	btq	%rax, %rdx
 	movq	$-116, %rax
 	cmovnc	%rax, %rbx
-	jmp	.Linit_167
-.Linit_435:
+	jmp	.Linit_174
+.Linit_437:
 	cmpl	$1, 32(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
-	jmp	.Linit_167
-.Linit_427:
+	jmp	.Linit_174
+.Linit_434:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2553,50 +2617,124 @@ run_step:
 #NO_APP
 	movq	%rax, %r13
 	testq	%rax, %rax
-	jne	.Linit_242
-	jmp	.Linit_240
-.Linit_275:
+	jne	.Linit_249
+	jmp	.Linit_247
+.Linit_282:
 	movslq	20(%r12,%rdi,4), %rax
 	orq	$1048576, %rsi
 	movq	%rsi, 32(%rsp)
 	movq	%rax, 56(%rsp)
-	jmp	.Linit_276
-.Linit_436:
+	jmp	.Linit_283
+.Linit_438:
 	movl	%r15d, %edx
 	movq	%rbp, %rsi
 	movq	%r12, %rdi
 	call	attach
 	movq	%rax, %rbx
-	jmp	.Linit_278
-.Linit_281:
-	movl	12(%rbp), %eax
-	testl	%eax, %eax
-	je	.Linit_272
-	movl	%r14d, 20(%r12,%rax,4)
-	movslq	%r14d, %rbx
-	jmp	.Linit_167
-.Linit_428:
+	jmp	.Linit_285
+.Linit_435:
 	movl	%ebx, 20(%r12,%rax,4)
 	movslq	%ebx, %rbx
-	jmp	.Linit_167
-.Linit_327:
-	movq	$-100, %rdi
-	jmp	.Linit_286
-.Linit_326:
+	jmp	.Linit_174
+.Linit_288:
+	movl	12(%rbp), %eax
+	testl	%eax, %eax
+	je	.Linit_279
+	movl	%r14d, 20(%r12,%rax,4)
+	movslq	%r14d, %rbx
+	jmp	.Linit_174
+.Linit_331:
 	movq	$-100, %rsi
-	jmp	.Linit_285
-.Linit_328:
+	jmp	.Linit_292
+.Linit_332:
+	movq	$-100, %rdi
+	jmp	.Linit_293
+.Linit_333:
 	movl	$-100, %eax
-	jmp	.Linit_287
-.Linit_253:
+	jmp	.Linit_295
+.Linit_260:
 	movq	$-95, %rbx
-	jmp	.Linit_272
-.Linit_264:
+	jmp	.Linit_279
+.Linit_271:
 	movq	$-95, %rbx
-	jmp	.Linit_167
-.Linit_418:
+	jmp	.Linit_174
+.Linit_422:
+	cmpl	$33, %eax
+	jne	.Linit_440
+	movq	24(%rbp), %rax
+	movq	16(%rbp), %rsi
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edi, %edi
+	movq	%rax, 32(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movl	$302, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_440:
+	cmpl	$31, %eax
+	je	.Linit_441
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$112, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+.Linit_420:
+	cmpl	$43, %eax
+	je	.Linit_442
+	movq	16(%rbp), %rax
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %edi
+	xorl	%esi, %esi
+	movw	%ax, 32(%rsp)
+	movq	56(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movl	$317, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+.Linit_442:
+	movq	16(%rbp), %rdi
+	addq	$296, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	set_signals
+.Linit_441:
+	movl	8(%rbp), %esi
+	jmp	.Linit_176
+.Linit_414:
 	cmpl	$7, %eax
-	je	.Linit_438
+	je	.Linit_443
 	movq	16(%rbp), %rax
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -2611,8 +2749,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_167
-.Linit_438:
+	jmp	.Linit_174
+.Linit_443:
 	xorl	%edx, %edx
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -2626,21 +2764,21 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_167
-.Linit_416:
-	cmpl	$19, %eax
-	je	.Linit_197
+	jmp	.Linit_174
+.Linit_417:
+	cmpl	$20, %eax
+	je	.Linit_206
 	leaq	32(%rsp), %r13
 	leaq	64(%rsp), %rcx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_198:
+.Linit_207:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_198
+	jne	.Linit_207
 	movq	16(%rbp), %rax
 	movl	4(%rbp), %edx
 	movq	56(%rbp), %rsi
@@ -2651,9 +2789,9 @@ run_step:
 	movq	%rax, 48(%rsp)
 	movq	48(%rbp), %rax
 	testq	%rax, %rax
-	je	.Linit_323
+	je	.Linit_328
 	movslq	20(%r12,%rax,4), %rdi
-.Linit_270:
+.Linit_277:
 	movq	%r13, %r10
 	movl	$32, %r8d
 	xorl	%r9d, %r9d
@@ -2664,10 +2802,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_167
-.Linit_197:
+	jmp	.Linit_174
+.Linit_206:
 	testb	$2, 4(%rbp)
-	je	.Linit_439
+	je	.Linit_444
 	leaq	24(%rsp), %r14
 	movb	$46, 24(%rsp)
 	xorl	%r10d, %r10d
@@ -2686,7 +2824,7 @@ run_step:
 	movq	%rax, %r12
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_167
+	js	.Linit_174
 	leaq	32(%rsp), %r13
 	movl	4(%rbp), %edi
 	movq	64(%rbp), %rsi
@@ -2694,12 +2832,12 @@ run_step:
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_267:
+.Linit_274:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_267
+	jne	.Linit_274
 	movl	%edi, %eax
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
@@ -2719,7 +2857,7 @@ run_step:
 	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_268
+	js	.Linit_275
 	movl	$81, %r15d
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -2733,7 +2871,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_269
+	jne	.Linit_276
 	movq	72(%rbp), %rdx
 	movq	56(%rbp), %rdi
 	movl	$165, %eax
@@ -2760,7 +2898,7 @@ run_step:
 	testq	%rbp, %rbp
 	cmovne	%rbp, %rax
 	movq	%rax, %rbx
-.Linit_269:
+.Linit_276:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2773,7 +2911,7 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_268:
+.Linit_275:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2786,8 +2924,8 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_167
-.Linit_439:
+	jmp	.Linit_174
+.Linit_444:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -2801,84 +2939,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_167
-.Linit_323:
+	jmp	.Linit_174
+.Linit_328:
 	movq	$-100, %rdi
-	jmp	.Linit_270
-.Linit_420:
-	cmpl	$32, %eax
-	jne	.Linit_440
-	movq	24(%rbp), %rax
-	movq	16(%rbp), %rsi
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edi, %edi
-	movq	%rax, 32(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movl	$302, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_167
-	.p2align 4,,10
-	.p2align 3
-.Linit_440:
-	cmpl	$30, %eax
-	je	.Linit_441
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$112, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_167
-.Linit_413:
-	cmpl	$42, %eax
-	je	.Linit_442
-	movq	16(%rbp), %rax
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$1, %edi
-	xorl	%esi, %esi
-	movw	%ax, 32(%rsp)
-	movq	56(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movl	$317, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_167
-.Linit_442:
-	movq	16(%rbp), %rdi
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	set_signals
-.Linit_441:
-	movl	8(%rbp), %esi
-	jmp	.Linit_169
+	jmp	.Linit_277
 	.size	run_step, .-run_step
 	.p2align 4
 	.type	run_payload, @function
@@ -2912,8 +2976,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 360(%rbp)
 	testq	%rax, %rax
-	je	.Linit_450
-.Linit_444:
+	je	.Linit_452
+.Linit_446:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2926,36 +2990,37 @@ run_payload:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_450:
+	ud2
+.Linit_452:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_445
+	jle	.Linit_447
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_447
+	jmp	.Linit_449
 	.p2align 4,,10
 	.p2align 3
-.Linit_451:
+.Linit_453:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_445
-.Linit_447:
+	je	.Linit_447
+.Linit_449:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 368(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_451
-.Linit_446:
+	jns	.Linit_453
+.Linit_448:
 	movq	%rax, 360(%rbp)
-	jmp	.Linit_444
-.Linit_445:
-	xorl	%eax, %eax
 	jmp	.Linit_446
+.Linit_447:
+	xorl	%eax, %eax
+	jmp	.Linit_448
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	run_aside, @function
@@ -2975,26 +3040,26 @@ run_aside:
 	movq	48(%rdx), %rdx
 	leaq	(%rdx,%rcx,8), %rbx
 	testl	%eax, %eax
-	jle	.Linit_453
+	jle	.Linit_455
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_455
+	jmp	.Linit_457
 	.p2align 4,,10
 	.p2align 3
-.Linit_458:
+.Linit_460:
 	addq	$88, %rbx
 	cmpq	%r13, %rbx
-	je	.Linit_453
-.Linit_455:
+	je	.Linit_455
+.Linit_457:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%r12, %rdi
 	movl	%eax, 20(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_458
-.Linit_454:
+	jns	.Linit_460
+.Linit_456:
 	xorl	%edx, %edx
 	movq	%rax, 24(%rbp)
 	xorl	%r10d, %r10d
@@ -3008,9 +3073,9 @@ run_aside:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_453:
+.Linit_455:
 	xorl	%eax, %eax
-	jmp	.Linit_454
+	jmp	.Linit_456
 	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	jail_main, @function
@@ -3021,47 +3086,47 @@ jail_main:
 	pushq	%r12
 	pushq	%rbp
 	pushq	%rbx
-	subq	$33624, %rsp
+	subq	$33608, %rsp
 	movq	16(%rdi), %rbp
-	leaq	8848(%rsp), %rax
-	leaq	8868(%rsp), %r14
+	leaq	8832(%rsp), %rax
+	leaq	8852(%rsp), %r14
 	movq	$-1, 72(%rsp)
-	movq	%rax, 32(%rsp)
-	leaq	9188(%rsp), %rbx
+	movq	%rax, 40(%rsp)
+	leaq	9172(%rsp), %rbx
 	movq	%r14, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_460:
+.Linit_462:
 	movl	$-1, (%rax)
 	addq	$4, %rax
 	cmpq	%rbx, %rax
-	jne	.Linit_460
-	movq	32(%rsp), %rax
+	jne	.Linit_462
+	movq	40(%rsp), %rax
 	addq	$8, %rbp
 	movl	$72, %r12d
 	movl	$2, %esi
 	movl	$1, %edx
-	leaq	84(%rax), %r13
+	leaq	88(%rax), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_463:
+.Linit_465:
 	movsbl	-8(%rbp), %eax
 	leaq	-8(%rbp), %rcx
 	testb	%al, %al
-	je	.Linit_467
+	je	.Linit_469
 	xorl	%edi, %edi
-	jmp	.Linit_466
+	jmp	.Linit_468
 	.p2align 4,,10
 	.p2align 3
-.Linit_462:
+.Linit_464:
 	movsbl	(%rcx), %eax
-.Linit_466:
+.Linit_468:
 	sall	$4, %edi
 	subl	$65, %eax
 	addq	$1, %rcx
 	orl	%eax, %edi
 	cmpq	%rcx, %rbp
-	jne	.Linit_462
+	jne	.Linit_464
 	movl	%edi, (%r14)
 	xorl	%r10d, %r10d
 	movslq	%edi, %rdi
@@ -3075,9 +3140,9 @@ jail_main:
 #NO_APP
 	addq	$4, %r14
 	addq	$8, %rbp
-	cmpq	%r13, %r14
-	jne	.Linit_463
-.Linit_467:
+	cmpq	%r14, %r13
+	jne	.Linit_465
+.Linit_469:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3091,34 +3156,34 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 8856(%rsp)
-	movq	8872(%rsp), %rax
-	movl	$-1, 9196(%rsp)
-	movq	%rax, 8860(%rsp)
+	movl	%eax, 8840(%rsp)
+	movq	8856(%rsp), %rax
+	movl	$-1, 9180(%rsp)
+	movq	%rax, 8844(%rsp)
 	movl	$95, %eax
-	movl	$-1, 9188(%rsp)
-	movl	$0, 9220(%rsp)
-	movl	$0, 9216(%rsp)
-	movq	$0, 9208(%rsp)
+	movl	$-1, 9172(%rsp)
+	movl	$0, 9204(%rsp)
+	movl	$0, 9200(%rsp)
+	movq	$0, 9192(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 9200(%rsp)
+	movl	%eax, 9184(%rsp)
 	call	set_signals
 	testq	%rax, %rax
 	js	.Linit_552
-.Linit_465:
-	leaq	400(%rsp), %rsi
+.Linit_467:
+	leaq	384(%rsp), %rsi
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movq	%rsi, 56(%rsp)
+	movq	%rsi, 48(%rsp)
 	xorl	%r9d, %r9d
 	movl	$5, %eax
 	movq	%rbp, %rdx
-	movslq	8868(%rsp), %rdi
+	movslq	8852(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -3126,12 +3191,12 @@ jail_main:
 #NO_APP
 	testq	%rax, %rax
 	js	.Linit_553
-.Linit_468:
-	movslq	8868(%rsp), %r8
+.Linit_470:
+	movslq	8852(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
 	movl	$268435456, %edi
-	movq	448(%rsp), %rsi
+	movq	432(%rsp), %rsi
 	movl	$1048578, %r10d
 	movl	$3, %edx
 #APP
@@ -3141,30 +3206,30 @@ jail_main:
 #NO_APP
 	testq	%rax, %rax
 	js	.Linit_554
-.Linit_469:
-	xorl	%r12d, %r12d
+.Linit_471:
+	xorl	%ebp, %ebp
+	movslq	8852(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movslq	8868(%rsp), %rdi
 	movl	$3, %eax
-	movq	%r12, %rsi
-	movq	%r12, %rdx
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	268435464, %ebp
+	movl	268435464, %r14d
 	movl	268435476, %r15d
-	movq	$268435456, 8848(%rsp)
-	movl	%ebp, %eax
+	movq	$268435456, 8832(%rsp)
+	movl	%r14d, %eax
 	andl	$1, %eax
-	movl	%eax, 48(%rsp)
-	je	.Linit_470
-	cmpl	$1, 8856(%rsp)
+	movl	%eax, 56(%rsp)
+	je	.Linit_472
+	cmpl	$1, 8840(%rsp)
 	jne	.Linit_555
-.Linit_470:
+.Linit_472:
 	leaq	72(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3177,13 +3242,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r12
+	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_471
-	movq	8848(%rsp), %rax
+	js	.Linit_473
+	movq	8832(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
-	movq	%r12, %rdi
+	movq	%rbp, %rdi
 	movl	20(%rax), %edx
 	movl	$72, %eax
 #APP
@@ -3192,7 +3257,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	xorl	%edx, %edx
-	movq	%rax, %r12
+	movq	%rax, %rbp
 	movl	$3, %eax
 	movq	%rdx, %rsi
 #APP
@@ -3200,43 +3265,42 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_471:
-	movl	%r12d, 9192(%rsp)
-	movslq	%r12d, %r12
-	testq	%r12, %r12
+.Linit_473:
+	movl	%ebp, 9176(%rsp)
+	movslq	%ebp, %rbp
+	testq	%rbp, %rbp
 	js	.Linit_556
-.Linit_472:
-	movq	8848(%rsp), %rdx
+.Linit_474:
+	movq	8832(%rsp), %rdx
 	movl	12(%rdx), %eax
-	movq	32(%rdx), %r13
+	movq	32(%rdx), %r12
 	testl	%eax, %eax
-	jle	.Linit_474
+	jle	.Linit_476
 	subl	$1, %eax
-	movq	32(%rsp), %r14
+	movq	40(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
-	leaq	88(%r13,%rax,8), %r12
-	jmp	.Linit_476
+	leaq	88(%r12,%rax,8), %rbp
+	jmp	.Linit_478
 	.p2align 4,,10
 	.p2align 3
 .Linit_557:
-	addq	$88, %r13
-	cmpq	%r13, %r12
-	je	.Linit_474
-.Linit_476:
-	movl	8(%r13), %eax
-	movq	%r13, %rsi
-	movq	%r14, %rdi
-	movl	%eax, 9216(%rsp)
+	addq	$88, %r12
+	cmpq	%r12, %rbp
+	je	.Linit_476
+.Linit_478:
+	movl	8(%r12), %eax
+	movq	%r12, %rsi
+	movq	%r13, %rdi
+	movl	%eax, 9200(%rsp)
 	call	run_step
 	testq	%rax, %rax
 	jns	.Linit_557
 	negq	%rax
-	movq	32(%rsp), %rdi
-	xorl	%r9d, %r9d
+	movq	40(%rsp), %rdi
 	movl	$2, %esi
-	movl	9216(%rsp), %edx
-	movl	9220(%rsp), %r8d
+	movl	9200(%rsp), %edx
+	movl	9204(%rsp), %r8d
 	movq	%rax, %rcx
 	call	report
 	xorl	%edx, %edx
@@ -3251,15 +3315,15 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_474:
-	xorl	%r12d, %r12d
+.Linit_476:
+	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$157, %eax
 	movl	$4, %edi
-	movq	%r12, %rsi
-	movq	%r12, %rdx
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -3267,15 +3331,15 @@ jail_main:
 #NO_APP
 	testq	%rax, %rax
 	js	.Linit_558
-.Linit_478:
-	movq	32(%rsp), %rsi
-	xorl	%r14d, %r14d
+.Linit_480:
+	movq	40(%rsp), %rsi
+	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	leaq	run_payload(%rip), %r12
 	movl	$56, %eax
 	movl	$16657, %edi
-	movq	%r14, %rdx
+	movq	%rbp, %rdx
 	movq	%rsi, %r13
 #APP
 # 25 "src/sys.h" 1
@@ -3292,26 +3356,25 @@ jail_main:
 	movq	%rax, %r12
 	testq	%rax, %rax
 	js	.Linit_559
-.Linit_479:
-	movq	9208(%rsp), %rax
+.Linit_481:
+	movq	9192(%rsp), %rax
 	testq	%rax, %rax
 	js	.Linit_560
-.Linit_480:
-	movq	8848(%rsp), %rdx
+.Linit_482:
+	movq	8832(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
 	leaq	(%rax,%rcx,2), %rcx
 	movq	40(%rdx), %rax
-	leaq	-88(%rax,%rcx,8), %r13
-	movl	9216(%rsp), %eax
-	cmpl	8(%r13), %eax
-	je	.Linit_481
-	movl	9216(%rsp), %edx
-	movq	32(%rsp), %rdi
-	xorl	%r9d, %r9d
+	leaq	-88(%rax,%rcx,8), %rbp
+	movl	9200(%rsp), %eax
+	cmpl	8(%rbp), %eax
+	je	.Linit_483
+	movq	40(%rsp), %rdi
 	movl	$125, %ecx
-	movl	9220(%rsp), %r8d
 	movl	$2, %esi
+	movl	9200(%rsp), %edx
+	movl	9204(%rsp), %r8d
 	call	report
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -3325,15 +3388,15 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_481:
-	cmpl	$44, 0(%r13)
+.Linit_483:
+	cmpl	$45, 0(%rbp)
 	je	.Linit_561
-.Linit_482:
+.Linit_484:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$11, %eax
-	movq	448(%rsp), %rsi
+	movq	432(%rsp), %rsi
 	movl	$268435456, %edi
 	xorl	%edx, %edx
 #APP
@@ -3341,32 +3404,32 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	$3, %r14d
-	leaq	8888(%rsp), %r13
+	movl	$3, %r13d
+	leaq	8872(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_484:
-	movslq	0(%r13), %rdi
+.Linit_486:
+	movslq	0(%rbp), %rdi
 	testl	%edi, %edi
-	js	.Linit_483
+	js	.Linit_485
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r14, %rax
+	movq	%r13, %rax
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_483:
-	addq	$4, %r13
-	cmpq	%rbx, %r13
-	jne	.Linit_484
-	movl	9196(%rsp), %eax
+.Linit_485:
+	addq	$4, %rbp
+	cmpq	%rbx, %rbp
+	jne	.Linit_486
+	movl	9180(%rsp), %eax
 	testl	%eax, %eax
-	js	.Linit_485
+	js	.Linit_487
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
@@ -3379,23 +3442,24 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_485:
-	salq	$4, %rbp
+.Linit_487:
+	movq	%r14, %rax
+	leaq	256(%rsp), %rsi
 	xorl	%r10d, %r10d
+	xorl	%edx, %edx
+	salq	$4, %rax
+	movq	%rsi, 16(%rsp)
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	andl	$32, %ebp
-	xorl	%edx, %edx
-	leaq	256(%rsp), %rsi
-	movq	$537396514, 128(%rsp)
+	andl	$32, %eax
 	leaq	128(%rsp), %rdi
-	movl	%ebp, 260(%rsp)
+	movq	$537396514, 128(%rsp)
+	movl	%eax, 260(%rsp)
+	movl	%eax, 256(%rsp)
 	movl	$126, %eax
-	movl	%ebp, 256(%rsp)
 	movq	$0, 264(%rsp)
 	movq	$0, 272(%rsp)
-	movq	%rsi, 8(%rsp)
-	movq	%rdi, 40(%rsp)
+	movq	%rdi, 8(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -3403,60 +3467,61 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_486
+	js	.Linit_488
 	testl	%r15d, %r15d
 	jne	.Linit_562
-.Linit_488:
-	movq	32(%rsp), %rdi
+.Linit_490:
+	movq	40(%rsp), %rdi
 	xorl	%ecx, %ecx
-	xorl	%r9d, %r9d
 	movl	%r12d, %r8d
 	xorl	%edx, %edx
 	movl	$4, %esi
-	movl	%r12d, 52(%rsp)
+	movl	%r12d, 60(%rsp)
 	call	report
 	leaq	104(%rsp), %rax
-	movq	40(%rsp), %rcx
+	movq	8(%rsp), %rcx
 	movl	$0, 68(%rsp)
-	movq	%rax, 24(%rsp)
+	movq	%rax, 32(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_490:
+.Linit_492:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_490
+	jne	.Linit_492
 	movl	$1, %ebx
 	movl	$1, %ebp
-	movslq	52(%rsp), %r15
-	movl	9192(%rsp), %eax
+	movslq	60(%rsp), %r15
+	movl	9176(%rsp), %eax
 	movl	$1, %r12d
 	movw	%bx, 124(%rsp)
-	leaq	64(%rsp), %r14
+	leaq	64(%rsp), %r13
 	movl	%eax, 104(%rsp)
-	movl	8864(%rsp), %eax
+	movl	8848(%rsp), %eax
+	movq	%r15, %r14
+	movq	%r13, %r15
 	movw	%bp, 116(%rsp)
 	movl	%eax, 112(%rsp)
-	movl	8860(%rsp), %eax
+	movl	8844(%rsp), %eax
 	movw	%r12w, 108(%rsp)
 	movl	%eax, 120(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_507:
+.Linit_509:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_495:
+.Linit_497:
 	xorl	%r13d, %r13d
-	movq	%r14, %rsi
-	jmp	.Linit_492
+	movq	%r15, %rsi
+	jmp	.Linit_494
 	.p2align 4,,10
 	.p2align 3
-.Linit_493:
-	cmpq	%rax, %r15
+.Linit_495:
+	cmpq	%rax, %r14
 	je	.Linit_563
-.Linit_492:
+.Linit_494:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3469,11 +3534,11 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_493
-	movq	%rsi, %r14
+	jg	.Linit_495
+	movq	%rsi, %r15
 	testl	%r13d, %r13d
-	jne	.Linit_494
-	movq	24(%rsp), %rdi
+	jne	.Linit_496
+	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
 	movl	$3, %esi
@@ -3483,15 +3548,15 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_495
+	je	.Linit_497
 	testq	%rax, %rax
 	js	.Linit_564
 	cmpw	$0, 118(%rsp)
-	je	.Linit_500
-	movl	48(%rsp), %r8d
+	je	.Linit_502
+	movl	56(%rsp), %r8d
 	testl	%r8d, %r8d
 	je	.Linit_565
-.Linit_501:
+.Linit_503:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3504,25 +3569,25 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_500:
-	movq	%r14, 16(%rsp)
-	movq	40(%rsp), %r14
+.Linit_502:
+	movq	%r15, 24(%rsp)
+	movq	48(%rsp), %rbp
 	movl	$64, %ebx
-	movl	$128, %r13d
-	leaq	384(%rsp), %rbp
+	movl	$128, %r12d
+	movl	$62, %r13d
 	.p2align 4,,10
 	.p2align 3
-.Linit_502:
+.Linit_504:
 	cmpw	$0, 110(%rsp)
 	je	.Linit_550
-	xorl	%r12d, %r12d
+	xorl	%r15d, %r15d
+	movq	8(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
+	movslq	9176(%rsp), %rdi
 	xorl	%r9d, %r9d
-	movslq	9192(%rsp), %rdi
-	movq	%r12, %rax
-	movq	%r14, %rsi
-	movq	%r13, %rdx
+	movq	%r15, %rax
+	movq	%r12, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -3532,7 +3597,7 @@ jail_main:
 	jne	.Linit_550
 	movl	128(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_503
+	je	.Linit_505
 	xorl	%eax, %eax
 	movq	176(%rsp), %rdi
 	movl	%ecx, 84(%rsp)
@@ -3543,105 +3608,105 @@ jail_main:
 	movl	$0, 88(%rsp)
 	movl	%eax, 92(%rsp)
 	movq	%rdi, 96(%rsp)
-	jne	.Linit_504
-	movq	8(%rsp), %rax
+	jne	.Linit_506
+	movq	16(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_505:
+.Linit_507:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_505
+	jne	.Linit_507
 	movl	%ecx, 256(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rdi, 280(%rsp)
 	movl	$129, %eax
-	movq	%r15, %rdi
-	movq	8(%rsp), %rdx
+	movq	%r14, %rdi
+	movq	16(%rsp), %rdx
 	movl	$-1, 264(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_503:
+.Linit_505:
 	subl	$1, %ebx
-	jne	.Linit_502
+	jne	.Linit_504
 	.p2align 4,,10
 	.p2align 3
 .Linit_550:
 	cmpw	$0, 126(%rsp)
-	movq	16(%rsp), %r14
-	je	.Linit_507
+	movq	24(%rsp), %r15
+	je	.Linit_509
 	leaq	80(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_510:
+.Linit_512:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rbx, %rax
-	movslq	8860(%rsp), %rdi
+	movslq	8844(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_510
-	cmpq	$24, %rax
-	je	.Linit_511
-	testq	%rax, %rax
-	jns	.Linit_512
-	cmpq	$-32, %rax
 	je	.Linit_512
+	cmpq	$24, %rax
+	je	.Linit_513
+	testq	%rax, %rax
+	jns	.Linit_514
 	cmpq	$-104, %rax
-	jne	.Linit_507
-.Linit_512:
+	je	.Linit_514
+	cmpq	$-32, %rax
+	jne	.Linit_509
+.Linit_514:
 	movl	$-1, 120(%rsp)
-	jmp	.Linit_507
+	jmp	.Linit_509
 	.p2align 4,,10
 	.p2align 3
-.Linit_504:
+.Linit_506:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$62, %eax
-	movq	%r15, %rdi
-	movq	%r12, %rdx
+	movq	%r13, %rax
+	movq	%r14, %rdi
+	movq	%r15, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_503
+	jmp	.Linit_505
 	.p2align 4,,10
 	.p2align 3
 .Linit_563:
 	movl	64(%rsp), %eax
 	movl	$1, %r13d
 	movl	%eax, 68(%rsp)
-	jmp	.Linit_492
+	jmp	.Linit_494
 .Linit_565:
-	movl	52(%rsp), %esi
-	movq	32(%rsp), %rdi
+	movl	60(%rsp), %esi
+	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_501
-.Linit_511:
+	jmp	.Linit_503
+.Linit_513:
 	movl	80(%rsp), %eax
 	cmpl	$2, %eax
 	je	.Linit_566
 	cmpl	$3, %eax
-	jne	.Linit_507
-	movl	48(%rsp), %edx
+	jne	.Linit_509
+	movl	56(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_520
+	je	.Linit_522
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3654,54 +3719,31 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_507
-.Linit_494:
-	movl	48(%rsp), %eax
+	jmp	.Linit_509
+.Linit_496:
+	movl	56(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_499
-.Linit_498:
-	movq	8(%rsp), %rax
-	movq	56(%rsp), %rcx
-	.p2align 4,,10
-	.p2align 3
-.Linit_522:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_522
-	xorl	%ebx, %ebx
-	movq	8(%rsp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$98, %eax
-	movq	$-1, %rdi
-	movq	%rbx, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
+	je	.Linit_501
+.Linit_500:
 	movl	68(%rsp), %r8d
-	movq	32(%rsp), %rdi
-	movq	%rsi, %r9
+	movq	40(%rsp), %rdi
+	xorl	%edx, %edx
 	xorl	%ecx, %ecx
 	movl	$5, %esi
 	call	report
+	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$231, %eax
-	movq	%rbx, %rdi
-	movq	%rbx, %rsi
-	movq	%rbx, %rdx
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	addq	$33624, %rsp
+	addq	$33608, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -3720,8 +3762,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_488
-.Linit_486:
+	jns	.Linit_490
+.Linit_488:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3735,11 +3777,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	9216(%rsp), %edx
-	movq	32(%rsp), %rdi
+	movl	9200(%rsp), %edx
+	movq	40(%rsp), %rdi
 	movq	%rbx, %rcx
 	movl	$2, %esi
-	movl	9220(%rsp), %r8d
+	movl	9204(%rsp), %r8d
 	negq	%rcx
 	call	report
 	xorl	%r10d, %r10d
@@ -3754,12 +3796,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_488
+	jmp	.Linit_490
 .Linit_555:
-	movq	32(%rsp), %rdi
+	movq	40(%rsp), %rdi
 	movl	$18, %ecx
 	movl	$-1, %edx
-	movl	9220(%rsp), %r8d
+	movl	9204(%rsp), %r8d
 	movl	$2, %esi
 	call	report
 	xorl	%r10d, %r10d
@@ -3767,71 +3809,69 @@ jail_main:
 	xorl	%r9d, %r9d
 	movl	$231, %eax
 	movl	$125, %edi
-	movq	%r12, %rsi
-	movq	%r12, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_470
-.Linit_564:
-	movl	48(%rsp), %r11d
-	testl	%r11d, %r11d
-	je	.Linit_520
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movl	52(%rsp), %esi
-	movq	32(%rsp), %rdi
-	leaq	68(%rsp), %rdx
-	call	kill_tree
-	jmp	.Linit_498
-.Linit_520:
-	movl	52(%rsp), %esi
-	movq	32(%rsp), %rdi
-	leaq	68(%rsp), %rdx
-	call	kill_tree
-.Linit_499:
-	movl	52(%rsp), %esi
-	movq	32(%rsp), %rdi
-	xorl	%edx, %edx
-	call	kill_tree
-	jmp	.Linit_498
-.Linit_556:
-	movq	32(%rsp), %rdi
-	movq	%r12, %rcx
-	xorl	%r9d, %r9d
-	movl	$-1, %edx
-	movl	9220(%rsp), %r8d
-	negq	%rcx
-	movl	$2, %esi
-	call	report
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rdx, %rsi
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_472
+.Linit_564:
+	movl	56(%rsp), %r11d
+	testl	%r11d, %r11d
+	je	.Linit_522
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movl	60(%rsp), %esi
+	movq	40(%rsp), %rdi
+	leaq	68(%rsp), %rdx
+	call	kill_tree
+	jmp	.Linit_500
+.Linit_522:
+	movl	60(%rsp), %esi
+	movq	40(%rsp), %rdi
+	leaq	68(%rsp), %rdx
+	call	kill_tree
+.Linit_501:
+	movl	60(%rsp), %esi
+	movq	40(%rsp), %rdi
+	xorl	%edx, %edx
+	call	kill_tree
+	jmp	.Linit_500
+.Linit_556:
+	movl	9204(%rsp), %r8d
+	movq	40(%rsp), %rdi
+	movq	%rbp, %rcx
+	movl	$-1, %edx
+	negq	%rcx
+	movl	$2, %esi
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_474
 .Linit_560:
 	negq	%rax
-	movq	32(%rsp), %rdi
-	xorl	%r9d, %r9d
+	movq	40(%rsp), %rdi
 	movl	$2, %esi
-	movl	9216(%rsp), %edx
-	movl	9220(%rsp), %r8d
+	movl	9200(%rsp), %edx
+	movl	9204(%rsp), %r8d
 	movq	%rax, %rcx
 	call	report
 	xorl	%edx, %edx
@@ -3846,12 +3886,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_480
+	jmp	.Linit_482
 .Linit_554:
 	negq	%rax
-	movq	32(%rsp), %rdi
+	movq	40(%rsp), %rdi
 	movl	$-1, %edx
-	movl	9220(%rsp), %r8d
+	movl	9204(%rsp), %r8d
 	movq	%rax, %rcx
 	movl	$2, %esi
 	call	report
@@ -3867,14 +3907,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_469
+	jmp	.Linit_471
 .Linit_559:
-	movq	32(%rsp), %rdi
+	movl	9200(%rsp), %edx
+	movq	40(%rsp), %rdi
 	movq	%rax, %rcx
-	xorl	%r9d, %r9d
 	movl	$2, %esi
-	movl	9216(%rsp), %edx
-	movl	9220(%rsp), %r8d
+	movl	9204(%rsp), %r8d
 	negq	%rcx
 	call	report
 	xorl	%r10d, %r10d
@@ -3882,20 +3921,20 @@ jail_main:
 	xorl	%r9d, %r9d
 	movl	$231, %eax
 	movl	$125, %edi
-	movq	%r14, %rsi
-	movq	%r14, %rdx
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_479
+	jmp	.Linit_481
 .Linit_558:
 	negq	%rax
-	movq	32(%rsp), %rdi
+	movq	40(%rsp), %rdi
 	movl	$2, %esi
-	movl	9216(%rsp), %edx
-	movl	9220(%rsp), %r8d
+	movl	9200(%rsp), %edx
+	movl	9204(%rsp), %r8d
 	movq	%rax, %rcx
 	call	report
 	xorl	%r10d, %r10d
@@ -3903,19 +3942,19 @@ jail_main:
 	xorl	%r9d, %r9d
 	movl	$231, %eax
 	movl	$125, %edi
-	movq	%r12, %rsi
-	movq	%r12, %rdx
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_478
+	jmp	.Linit_480
 .Linit_553:
 	negq	%rax
-	movq	32(%rsp), %rdi
+	movq	40(%rsp), %rdi
 	movl	$-1, %edx
-	movl	9220(%rsp), %r8d
+	movl	9204(%rsp), %r8d
 	movq	%rax, %rcx
 	movl	$2, %esi
 	call	report
@@ -3931,13 +3970,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_468
+	jmp	.Linit_470
 .Linit_552:
 	negq	%rax
-	movq	32(%rsp), %rdi
-	xorl	%r9d, %r9d
+	movq	40(%rsp), %rdi
 	movl	$-1, %edx
-	movl	9220(%rsp), %r8d
+	movl	9204(%rsp), %r8d
 	movq	%rax, %rcx
 	movl	$2, %esi
 	call	report
@@ -3953,14 +3991,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_465
+	jmp	.Linit_467
 .Linit_561:
-	movl	9216(%rsp), %edx
-	xorl	%r9d, %r9d
+	movq	40(%rsp), %rdi
 	xorl	%r8d, %r8d
 	xorl	%ecx, %ecx
-	movq	32(%rsp), %rdi
 	movl	$3, %esi
+	movl	9200(%rsp), %edx
 	call	report
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -3974,28 +4011,28 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_482
+	jmp	.Linit_484
 .Linit_566:
 	movl	84(%rsp), %esi
 	movl	92(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_516
-	movq	8(%rsp), %rax
-	leaq	384(%rsp), %rcx
-.Linit_517:
-	movq	%rax, %rdi
+	je	.Linit_518
+	movq	16(%rsp), %rax
+.Linit_519:
+	movq	%rax, %rcx
 	addq	$1, %rax
-	movb	$0, (%rdi)
+	movb	$0, (%rcx)
+	movq	48(%rsp), %rcx
 	cmpq	%rcx, %rax
-	jne	.Linit_517
+	jne	.Linit_519
 	movq	96(%rsp), %rax
-	movslq	52(%rsp), %rdi
+	movslq	60(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movl	%edx, 256(%rsp)
 	xorl	%r9d, %r9d
-	movq	8(%rsp), %rdx
+	movq	16(%rsp), %rdx
 	movq	%rax, 280(%rsp)
 	movl	$129, %eax
 	movl	$-1, 264(%rsp)
@@ -4004,16 +4041,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_507
-.Linit_516:
-	movslq	52(%rsp), %rdi
+	jmp	.Linit_509
+.Linit_518:
+	movslq	60(%rsp), %rdi
 	movl	88(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_519
+	je	.Linit_521
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_519:
+.Linit_521:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4024,7 +4061,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_507
+	jmp	.Linit_509
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end
@@ -4039,14 +4076,14 @@ run_child:
 	pushq	%rbp
 	movq	%rdi, %rbp
 	pushq	%rbx
-	subq	$72, %rsp
+	subq	$88, %rsp
 	movq	(%rdi), %rbx
 	movl	12(%rbx), %esi
 	testl	%esi, %esi
 	jne	.Llaunch_51
 .Llaunch_2:
-	movl	$2, 2148(%rbx)
-	movslq	20(%rbx), %rdx
+	movl	$2, 2156(%rbx)
+	movslq	24(%rbx), %rdx
 	testl	%edx, %edx
 	jle	.Llaunch_29
 	leaq	(%rbx,%rdx,4), %rdi
@@ -4055,7 +4092,7 @@ run_child:
 	.p2align 4,,10
 	.p2align 3
 .Llaunch_7:
-	movl	1052(%rax), %ecx
+	movl	1056(%rax), %ecx
 	cmpl	%edx, %ecx
 	leal	1(%rcx), %esi
 	cmovge	%esi, %edx
@@ -4071,10 +4108,10 @@ run_child:
 	.p2align 3
 .Llaunch_8:
 	addq	$1, %r12
-	cmpl	%r12d, 20(%rbx)
+	cmpl	%r12d, 24(%rbx)
 	jle	.Llaunch_5
 .Llaunch_10:
-	movslq	28(%rbx,%r12,4), %rdi
+	movslq	32(%rbx,%r12,4), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4084,7 +4121,7 @@ run_child:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 28(%rbx,%r12,4)
+	movl	%eax, 32(%rbx,%r12,4)
 	testl	%eax, %eax
 	jns	.Llaunch_8
 .Llaunch_49:
@@ -4107,7 +4144,7 @@ run_child:
 	xorl	%edx, %edx
 .Llaunch_5:
 	xorl	%r12d, %r12d
-	cmpl	$0, 24(%rbx)
+	cmpl	$0, 28(%rbx)
 	movl	$72, %r13d
 	movl	$1030, %esi
 	jg	.Llaunch_11
@@ -4141,7 +4178,7 @@ run_child:
 	testq	%rax, %rax
 	js	.Llaunch_48
 	xorl	%r12d, %r12d
-	cmpl	$0, 20(%rbx)
+	cmpl	$0, 24(%rbx)
 	movl	$292, %r13d
 	jg	.Llaunch_17
 	jmp	.Llaunch_21
@@ -4149,14 +4186,14 @@ run_child:
 	.p2align 3
 .Llaunch_52:
 	addq	$1, %r12
-	cmpl	%r12d, 20(%rbx)
+	cmpl	%r12d, 24(%rbx)
 	jle	.Llaunch_21
 .Llaunch_17:
-	movslq	1052(%rbx,%r12,4), %rsi
+	movslq	1056(%rbx,%r12,4), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%edx, %edx
-	movslq	28(%rbx,%r12,4), %rdi
+	movslq	32(%rbx,%r12,4), %rdi
 	xorl	%r9d, %r9d
 	movq	%r13, %rax
 #APP
@@ -4173,29 +4210,29 @@ run_child:
 	.p2align 3
 .Llaunch_14:
 	addq	$1, %r12
-	cmpl	%r12d, 24(%rbx)
+	cmpl	%r12d, 28(%rbx)
 	jle	.Llaunch_15
 .Llaunch_11:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%r13, %rax
-	movslq	2076(%rbx,%r12,4), %rdi
+	movslq	2080(%rbx,%r12,4), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	%eax, 2076(%rbx,%r12,4)
+	movl	%eax, 2080(%rbx,%r12,4)
 	testl	%eax, %eax
 	jns	.Llaunch_14
 	jmp	.Llaunch_49
 .Llaunch_51:
-	leaq	-60(%rsp), %rsi
-	leaq	-88(%rsp), %rdi
+	leaq	-52(%rsp), %rsi
+	leaq	-80(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movq	$537396514, -88(%rsp)
+	movq	$537396514, -80(%rsp)
 	xorl	%r9d, %r9d
 	xorl	%edx, %edx
 	movl	$125, %eax
@@ -4204,10 +4241,10 @@ run_child:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	-56(%rsp), %eax
-	movl	%eax, -52(%rsp)
-	movl	-44(%rsp), %eax
-	movl	%eax, -40(%rsp)
+	movl	-48(%rsp), %eax
+	movl	%eax, -44(%rsp)
+	movl	-36(%rsp), %eax
+	movl	%eax, -32(%rsp)
 	movl	$126, %eax
 #APP
 # 13 "src/sys.h" 1
@@ -4244,17 +4281,17 @@ run_child:
 	jmp	.Llaunch_2
 .Llaunch_21:
 	xorl	%r12d, %r12d
-	cmpl	$0, 24(%rbx)
+	cmpl	$0, 28(%rbx)
 	movl	$72, %r13d
 	movl	$2, %esi
 	jg	.Llaunch_18
 	jmp	.Llaunch_53
 .Llaunch_55:
 	addq	$1, %r12
-	cmpl	%r12d, 24(%rbx)
+	cmpl	%r12d, 28(%rbx)
 	jle	.Llaunch_54
 .Llaunch_18:
-	movslq	2076(%rbx,%r12,4), %rdi
+	movslq	2080(%rbx,%r12,4), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%edx, %edx
@@ -4270,17 +4307,17 @@ run_child:
 	jmp	.Llaunch_48
 .Llaunch_54:
 	xorl	%eax, %eax
-	cmpl	$0, 24(%rbx)
+	cmpl	$0, 28(%rbx)
 	movq	%rax, 8(%rbp)
 	jle	.Llaunch_23
-	leaq	-60(%rsp), %rsi
+	leaq	-52(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r10d, %r10d
 	movq	%rsi, %r9
 	.p2align 4,,10
 	.p2align 3
 .Llaunch_24:
-	movl	2076(%rbx,%r8,4), %edi
+	movl	2080(%rbx,%r8,4), %edi
 	movq	%r9, %rdx
 	movl	$28, %ecx
 	.p2align 4,,10
@@ -4298,30 +4335,30 @@ run_child:
 	addl	$8, %r10d
 	addq	$1, %r8
 	addq	$8, %r9
-	cmpl	%r8d, 24(%rbx)
+	cmpl	%r8d, 28(%rbx)
 	jg	.Llaunch_24
 .Llaunch_26:
 	xorl	%edx, %edx
 	movslq	%r10d, %r10
-	movq	%rsi, -80(%rsp)
+	movq	%rsi, -72(%rsp)
 	movl	$4096, %r8d
-	movb	$0, -60(%rsp,%r10)
-	leaq	-113(%rsp), %rsi
-	leaq	-112(%rsp), %r10
+	movb	$0, -52(%rsp,%r10)
+	leaq	-105(%rsp), %rsi
+	leaq	-104(%rsp), %r10
 	xorl	%r9d, %r9d
 	movabsq	$7597125265233895786, %rax
-	movq	%rdx, -72(%rsp)
-	movq	%rax, -98(%rsp)
-	leaq	-98(%rsp), %rax
-	movb	$116, -90(%rsp)
-	movq	%rax, -88(%rsp)
+	movq	%rdx, -64(%rsp)
+	movq	%rax, -90(%rsp)
+	leaq	-90(%rsp), %rax
+	movb	$116, -82(%rsp)
+	movq	%rax, -80(%rsp)
 	movl	$322, %eax
-	movb	$0, -89(%rsp)
+	movb	$0, -81(%rsp)
 	movslq	8(%rbx), %rdi
-	movq	%rdx, -112(%rsp)
-	leaq	-88(%rsp), %rdx
-	movb	$0, -113(%rsp)
-	movl	$3, 2148(%rbx)
+	movq	%rdx, -104(%rsp)
+	leaq	-80(%rsp), %rdx
+	movb	$0, -105(%rsp)
+	movl	$3, 2156(%rbx)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -4333,7 +4370,7 @@ run_child:
 	movq	%rcx, 8(%rbp)
 .Llaunch_23:
 	xorl	%r10d, %r10d
-	leaq	-60(%rsp), %rsi
+	leaq	-52(%rsp), %rsi
 	jmp	.Llaunch_26
 	.size	run_child, .-run_child
 	.p2align 4
@@ -4351,7 +4388,7 @@ jail_launch:
 	pushq	%rbx
 	movq	%rdi, %rbx
 	subq	$16400, %rsp
-	movq	%rax, 2144(%rdi)
+	movq	%rax, 2152(%rdi)
 	movl	$14, %eax
 	leaq	-104(%rsp), %rbp
 	movq	%rdi, -96(%rsp)
@@ -4366,7 +4403,7 @@ jail_launch:
 # 0 "" 2
 #NO_APP
 	movl	16(%rbx), %eax
-	leaq	2144(%rbx), %rdx
+	leaq	2152(%rbx), %rdx
 	testl	%eax, %eax
 	je	.Llaunch_57
 	movq	(%rbx), %rdi
@@ -4406,14 +4443,14 @@ jail_launch:
 	testq	%r12, %r12
 	js	.Llaunch_56
 	cmpq	$0, -88(%rsp)
-	movl	%r12d, 2140(%rbx)
+	movl	%r12d, 2148(%rbx)
 	je	.Llaunch_63
 	movl	$61, %ebp
 	jmp	.Llaunch_62
 	.p2align 4,,10
 	.p2align 3
 .Llaunch_66:
-	movl	2140(%rbx), %eax
+	movl	2148(%rbx), %eax
 .Llaunch_62:
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
@@ -4429,7 +4466,7 @@ jail_launch:
 #NO_APP
 	cmpq	$-4, %rax
 	je	.Llaunch_66
-	movslq	2144(%rbx), %rdi
+	movslq	2152(%rbx), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4472,8 +4509,10 @@ jail_launch:
 	movq	%rcx, -40(%rsp)
 	leaq	run_child(%rip), %r12
 	movq	%rax, -80(%rsp)
-	movl	$435, %eax
+	movslq	20(%rbx), %rax
 	movq	$16384, -32(%rsp)
+	movq	%rax, (%rsp)
+	movl	$435, %eax
 #APP
 # 25 "src/sys.h" 1
 	syscall

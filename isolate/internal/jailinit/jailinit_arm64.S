@@ -22,40 +22,38 @@ jail_init_entry:
 	.p2align 4,,11
 	.type	report, %function
 report:
-	sub	sp, sp, #64
-	mov	x9, x0
-	add	x10, sp, 16
-	mov	w15, w1
-	mov	w14, w2
-	mov	x13, x3
-	mov	w12, w4
-	mov	x11, x5
-	mov	x6, x10
+	sub	sp, sp, #208
+	mov	w13, w1
+	mov	x9, sp
+	mov	x7, x0
+	mov	w12, w2
+	mov	x11, x3
+	mov	w10, w4
+	mov	x5, x9
+	add	x1, sp, 64
 	.p2align 3,,7
 .Linit_2:
-	mov	x7, x6
-	add	x0, sp, 64
-	add	x6, x6, 1
-	strb	wzr, [x7]
-	cmp	x6, x0
+	mov	x6, x5
+	add	x5, x5, 1
+	strb	wzr, [x6]
+	cmp	x5, x1
 	bne	.Linit_2
-	mov	x1, sp
 	mov	x8, 113
 	mov	x0, 1
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	stp	w15, w14, [sp, 16]
-	stp	w13, w12, [sp, 24]
+	stp	w13, w12, [sp]
+	stp	w11, w10, [sp, 8]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x1, 0
+	mov	x6, 0
 	tbnz	x0, #63, .Linit_3
-	ldp	x1, x2, [sp]
+	ldp	x6, x2, [sp, 64]
 	mov	x0, 63439
 	movk	x0, 0xe353, lsl 16
 	mov	x3, 16960
@@ -65,25 +63,56 @@ report:
 	smulh	x0, x2, x0
 	asr	x0, x0, 7
 	sub	x2, x0, x2, asr 63
-	madd	x1, x1, x3, x2
+	madd	x6, x6, x3, x2
 .Linit_3:
-	str	x1, [sp, 32]
-	cbz	x11, .Linit_5
-	ldp	x1, x3, [x11]
+	mov	x8, 165
+	mov	x0, -1
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	str	x6, [sp, 16]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	cbnz	x0, .Linit_4
+	ldp	x2, x4, [sp, 64]
+	mov	x3, 16960
+	ldp	x0, x5, [sp, 80]
+	movk	x3, 0xf, lsl 16
+	madd	x2, x2, x3, x4
+	ldr	x4, [sp, 96]
+	madd	x0, x0, x3, x5
+	stp	x2, x0, [sp, 24]
+	str	x4, [sp, 40]
+.Linit_4:
+	mov	x8, 165
+	mov	x0, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	cbnz	x0, .Linit_6
+	ldp	x1, x4, [sp, 64]
 	mov	x2, 16960
-	ldp	x0, x4, [x11, 16]
+	ldp	x0, x3, [sp, 80]
 	movk	x2, 0xf, lsl 16
-	madd	x1, x1, x2, x3
-	ldr	x3, [x11, 32]
-	madd	x0, x0, x2, x4
-	stp	x1, x0, [sp, 40]
-	str	x3, [sp, 56]
+	madd	x1, x1, x2, x4
+	madd	x0, x0, x2, x3
+	stp	x1, x0, [sp, 48]
 	.p2align 3,,7
-.Linit_5:
-	ldrsw	x0, [x9, 12]
-	mov	x1, x10
+.Linit_6:
+	ldrsw	x0, [x7, 12]
+	mov	x1, x9
 	mov	x8, 206
-	mov	x2, 48
+	mov	x2, 64
 	mov	x3, 16384
 	mov	x4, 0
 	mov	x5, 0
@@ -93,10 +122,73 @@ report:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_5
-	add	sp, sp, 64
+	beq	.Linit_6
+	add	sp, sp, 208
 	ret
 	.size	report, .-report
+	.align	2
+	.p2align 4,,11
+	.type	write_file, %function
+write_file:
+	mov	x7, x2
+	mov	x2, 1
+	sxtw	x0, w0
+	movk	x2, 0x8, lsl 16
+	mov	x8, 56
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x9, x0
+	tbnz	x0, #63, .Linit_17
+	ldrb	w0, [x7]
+	mov	x6, 0
+	cbz	w0, .Linit_15
+	.p2align 3,,7
+.Linit_16:
+	add	x6, x6, 1
+	ldrb	w3, [x6, x7]
+	cbnz	w3, .Linit_16
+.Linit_15:
+	mov	x1, x7
+	mov	x0, x9
+	mov	x2, x6
+	mov	x8, 64
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x7, x0
+	mov	x1, 0
+	mov	x0, x9
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	tbnz	x7, #63, .Linit_13
+	cmp	x7, x6
+	mov	x7, -5
+	csel	x7, xzr, x7, eq
+.Linit_13:
+	mov	x0, x7
+	ret
+	.p2align 2,,3
+.Linit_17:
+	mov	x7, x0
+	mov	x0, x7
+	ret
+	.size	write_file, .-write_file
 	.align	2
 	.p2align 4,,11
 	.type	own_mounts, %function
@@ -115,13 +207,13 @@ own_mounts:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_15
+	tbnz	x0, #63, .Linit_21
 	ldr	x0, [x6, 16]
 	mov	x1, -18
 	ldr	x2, [sp, 32]
 	cmp	x2, x0
 	csel	x0, xzr, x1, ne
-.Linit_15:
+.Linit_21:
 	add	sp, sp, 256
 	ret
 	.size	own_mounts, .-own_mounts
@@ -144,13 +236,13 @@ new_mount:
 #NO_APP
 	mov	x9, x0
 	mov	x7, x0
-	tbnz	x0, #63, .Linit_19
-	cbz	x6, .Linit_24
+	tbnz	x0, #63, .Linit_25
+	cbz	x6, .Linit_30
 	ldr	x2, [x6]
-	cbnz	x2, .Linit_27
-	b	.Linit_24
+	cbnz	x2, .Linit_33
+	b	.Linit_30
 	.p2align 2,,3
-.Linit_37:
+.Linit_43:
 	mov	x3, x7
 	mov	x1, 1
 #APP
@@ -162,8 +254,8 @@ new_mount:
 	mov	x7, x0
 	cmp	x7, 0
 	ccmp	x2, 0, 4, eq
-	beq	.Linit_36
-.Linit_27:
+	beq	.Linit_42
+.Linit_33:
 	ldr	x7, [x6, 8]
 	mov	x0, x9
 	add	x6, x6, 16
@@ -173,7 +265,7 @@ new_mount:
 	ldrb	w10, [x7]
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w10, .Linit_37
+	cbnz	w10, .Linit_43
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -183,10 +275,10 @@ new_mount:
 	mov	x7, x0
 	cmp	x7, 0
 	ccmp	x2, 0, 4, eq
-	bne	.Linit_27
-.Linit_36:
-	cbz	x7, .Linit_24
-.Linit_23:
+	bne	.Linit_33
+.Linit_42:
+	cbz	x7, .Linit_30
+.Linit_29:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -199,11 +291,11 @@ new_mount:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_19:
+.Linit_25:
 	mov	x0, x7
 	ret
 	.p2align 2,,3
-.Linit_24:
+.Linit_30:
 	mov	x0, x9
 	mov	x8, 431
 	mov	x1, 6
@@ -217,7 +309,7 @@ new_mount:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_23
+	cbnz	x0, .Linit_29
 	mov	x2, x11
 	mov	x0, x9
 	mov	x8, 432
@@ -240,7 +332,7 @@ new_mount:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_19
+	b	.Linit_25
 	.size	new_mount, .-new_mount
 	.align	2
 	.p2align 4,,11
@@ -259,14 +351,14 @@ mount_id:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_38
+	tbnz	x0, #63, .Linit_44
 	ldr	w1, [sp]
 	mov	x0, -95
 	ldr	x2, [sp, 144]
 	str	x2, [x6]
 	tst	x1, 4096
 	csel	x0, x0, xzr, eq
-.Linit_38:
+.Linit_44:
 	add	sp, sp, 256
 	ret
 	.size	mount_id, .-mount_id
@@ -276,7 +368,7 @@ mount_id:
 same_file:
 	sub	sp, sp, #272
 	strb	wzr, [sp, 15]
-	cbz	x2, .Linit_45
+	cbz	x2, .Linit_51
 	mov	x7, x1
 	mov	x6, x2
 	sxtw	x0, w0
@@ -291,7 +383,7 @@ same_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_42
+	tbnz	x0, #63, .Linit_48
 	ldp	w0, w1, [sp, 152]
 	and	x3, x1, 255
 	lsl	x2, x0, 32
@@ -303,19 +395,19 @@ same_file:
 	orr	x0, x0, x1
 	orr	x0, x0, x2
 	cmp	x0, x7
-	bne	.Linit_46
+	bne	.Linit_52
 	ldr	x0, [sp, 48]
 	cmp	x0, x6
-	bne	.Linit_46
-.Linit_45:
+	bne	.Linit_52
+.Linit_51:
 	mov	x0, 0
-.Linit_42:
+.Linit_48:
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_46:
+.Linit_52:
 	mov	x0, -116
-	b	.Linit_42
+	b	.Linit_48
 	.size	same_file, .-same_file
 	.align	2
 	.p2align 4,,11
@@ -323,7 +415,7 @@ same_file:
 keep_fd:
 	mov	x6, x1
 	mov	x7, x1
-	tbnz	x1, #63, .Linit_48
+	tbnz	x1, #63, .Linit_54
 	ldr	x2, [x0]
 	mov	x8, 25
 	mov	x1, 1030
@@ -347,7 +439,7 @@ keep_fd:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_48:
+.Linit_54:
 	mov	x0, x7
 	ret
 	.size	keep_fd, .-keep_fd
@@ -360,16 +452,16 @@ set_signals:
 	mov	x10, sp
 	mov	x1, x10
 	.p2align 3,,7
-.Linit_52:
+.Linit_58:
 	mov	x0, x1
 	add	x1, x1, 1
 	strb	wzr, [x0]
 	add	x0, sp, 32
 	cmp	x1, x0
-	bne	.Linit_52
+	bne	.Linit_58
 	mov	x7, 1
 	.p2align 3,,7
-.Linit_56:
+.Linit_62:
 	sub	w2, w7, #1
 	cmp	w7, 9
 	mov	x0, x7
@@ -382,7 +474,7 @@ set_signals:
 	mov	x3, 8
 	mov	x4, 0
 	mov	x5, 0
-	beq	.Linit_61
+	beq	.Linit_67
 	str	x6, [sp]
 #APP
 // 42 "src/sys.h" 1
@@ -390,17 +482,17 @@ set_signals:
 // 0 "" 2
 #NO_APP
 	add	x7, x7, 1
-	tbnz	x0, #63, .Linit_51
+	tbnz	x0, #63, .Linit_57
 	cmp	x7, 65
-	bne	.Linit_56
+	bne	.Linit_62
 	mov	x0, 0
-.Linit_51:
+.Linit_57:
 	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_61:
+.Linit_67:
 	add	x7, x7, 1
-	b	.Linit_56
+	b	.Linit_62
 	.size	set_signals, .-set_signals
 	.align	2
 	.p2align 4,,11
@@ -425,24 +517,24 @@ exec:
 #NO_APP
 	ldr	x9, [x10, 56]
 	ldr	x0, [x9]
-	cbz	x0, .Linit_69
+	cbz	x0, .Linit_75
 	add	x13, sp, 16
 	mov	w7, 0
 	mov	x11, -2
-	b	.Linit_68
+	b	.Linit_74
 	.p2align 2,,3
-.Linit_64:
+.Linit_70:
 	cmn	x0, #2
 	cset	w1, ne
-.Linit_65:
+.Linit_71:
 	cmp	w1, 0
 	ccmn	x11, #2, 4, eq
-	beq	.Linit_77
-.Linit_66:
+	beq	.Linit_83
+.Linit_72:
 	ldr	x0, [x9, 8]!
 	add	w7, w7, 1
-	cbz	x0, .Linit_62
-.Linit_68:
+	cbz	x0, .Linit_68
+.Linit_74:
 	ldp	x1, x2, [x10, 64]
 	mov	x8, 221
 	mov	x3, 0
@@ -455,7 +547,7 @@ exec:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #13
-	bne	.Linit_64
+	bne	.Linit_70
 	ldr	x1, [x9]
 	mov	x4, x13
 	mov	x8, 291
@@ -468,33 +560,33 @@ exec:
 // 0 "" 2
 #NO_APP
 	mov	w1, 0
-	tbnz	x0, #63, .Linit_70
+	tbnz	x0, #63, .Linit_76
 	ldr	x0, [x9, 8]!
 	str	w7, [x12, 372]
 	mov	x11, x6
 	add	w7, w7, 1
-	cbnz	x0, .Linit_68
-.Linit_62:
+	cbnz	x0, .Linit_74
+.Linit_68:
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_77:
+.Linit_83:
 	str	w7, [x12, 372]
 	cmp	w1, 0
 	mov	x11, x6
 	ccmn	x6, #20, 4, ne
-	beq	.Linit_66
+	beq	.Linit_72
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_70:
+.Linit_76:
 	mov	x6, -2
-	b	.Linit_65
-.Linit_69:
+	b	.Linit_71
+.Linit_75:
 	mov	x11, -2
-	b	.Linit_62
+	b	.Linit_68
 	.size	exec, .-exec
 	.align	2
 	.p2align 4,,11
@@ -511,10 +603,10 @@ kill_tree:
 	add	x7, sp, 12
 	add	x14, sp, 16
 	.p2align 3,,7
-.Linit_92:
+.Linit_98:
 	mov	x11, 0
-	tbz	w0, #31, .Linit_103
-.Linit_79:
+	tbz	w0, #31, .Linit_109
+.Linit_85:
 	mov	x8, 129
 	mov	x0, x15
 	mov	x1, 9
@@ -527,25 +619,25 @@ kill_tree:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_80:
+.Linit_86:
 	add	x6, sp, 16
 	mov	w0, 0
 	add	x9, x11, x6
 	cmp	x11, 0
-	bgt	.Linit_86
-	b	.Linit_87
+	bgt	.Linit_92
+	b	.Linit_93
 	.p2align 2,,3
-.Linit_84:
+.Linit_90:
 	add	w1, w3, w1, lsl 1
 	add	x6, x6, 1
 	sub	w0, w1, #48
 	cmp	x9, x6
-	beq	.Linit_87
-.Linit_86:
+	beq	.Linit_93
+.Linit_92:
 	ldrb	w3, [x6]
 	add	w1, w0, w0, lsl 2
 	cmp	w3, 32
-	bne	.Linit_84
+	bne	.Linit_90
 	sxtw	x0, w0
 	mov	x8, 129
 	mov	x1, 9
@@ -561,8 +653,8 @@ kill_tree:
 	add	x6, x6, 1
 	mov	w0, 0
 	cmp	x9, x6
-	bne	.Linit_86
-.Linit_87:
+	bne	.Linit_92
+.Linit_93:
 	ldr	w2, [x13, 340]
 	mov	x1, x7
 	mov	x8, 260
@@ -580,10 +672,10 @@ kill_tree:
 	mov	x6, x0
 	cset	w9, ne
 	cmp	x0, 0
-	bgt	.Linit_89
-	b	.Linit_83
+	bgt	.Linit_95
+	b	.Linit_89
 	.p2align 2,,3
-.Linit_88:
+.Linit_94:
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -591,8 +683,8 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	ble	.Linit_83
-.Linit_89:
+	ble	.Linit_89
+.Linit_95:
 	cmp	w9, 0
 	mov	x1, x7
 	ccmp	x6, x10, 0, ne
@@ -602,7 +694,7 @@ kill_tree:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	bne	.Linit_88
+	bne	.Linit_94
 	ldr	w6, [sp, 12]
 	str	w6, [x12]
 #APP
@@ -612,14 +704,14 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	bgt	.Linit_89
-.Linit_83:
+	bgt	.Linit_95
+.Linit_89:
 	cmn	x6, #10
-	beq	.Linit_78
+	beq	.Linit_84
 	ldr	w0, [x13, 340]
-	cbnz	x6, .Linit_92
-	tbnz	w0, #31, .Linit_78
-.Linit_103:
+	cbnz	x6, .Linit_98
+	tbnz	w0, #31, .Linit_84
+.Linit_109:
 	sxtw	x0, w0
 	mov	x1, x14
 	mov	x8, 67
@@ -634,9 +726,9 @@ kill_tree:
 #NO_APP
 	ldr	w1, [x13, 340]
 	mov	x11, x0
-	tbz	w1, #31, .Linit_80
-	b	.Linit_79
-.Linit_78:
+	tbz	w1, #31, .Linit_86
+	b	.Linit_85
+.Linit_84:
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
@@ -646,18 +738,18 @@ kill_tree:
 	.type	send_signal, %function
 send_signal:
 	ldr	w2, [x1, 12]
-	cbz	w2, .Linit_106
+	cbz	w2, .Linit_112
 	sub	sp, sp, #128
 	mov	x2, sp
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_107:
+.Linit_113:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 128
 	cmp	x3, x4
-	bne	.Linit_107
+	bne	.Linit_113
 	ldr	w6, [x1, 4]
 	mov	w9, -1
 	ldr	x7, [x1, 16]
@@ -678,7 +770,7 @@ send_signal:
 	add	sp, sp, 128
 	ret
 	.p2align 2,,3
-.Linit_106:
+.Linit_112:
 	ldp	w1, w3, [x1, 4]
 	neg	w2, w0
 	sxtw	x0, w0
@@ -706,10 +798,10 @@ make_file:
 	ldr	x0, [x1, 48]
 	sub	sp, sp, x12
 	mov	x12, x1
-	cbz	x0, .Linit_133
+	cbz	x0, .Linit_139
 	add	x0, x14, x0, lsl 2
 	ldrsw	x0, [x0, 20]
-.Linit_117:
+.Linit_123:
 	mov	x2, 32961
 	mov	x8, 56
 	ldr	x3, [x12, 16]
@@ -724,30 +816,30 @@ make_file:
 #NO_APP
 	mov	x11, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_116
+	tbnz	x0, #63, .Linit_122
 	ldr	x0, [x12, 40]
-	cbz	x0, .Linit_132
+	cbz	x0, .Linit_138
 	mov	x13, sp
 	add	x10, sp, 16
 	mov	w15, 1
-.Linit_122:
+.Linit_128:
 	add	x0, x14, x0, lsl 2
 	mov	x2, x13
 	ldr	w7, [x0, 20]
 	.p2align 3,,7
-.Linit_125:
+.Linit_131:
 	mov	x3, x2
 	add	x2, x2, 1
 	strb	wzr, [x3]
 	cmp	x2, x10
-	bne	.Linit_125
+	bne	.Linit_131
 	ldr	w0, [x14, 16]
 	str	w7, [sp]
 	strh	w15, [sp, 4]
 	str	w0, [sp, 8]
 	strh	w15, [sp, 12]
 	.p2align 3,,7
-.Linit_126:
+.Linit_132:
 	mov	x0, x13
 	mov	x8, 73
 	mov	x1, 2
@@ -762,13 +854,13 @@ make_file:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #4
-	beq	.Linit_126
-	tbnz	x0, #63, .Linit_121
+	beq	.Linit_132
+	tbnz	x0, #63, .Linit_127
 	ldrsh	w0, [sp, 14]
-	cbnz	w0, .Linit_128
+	cbnz	w0, .Linit_134
 	sxtw	x7, w7
 	.p2align 3,,7
-.Linit_129:
+.Linit_135:
 	mov	x0, x7
 	mov	x1, x10
 	mov	x8, 63
@@ -783,18 +875,18 @@ make_file:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_129
+	beq	.Linit_135
 	cmp	x0, 0
-	cbz	x0, .Linit_132
-	blt	.Linit_135
+	cbz	x0, .Linit_138
+	blt	.Linit_141
 	mov	x7, 0
-	b	.Linit_124
+	b	.Linit_130
 	.p2align 2,,3
-.Linit_145:
+.Linit_151:
 	add	x7, x7, x0
 	cmp	x7, x9
-	bge	.Linit_144
-.Linit_124:
+	bge	.Linit_150
+.Linit_130:
 	mov	x0, x11
 	add	x1, x10, x7
 	sub	x2, x9, x7
@@ -808,8 +900,8 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_145
-.Linit_121:
+	tbz	x0, #63, .Linit_151
+.Linit_127:
 	mov	x0, x11
 	mov	x8, 57
 	mov	x1, 0
@@ -822,17 +914,17 @@ make_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_116:
+.Linit_122:
 	mov	x0, x6
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
 	.p2align 2,,3
-.Linit_132:
+.Linit_138:
 	ldr	x1, [x12, 24]
 	mov	x6, 0
 	cmn	x1, #1
-	beq	.Linit_121
+	beq	.Linit_127
 	ldr	x2, [x12, 32]
 	mov	x0, x11
 	mov	x8, 55
@@ -845,21 +937,21 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_121
+	b	.Linit_127
 	.p2align 2,,3
-.Linit_144:
+.Linit_150:
 	ldr	x0, [x12, 40]
-	b	.Linit_122
+	b	.Linit_128
 	.p2align 2,,3
-.Linit_128:
+.Linit_134:
 	mov	x6, -3
-	b	.Linit_121
-.Linit_133:
+	b	.Linit_127
+.Linit_139:
 	mov	x0, -100
-	b	.Linit_117
-.Linit_135:
+	b	.Linit_123
+.Linit_141:
 	mov	x6, x9
-	b	.Linit_121
+	b	.Linit_127
 	.size	make_file, .-make_file
 	.align	2
 	.p2align 4,,11
@@ -873,22 +965,22 @@ attach:
 	mov	x6, x0
 	mov	w7, w2
 	tst	w5, 6
-	beq	.Linit_157
-	cbz	x4, .Linit_153
+	beq	.Linit_163
+	cbz	x4, .Linit_159
 	add	x4, x0, x4, lsl 2
 	ldrsw	x0, [x4, 20]
-.Linit_150:
+.Linit_156:
 	add	x2, sp, 8
 	ldr	x1, [x3, 64]
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_151:
+.Linit_157:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 32
 	cmp	x3, x4
-	bne	.Linit_151
+	bne	.Linit_157
 	and	w6, w5, 4
 	mov	w3, 18
 	mov	x9, 2621440
@@ -906,7 +998,7 @@ attach:
 #NO_APP
 	mov	x6, x0
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_146
+	tbnz	x0, #63, .Linit_152
 	add	x1, sp, 7
 	sxtw	x0, w7
 	mov	x2, x6
@@ -930,18 +1022,18 @@ attach:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_146:
+.Linit_152:
 	mov	x0, x6
 	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_157:
+.Linit_163:
 	sxtw	x0, w2
 	add	x1, sp, 7
-	cbz	x4, .Linit_152
+	cbz	x4, .Linit_158
 	add	x4, x6, x4, lsl 2
 	ldrsw	x2, [x4, 20]
-.Linit_148:
+.Linit_154:
 	ldr	x3, [x3, 64]
 	mov	x8, 429
 	mov	x4, 4
@@ -955,12 +1047,12 @@ attach:
 	mov	x0, x6
 	add	sp, sp, 32
 	ret
-.Linit_153:
+.Linit_159:
 	mov	x0, -100
-	b	.Linit_150
-.Linit_152:
+	b	.Linit_156
+.Linit_158:
 	mov	x2, -100
-	b	.Linit_148
+	b	.Linit_154
 	.size	attach, .-attach
 	.align	2
 	.p2align 4,,11
@@ -971,22 +1063,22 @@ mask:
 	mov	x29, sp
 	ldr	x2, [x1, 48]
 	strb	wzr, [sp, 31]
-	cbz	x2, .Linit_172
+	cbz	x2, .Linit_178
 	add	x2, x0, x2, lsl 2
 	ldrsw	x0, [x2, 20]
-.Linit_159:
+.Linit_165:
 	ldr	x1, [x7, 56]
 	add	x9, sp, 192
 	ldr	w6, [x7, 4]
 	mov	x2, x9
 	add	x4, sp, 216
 	.p2align 3,,7
-.Linit_160:
+.Linit_166:
 	mov	x3, x2
 	add	x2, x2, 1
 	strb	wzr, [x3]
 	cmp	x2, x4
-	bne	.Linit_160
+	bne	.Linit_166
 	mov	w2, 18
 	and	w6, w6, 4
 	orr	w6, w6, w2
@@ -1006,9 +1098,9 @@ mask:
 	mov	x6, 0
 	mov	x12, x0
 	cmn	x0, #2
-	beq	.Linit_158
+	beq	.Linit_164
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_158
+	tbnz	x0, #63, .Linit_164
 	add	x13, sp, 64
 	mov	x8, 44
 	mov	x1, x13
@@ -1021,10 +1113,10 @@ mask:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	cbnz	x0, .Linit_162
+	cbnz	x0, .Linit_168
 	ldr	x0, [x7, 16]
-	cbnz	x0, .Linit_188
-.Linit_163:
+	cbnz	x0, .Linit_194
+.Linit_169:
 	add	x14, sp, 31
 	mov	x0, x12
 	mov	x1, x14
@@ -1039,9 +1131,9 @@ mask:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_164
+	tbnz	x0, #63, .Linit_170
 	ldr	w0, [x7, 4]
-	tbz	x0, 4, .Linit_165
+	tbz	x0, 4, .Linit_171
 	mov	x2, 36865
 	mov	x8, 428
 	movk	x2, 0x8, lsl 16
@@ -1054,19 +1146,19 @@ mask:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-.Linit_166:
+.Linit_172:
 	mov	x6, x7
-	tbnz	x7, #63, .Linit_164
-.Linit_170:
+	tbnz	x7, #63, .Linit_170
+.Linit_176:
 	add	x3, sp, 32
 	mov	x1, x3
 	.p2align 3,,7
-.Linit_171:
+.Linit_177:
 	mov	x2, x1
 	add	x1, x1, 1
 	strb	wzr, [x2]
 	cmp	x1, x13
-	bne	.Linit_171
+	bne	.Linit_177
 	mov	x6, 15
 	mov	x0, x7
 	mov	x1, x14
@@ -1081,7 +1173,7 @@ mask:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	cbnz	x0, .Linit_169
+	cbnz	x0, .Linit_175
 	mov	x3, x14
 	mov	x8, 429
 	mov	x0, x7
@@ -1093,8 +1185,21 @@ mask:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-.Linit_169:
+.Linit_175:
 	mov	x0, x7
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_170:
+	mov	x0, x12
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
@@ -1107,25 +1212,12 @@ mask:
 // 0 "" 2
 #NO_APP
 .Linit_164:
-	mov	x0, x12
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_158:
 	mov	x0, x6
 	ldp	x29, x30, [sp], 448
 	ret
 	.p2align 2,,3
-.Linit_162:
-	bge	.Linit_163
+.Linit_168:
+	bge	.Linit_169
 	mov	x0, x12
 	mov	x8, 57
 	mov	x1, 0
@@ -1138,20 +1230,20 @@ mask:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_158
+	b	.Linit_164
 	.p2align 2,,3
-.Linit_188:
+.Linit_194:
 	ldr	x1, [sp, 64]
 	mov	x6, -116
 	cmp	x0, x1
-	bne	.Linit_164
-	b	.Linit_163
+	bne	.Linit_170
+	b	.Linit_169
 	.p2align 2,,3
-.Linit_165:
+.Linit_171:
 	ldrh	w0, [sp, 220]
 	and	w0, w0, 61440
 	cmp	w0, 16384
-	beq	.Linit_189
+	beq	.Linit_195
 	mov	x2, 1
 	mov	x8, 428
 	ldr	x1, [x7, 64]
@@ -1166,7 +1258,7 @@ mask:
 #NO_APP
 	mov	x7, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_164
+	tbnz	x0, #63, .Linit_170
 	mov	x4, x9
 	mov	x1, x14
 	mov	x8, 291
@@ -1179,84 +1271,97 @@ mask:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	cbnz	x0, .Linit_168
+	cbnz	x0, .Linit_174
 	ldrh	w0, [sp, 220]
 	mov	x6, -116
 	and	w0, w0, 61440
 	cmp	w0, 8192
-	bne	.Linit_169
+	bne	.Linit_175
 	ldr	x1, [sp, 320]
 	mov	x0, 1
 	movk	x0, 0x3, lsl 32
 	cmp	x1, x0
-	bne	.Linit_169
-	b	.Linit_170
-.Linit_168:
-	bge	.Linit_170
-	b	.Linit_169
-.Linit_189:
+	bne	.Linit_175
+	b	.Linit_176
+.Linit_174:
+	bge	.Linit_176
+	b	.Linit_175
+.Linit_195:
 	ldp	x0, x1, [x7, 72]
 	mov	x2, 15
 	bl	new_mount
 	mov	x7, x0
-	b	.Linit_166
-.Linit_172:
+	b	.Linit_172
+.Linit_178:
 	mov	x0, -100
-	b	.Linit_159
+	b	.Linit_165
 	.size	mask, .-mask
 	.align	2
 	.p2align 4,,11
 	.type	run_step, %function
 run_step:
 	stp	x29, x30, [sp, -80]!
-	mov	x18, x0
+	mov	x14, x0
 	mov	x12, x1
 	mov	x29, sp
 	ldr	x5, [x0]
 	ldr	w3, [x1]
 	ldr	w4, [x5, 24]
-	cbz	w4, .Linit_191
+	cbz	w4, .Linit_197
 	ldr	w2, [x1, 8]
 	add	w0, w2, 1
 	cmp	w4, w0
-	beq	.Linit_399
-.Linit_191:
-	cmp	w3, 23
-	beq	.Linit_194
-	bls	.Linit_400
-	cmp	w3, 35
-	beq	.Linit_222
-	bls	.Linit_401
-	cmp	w3, 41
-	beq	.Linit_237
-	bls	.Linit_402
-	cmp	w3, 44
-	beq	.Linit_391
+	beq	.Linit_402
+.Linit_197:
+	cmp	w3, 24
+	beq	.Linit_200
+	bhi	.Linit_201
+	cmp	w3, 12
+	beq	.Linit_202
+	bhi	.Linit_203
+	cmp	w3, 6
+	beq	.Linit_204
 	bls	.Linit_403
-	cmp	w3, 45
-	bne	.Linit_390
-	ldp	x29, x30, [sp], 80
-	mov	x1, x12
-	mov	x0, x18
-	b	exec
-	.p2align 2,,3
-.Linit_400:
-	cmp	w3, 11
-	beq	.Linit_196
+	cmp	w3, 9
+	beq	.Linit_212
 	bls	.Linit_404
-	cmp	w3, 18
-	beq	.Linit_210
-	bls	.Linit_405
-	cmp	w3, 21
+	cmp	w3, 10
+	beq	.Linit_405
+	mov	x8, 167
+	mov	x0, 4
+	mov	x1, 1
+	.p2align 3,,7
+.Linit_393:
+	mov	x2, 0
+.Linit_395:
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+.Linit_196:
+	mov	x0, x10
+	ldp	x29, x30, [sp], 80
+	ret
+	.p2align 2,,3
+.Linit_203:
+	cmp	w3, 19
 	beq	.Linit_218
+	bls	.Linit_406
 	cmp	w3, 22
-	bne	.Linit_406
-.Linit_281:
+	beq	.Linit_226
+	cmp	w3, 23
+	bne	.Linit_407
+.Linit_287:
 	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_323
-	add	x0, x18, x0, lsl 2
+	cbz	x0, .Linit_327
+	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-.Linit_291:
+.Linit_297:
 	ldr	x2, [x12, 16]
 	sxtw	x0, w0
 	ldr	x1, [x12, 56]
@@ -1270,121 +1375,61 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
+	tbnz	x0, #63, .Linit_196
 	ldp	x2, x3, [x12, 24]
 	cmn	x2, #1
-	bne	.Linit_397
+	bne	.Linit_400
 	.p2align 3,,7
-.Linit_391:
+.Linit_394:
 	mov	x10, 0
-.Linit_190:
-	mov	x0, x10
-	ldp	x29, x30, [sp], 80
-	ret
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_404:
-	cmp	w3, 6
-	beq	.Linit_198
-	bls	.Linit_407
-	cmp	w3, 9
-	beq	.Linit_206
-	cmp	w3, 10
-	bne	.Linit_408
-	mov	x8, 167
-	mov	x0, 4
-	mov	x1, 1
-	.p2align 3,,7
-.Linit_392:
-	mov	x2, 0
-.Linit_393:
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	mov	x0, x10
-	ldp	x29, x30, [sp], 80
-	ret
-	.p2align 2,,3
-.Linit_401:
-	cmp	w3, 29
-	beq	.Linit_224
+.Linit_201:
+	cmp	w3, 36
+	beq	.Linit_230
+	bls	.Linit_408
+	cmp	w3, 42
+	beq	.Linit_245
 	bls	.Linit_409
-	cmp	w3, 33
+	cmp	w3, 45
+	beq	.Linit_394
+	bls	.Linit_410
+	cmp	w3, 46
+	bne	.Linit_391
+	ldp	x29, x30, [sp], 80
+	mov	x1, x12
+	mov	x0, x14
+	b	exec
+	.p2align 2,,3
+.Linit_408:
+	cmp	w3, 30
 	beq	.Linit_232
+	bls	.Linit_411
 	cmp	w3, 34
-	bne	.Linit_410
+	beq	.Linit_240
+	cmp	w3, 35
+	bne	.Linit_412
 	ldr	x0, [x12, 16]
 	mov	x8, 159
 	ldr	x1, [x12, 56]
-	b	.Linit_392
-	.p2align 2,,3
-.Linit_405:
-	cmp	w3, 15
-	beq	.Linit_212
-	bls	.Linit_411
-	cmp	w3, 16
-	beq	.Linit_412
-	ldr	x1, [x12, 56]
-	add	x2, sp, 40
-	mov	x0, x2
-	add	x4, sp, 64
-	strb	wzr, [sp, 23]
-	stp	xzr, xzr, [sp, 24]
-	.p2align 3,,7
-.Linit_265:
-	mov	x5, x0
-	add	x0, x0, 1
-	strb	wzr, [x5]
-	cmp	x0, x4
-	bne	.Linit_265
-	mov	x7, 2621440
-	mov	x6, 22
-	mov	x8, 437
-	mov	x0, -100
-	mov	x3, 24
-	mov	x4, 0
-	mov	x5, 0
-	str	x7, [sp, 40]
-	str	x6, [sp, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x7, x0
-	tbnz	x0, #63, .Linit_413
-	add	x9, sp, 23
-	add	x3, sp, 24
-	mov	x1, x9
-	mov	w2, 4096
-	bl	mount_id
-	mov	x10, x0
-	cbz	x0, .Linit_414
-.Linit_268:
-	mov	x0, x7
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_190
+	b	.Linit_393
 	.p2align 2,,3
 .Linit_409:
-	cmp	w3, 26
-	beq	.Linit_226
-	bls	.Linit_415
+	cmp	w3, 39
+	beq	.Linit_247
+	bls	.Linit_413
+	cmp	w3, 40
+	beq	.Linit_414
+	mov	x8, 167
+	mov	x0, 1
+	mov	x1, 9
+	b	.Linit_393
+	.p2align 2,,3
+.Linit_411:
 	cmp	w3, 27
+	beq	.Linit_234
+	bls	.Linit_415
+	cmp	w3, 28
 	beq	.Linit_416
 	ldp	x9, x7, [x12, 16]
 	add	x0, sp, 40
@@ -1402,32 +1447,135 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
-	str	w0, [x18, 348]
-	b	.Linit_190
+	tbnz	x0, #63, .Linit_196
+	str	w0, [x14, 348]
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_411:
-	cmp	w3, 12
-	beq	.Linit_214
-	ldr	x2, [x12, 16]
-	ldr	x0, [x12, 56]
-	ldr	x1, [x12, 72]
-	bl	new_mount
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
-	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_259
-.Linit_262:
-	ldr	w0, [x12]
-	cmp	w0, 13
+.Linit_413:
+	cmp	w3, 37
 	beq	.Linit_417
-.Linit_261:
-	ldr	w0, [x12, 12]
+	mov	x8, 167
+	mov	x0, 4
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_196
+	mov	x0, 47
+	mov	x1, 4
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_196
+	ldp	x6, x9, [x12, 16]
+	mov	x10, 1314
+	movk	x10, 0x2008, lsl 16
+	add	x0, sp, 32
+	add	x1, sp, 40
+	mov	x8, 91
+	str	x10, [sp, 32]
+	stp	w6, w6, [sp, 40]
+	lsr	x7, x6, 32
+	lsr	x10, x9, 32
+	stp	w9, w7, [sp, 48]
+	str	w7, [sp, 56]
+	str	w10, [sp, 60]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_196
 	mov	x6, 0
-	cbnz	w0, .Linit_418
+	b	.Linit_315
+	.p2align 2,,3
+.Linit_316:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_394
+.Linit_315:
+	ldr	x7, [x12, 24]
+	mov	x2, x6
+	mov	x8, 167
+	mov	x0, 47
+	mov	x1, 2
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x7, x6
+	tbz	x7, 0, .Linit_316
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbz	x0, #63, .Linit_316
+	b	.Linit_196
+	.p2align 2,,3
+.Linit_415:
+	cmp	w3, 25
+	beq	.Linit_418
+	ldp	x29, x30, [sp], 80
+	mov	x1, x12
+	mov	x0, x14
+	b	make_file
+	.p2align 2,,3
+.Linit_406:
+	cmp	w3, 16
+	beq	.Linit_220
+	bls	.Linit_419
+	cmp	w3, 17
+	beq	.Linit_420
+	ldr	x1, [x12, 56]
+	add	x2, sp, 40
+	mov	x0, x2
+	add	x4, sp, 64
+	strb	wzr, [sp, 23]
+	stp	xzr, xzr, [sp, 24]
 	.p2align 3,,7
-.Linit_300:
-	mov	x0, x10
+.Linit_271:
+	mov	x5, x0
+	add	x0, x0, 1
+	strb	wzr, [x5]
+	cmp	x0, x4
+	bne	.Linit_271
+	mov	x7, 2621440
+	mov	x6, 22
+	mov	x8, 437
+	mov	x0, -100
+	mov	x3, 24
+	mov	x4, 0
+	mov	x5, 0
+	str	x7, [sp, 40]
+	str	x6, [sp, 56]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x0
+	tbnz	x0, #63, .Linit_421
+	add	x9, sp, 23
+	add	x3, sp, 24
+	mov	x1, x9
+	mov	w2, 4096
+	bl	mount_id
+	mov	x10, x0
+	cbz	x0, .Linit_422
+.Linit_274:
+	mov	x0, x7
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
@@ -1439,36 +1587,16 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x10, x6
-	b	.Linit_190
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_415:
-	cmp	w3, 24
-	beq	.Linit_419
-	ldp	x29, x30, [sp], 80
-	mov	x1, x12
-	mov	x0, x18
-	b	make_file
-	.p2align 2,,3
-.Linit_402:
-	cmp	w3, 38
-	beq	.Linit_239
-	bls	.Linit_420
-	cmp	w3, 39
-	beq	.Linit_421
-	mov	x8, 167
-	mov	x0, 1
-	mov	x1, 9
-	b	.Linit_392
-	.p2align 2,,3
-.Linit_407:
+.Linit_403:
 	cmp	w3, 3
-	beq	.Linit_200
-	bls	.Linit_422
+	beq	.Linit_206
+	bls	.Linit_423
 	cmp	w3, 4
-	beq	.Linit_423
+	beq	.Linit_424
 	ldp	x0, x7, [x12, 16]
-	add	x3, x18, 384
+	add	x3, x14, 384
 	ldr	x6, [x12, 32]
 	mov	x4, -125
 	ldr	w5, [x12, 8]
@@ -1480,7 +1608,7 @@ run_step:
 	lsl	x2, x2, 5
 	add	x10, x3, x2
 	add	x1, x10, 4064
-	str	x18, [x3, x2]
+	str	x14, [x3, x2]
 	mov	x2, 0
 	str	x4, [x10, 24]
 	mov	x3, 0
@@ -1501,13 +1629,31 @@ run_step:
 #NO_APP
 	str	w0, [x10, 16]
 	sxtw	x10, w0
-	b	.Linit_190
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_420:
-	cmp	w3, 36
-	beq	.Linit_424
-	mov	x8, 167
-	mov	x0, 4
+.Linit_419:
+	cmp	w3, 13
+	beq	.Linit_222
+	ldr	x2, [x12, 16]
+	ldr	x0, [x12, 56]
+	ldr	x1, [x12, 72]
+	bl	new_mount
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_196
+	ldr	x0, [x12, 64]
+	cbnz	x0, .Linit_265
+.Linit_268:
+	ldr	w0, [x12]
+	cmp	w0, 14
+	beq	.Linit_425
+.Linit_267:
+	ldr	w0, [x12, 12]
+	mov	x6, 0
+	cbnz	w0, .Linit_426
+	.p2align 3,,7
+.Linit_307:
+	mov	x0, x10
+	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
@@ -1518,87 +1664,31 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
-	mov	x0, 47
-	mov	x1, 4
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
-	ldp	x6, x9, [x12, 16]
-	mov	x10, 1314
-	movk	x10, 0x2008, lsl 16
-	add	x0, sp, 32
-	add	x1, sp, 40
-	mov	x8, 91
-	str	x10, [sp, 32]
-	stp	w6, w6, [sp, 40]
-	lsr	x7, x6, 32
-	lsr	x10, x9, 32
-	stp	w9, w7, [sp, 48]
-	str	w7, [sp, 56]
-	str	w10, [sp, 60]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
-	mov	x6, 0
-	b	.Linit_308
+	mov	x10, x6
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_309:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_391
-.Linit_308:
-	ldr	x7, [x12, 24]
-	mov	x2, x6
-	mov	x8, 167
-	mov	x0, 47
-	mov	x1, 2
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_309
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbz	x0, #63, .Linit_309
-	b	.Linit_190
-	.p2align 2,,3
-.Linit_422:
+.Linit_423:
 	cmp	w3, 1
-	beq	.Linit_202
+	beq	.Linit_208
 	cmp	w3, 2
-	bne	.Linit_390
+	bne	.Linit_391
 	ldp	x29, x30, [sp], 80
 	mov	x0, x12
 	b	own_mounts
 	.p2align 2,,3
-.Linit_399:
-	cmp	w3, 30
-	bne	.Linit_425
-.Linit_192:
+.Linit_402:
+	cmp	w3, 31
+	bne	.Linit_427
+.Linit_198:
 	mov	w1, 1
-	mov	x0, x18
-	mov	x5, 0
+	mov	x0, x14
 	mov	w4, 0
 	mov	x3, 0
 	bl	report
 	add	x1, sp, 40
 	.p2align 3,,7
-.Linit_301:
-	ldrsw	x0, [x18, 12]
+.Linit_308:
+	ldrsw	x0, [x14, 12]
 	mov	x8, 207
 	mov	x2, 24
 	mov	x3, 0
@@ -1611,38 +1701,104 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	cmn	x0, #4
-	beq	.Linit_301
+	beq	.Linit_308
 	cmp	x0, x2
-	beq	.Linit_302
+	beq	.Linit_309
 	cmp	x0, 0
 	mov	x0, -32
 	csel	x10, x10, x0, lt
-	b	.Linit_190
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_425:
+.Linit_427:
 	ldr	w10, [x5, 28]
 	neg	x10, x10
-	b	.Linit_190
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_390:
+.Linit_391:
 	mov	x10, -38
-	b	.Linit_190
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_412:
-	ldp	x29, x30, [sp], 80
-	mov	x1, x12
-	mov	x0, x18
-	b	mask
+.Linit_414:
+	ldrsw	x0, [x14, 348]
+	mov	x8, 446
+	mov	x1, 0
+	b	.Linit_393
 	.p2align 2,,3
 .Linit_416:
-	ldr	w6, [x12, 4]
-	ldr	x0, [x12, 56]
-	tbnz	x6, 1, .Linit_328
+	ldr	w3, [x12, 4]
 	mov	x8, 49
+	ldr	x0, [x12, 56]
+	tbz	x3, 1, .Linit_396
+	add	x2, sp, 40
+	add	x4, sp, 64
+	mov	x5, x2
+	.p2align 3,,7
+.Linit_304:
+	mov	x6, x5
+	add	x5, x5, 1
+	strb	wzr, [x6]
+	cmp	x5, x4
+	bne	.Linit_304
+	and	w6, w3, 4
+	mov	w1, 18
+	mov	x7, 2621440
+	orr	w6, w6, w1
+	mov	x8, 437
+	mov	x1, x0
+	mov	x3, 24
+	mov	x0, -100
+	mov	x4, 0
+	mov	x5, 0
+	str	x7, [sp, 40]
+	str	x6, [sp, 56]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_196
+	mov	x8, 50
 	mov	x1, 0
-	b	.Linit_392
+	mov	x2, 0
+	mov	x3, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x10, x0
+	mov	x0, x6
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_423:
+.Linit_420:
+	ldp	x29, x30, [sp], 80
+	mov	x1, x12
+	mov	x0, x14
+	b	mask
+	.p2align 2,,3
+.Linit_405:
+	ldr	x0, [x12, 16]
+	ldp	x1, x2, [x12, 56]
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+	ldp	x29, x30, [sp], 80
+	b	write_file
+	.p2align 2,,3
+.Linit_222:
+	ldr	x1, [x12, 16]
+	mov	x8, 161
+	ldr	x0, [x12, 56]
+	b	.Linit_393
+	.p2align 2,,3
+.Linit_424:
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1656,13 +1812,19 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x1, x0
-	mov	x0, x18
+	mov	x0, x14
 	bl	keep_fd
 	sxtw	x10, w0
-	str	w0, [x18, 340]
-	b	.Linit_190
+	str	w0, [x14, 340]
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_424:
+.Linit_208:
+	ldp	x1, x2, [x12, 56]
+	mov	w0, -100
+	ldp	x29, x30, [sp], 80
+	b	write_file
+	.p2align 2,,3
+.Linit_417:
 	mov	x8, 167
 	mov	x0, 8
 	mov	x1, 1
@@ -1676,7 +1838,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
+	tbnz	x0, #63, .Linit_196
 	ldr	x0, [x12, 16]
 	mov	x8, 147
 	mov	x1, x0
@@ -1687,74 +1849,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_190
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_202:
-	mov	x2, 1
-	mov	x8, 56
-	ldp	x1, x7, [x12, 56]
-	movk	x2, 0x8, lsl 16
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
-	ldrb	w0, [x7]
-	mov	x6, 0
-	cbz	w0, .Linit_250
-	.p2align 3,,7
-.Linit_251:
-	add	x6, x6, 1
-	ldrb	w1, [x6, x7]
-	cbnz	w1, .Linit_251
-.Linit_250:
-	mov	x1, x7
-	mov	x0, x9
-	mov	x2, x6
-	mov	x8, 64
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x10, x0
-	mov	x1, 0
-	mov	x0, x9
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	tbnz	x10, #63, .Linit_190
-	cmp	x10, x6
-	beq	.Linit_391
-	mov	x10, -5
-	b	.Linit_190
-	.p2align 2,,3
-.Linit_421:
-	ldrsw	x0, [x18, 348]
-	mov	x8, 446
-	mov	x1, 0
-	b	.Linit_392
-	.p2align 2,,3
-.Linit_419:
+.Linit_418:
 	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_326
-	add	x0, x18, x0, lsl 2
+	cbz	x0, .Linit_330
+	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-.Linit_295:
+.Linit_301:
 	ldp	x2, x3, [x12, 16]
 	sxtw	x0, w0
 	ldr	x1, [x12, 56]
@@ -1767,16 +1869,16 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
+	tbnz	x0, #63, .Linit_196
 	ldp	x2, x3, [x12, 32]
 	cmn	x2, #1
-	beq	.Linit_391
-.Linit_397:
+	beq	.Linit_394
+.Linit_400:
 	ldp	x0, x1, [x12, 48]
-	cbz	x0, .Linit_327
-	add	x0, x18, x0, lsl 2
+	cbz	x0, .Linit_331
+	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-.Linit_296:
+.Linit_303:
 	sxtw	x0, w0
 	mov	x8, 54
 	mov	x4, 256
@@ -1787,15 +1889,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_190
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_214:
-	ldr	x1, [x12, 16]
-	mov	x8, 161
-	ldr	x0, [x12, 56]
-	b	.Linit_392
-	.p2align 2,,3
-.Linit_218:
+.Linit_226:
 	ldr	w9, [x12, 4]
 	mov	w2, 1
 	movk	w2, 0x8, lsl 16
@@ -1815,29 +1911,29 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
+	tbnz	x0, #63, .Linit_196
 	ldp	x1, x2, [x12, 24]
 	mov	w11, w0
 	bl	same_file
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_300
+	tbnz	x0, #63, .Linit_307
 	ldr	x5, [x12, 16]
 	ldr	x3, [x12, 40]
-	orr	x0, x3, x5
-	cbz	x0, .Linit_282
+	orr	x0, x5, x3
+	cbz	x0, .Linit_288
 	add	x2, sp, 40
 	add	x4, sp, 72
 	mov	x0, x2
 	.p2align 3,,7
-.Linit_283:
+.Linit_289:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x4
-	bne	.Linit_283
-	cbnz	x3, .Linit_284
+	bne	.Linit_289
+	cbnz	x3, .Linit_290
 	str	x5, [sp, 40]
-.Linit_285:
+.Linit_291:
 	orr	w9, w9, 4096
 	mov	x3, x2
 	mov	x0, x10
@@ -1852,14 +1948,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_300
-.Linit_282:
+	tbnz	x0, #63, .Linit_307
+.Linit_288:
 	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_426
-.Linit_287:
-	cbnz	x6, .Linit_300
+	cbnz	x0, .Linit_428
+.Linit_293:
+	cbnz	x6, .Linit_307
 	ldr	w0, [x12, 4]
-	tbz	x0, 3, .Linit_290
+	tbz	x0, 3, .Linit_296
 	mov	x0, x10
 	mov	x8, 50
 	mov	x1, 0
@@ -1872,328 +1968,45 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	cbz	x0, .Linit_290
+	cbz	x0, .Linit_296
 	mov	x6, x0
-	b	.Linit_300
-	.p2align 2,,3
-.Linit_206:
-	ldr	x1, [x12, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 524288
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	ldr	x1, [x12, 16]
-	sxtw	x10, w0
-	add	x1, x18, x1, lsl 2
-	str	w0, [x1, 20]
-	b	.Linit_190
-.Linit_259:
+	b	.Linit_307
+.Linit_265:
 	mov	w2, w10
 	mov	x1, x12
-	mov	x0, x18
+	mov	x0, x14
 	bl	attach
 	mov	x6, x0
-	cbz	x0, .Linit_262
-	b	.Linit_300
-.Linit_426:
+	cbz	x0, .Linit_268
+	b	.Linit_307
+.Linit_428:
 	mov	w2, w11
 	mov	x1, x12
-	mov	x0, x18
+	mov	x0, x14
 	bl	attach
 	mov	x6, x0
-	b	.Linit_287
-.Linit_323:
+	b	.Linit_293
+.Linit_327:
 	mov	w0, -100
-	b	.Linit_291
-.Linit_290:
+	b	.Linit_297
+.Linit_296:
 	ldr	w0, [x12, 12]
-	cbz	w0, .Linit_300
-	add	x0, x18, w0, uxtw 2
+	cbz	w0, .Linit_307
+	add	x0, x14, w0, uxtw 2
 	sxtw	x10, w11
 	str	w11, [x0, 20]
-	b	.Linit_190
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_194:
-	ldr	x1, [x12, 48]
-	ldr	x0, [x12, 64]
-	cbz	x1, .Linit_325
-	add	x1, x18, x1, lsl 2
-	ldr	w1, [x1, 20]
-.Linit_294:
-	ldr	x2, [x12, 56]
-	sxtw	x1, w1
-	mov	x8, 36
-	b	.Linit_393
-	.p2align 2,,3
-.Linit_237:
-	mov	x8, 173
+.Linit_435:
+	cmp	w3, 31
+	beq	.Linit_429
+	mov	x8, 157
 	mov	x0, 0
+.Linit_396:
 	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	ldrsw	x1, [x18, 8]
-	cmp	x0, x1
-	bne	.Linit_312
-	ldr	w7, [x18, 16]
-	mov	w6, 1
-	add	x0, sp, 32
-	add	x2, sp, 40
-	mov	x8, 73
-	mov	x1, 1
-	stp	w7, w6, [sp, 32]
-	stp	xzr, xzr, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
-	ldrsh	w0, [sp, 38]
-	cbz	w0, .Linit_391
-.Linit_312:
-	mov	x10, -3
-	b	.Linit_190
-	.p2align 2,,3
-.Linit_222:
-	ldr	x0, [x12, 16]
-	mov	x8, 149
-	mov	x3, 0
-	mov	x4, 0
-	mov	x1, x0
-	mov	x2, x0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_190
-	.p2align 2,,3
-.Linit_232:
-	ldr	x9, [x12, 16]
-	mov	x6, 0
-	b	.Linit_305
-	.p2align 2,,3
-.Linit_427:
-	tbnz	x0, #63, .Linit_190
-.Linit_306:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_391
-.Linit_305:
-	mov	x1, x6
-	mov	x8, 167
-	mov	x0, 24
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	lsr	x7, x9, x6
-	tbnz	x7, 0, .Linit_306
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	cmn	x0, #22
-	bne	.Linit_427
-	mov	x10, 0
-	b	.Linit_190
-	.p2align 2,,3
-.Linit_224:
-	ldr	x1, [x12, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 2621440
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
-	ldp	x3, x1, [x12, 16]
-	str	x3, [sp, 40]
-	ldr	x2, [x12, 32]
-	str	w0, [sp, 48]
-	bl	same_file
-	mov	x6, x0
-	cbnz	x0, .Linit_300
-	ldrsw	x0, [x18, 348]
-	add	x2, sp, 40
-	mov	x8, 445
-	mov	x1, 1
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	b	.Linit_300
-	.p2align 2,,3
-.Linit_212:
-	ldr	x2, [x12, 16]
-	mov	x1, x12
-	mov	x0, x18
-	add	x2, x18, x2, lsl 2
-	ldr	w2, [x2, 20]
-	ldp	x29, x30, [sp], 80
-	b	attach
-	.p2align 2,,3
-.Linit_226:
-	ldr	x2, [x12, 16]
-	mov	x8, 35
-	ldr	x1, [x12, 56]
-	mov	x0, -100
 	b	.Linit_393
 	.p2align 2,,3
-.Linit_239:
-	mov	x8, 167
-	mov	x0, 38
-	mov	x1, 1
-	b	.Linit_392
-	.p2align 2,,3
-.Linit_200:
-	mov	x8, 167
-	mov	x0, 36
-	mov	x1, 1
-	b	.Linit_392
-	.p2align 2,,3
-.Linit_198:
-	ldr	x1, [x12, 16]
-	add	x0, x18, 384
-	lsl	x6, x1, 7
-	sub	x6, x6, x1
-	add	x6, x0, x6, lsl 5
-	.p2align 3,,7
-.Linit_252:
-	ldrsw	x0, [x6, 16]
-	mov	x8, 260
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	cmn	x0, #4
-	beq	.Linit_252
-	tbnz	x0, #63, .Linit_190
-	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_428
-	ldr	x10, [x6, 24]
-	b	.Linit_190
-.Linit_428:
-	ldr	w0, [x6, 20]
-	str	w0, [x18, 368]
-	ldr	x10, [x6, 24]
-	b	.Linit_190
-	.p2align 2,,3
-.Linit_210:
-	ldr	x0, [x12, 56]
-	mov	x8, 41
-	mov	x2, 0
-	mov	x3, 0
-	mov	x1, x0
-	mov	x4, 0
-	mov	x5, 0
-	stp	xzr, xzr, [sp, 32]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, 0
-	mov	x10, x0
-	cbz	x0, .Linit_269
-	b	.Linit_270
-	.p2align 2,,3
-.Linit_271:
-	ldr	x0, [x12, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	add	x6, x6, 1
-	mov	x10, x0
-	cbnz	x0, .Linit_270
-.Linit_269:
-	ldr	x0, [x12, 16]
-	mov	x8, 39
-	mov	x1, 2
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	cmp	x0, x6
-	bcs	.Linit_271
-.Linit_272:
-	ldr	x0, [x12, 64]
-	mov	x8, 49
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
-	ldr	x1, [x12, 56]
-	mov	w0, 46
-	strb	w0, [sp, 25]
-	add	x3, sp, 32
-	strb	w0, [sp, 24]
-	mov	w0, -100
-	strb	wzr, [sp, 26]
-	bl	mount_id
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
-	add	x3, sp, 40
-	add	x1, sp, 24
-	mov	w2, 0
-	mov	w0, -100
-	bl	mount_id
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
-	ldp	x1, x0, [sp, 32]
-	mov	x10, -18
-	cmp	x1, x0
-	csel	x10, x10, xzr, ne
-	b	.Linit_190
-	.p2align 2,,3
-.Linit_196:
+.Linit_202:
 	mov	x1, 2
 	mov	x8, 198
 	movk	x1, 0x8, lsl 16
@@ -2209,30 +2022,30 @@ run_step:
 #NO_APP
 	mov	x6, x0
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
+	tbnz	x0, #63, .Linit_196
 	add	x2, sp, 40
 	mov	x1, x2
 	.p2align 3,,7
-.Linit_255:
+.Linit_261:
 	mov	x4, x1
 	add	x0, sp, 80
 	add	x1, x1, 1
 	strb	wzr, [x4]
 	cmp	x1, x0
-	bne	.Linit_255
-	ldr	x3, [x12, 56]
-	mov	x1, x3
-	add	x3, x3, 15
-	sub	x0, x2, x1
+	bne	.Linit_261
+	ldr	x5, [x12, 56]
+	mov	x1, x5
+	add	x5, x5, 15
+	sub	x3, x2, x1
 	.p2align 3,,7
-.Linit_256:
+.Linit_262:
 	ldrb	w4, [x1]
-	cbz	w4, .Linit_258
-	strb	w4, [x0, x1]
+	cbz	w4, .Linit_264
+	strb	w4, [x3, x1]
 	add	x1, x1, 1
-	cmp	x1, x3
-	bne	.Linit_256
-.Linit_258:
+	cmp	x5, x1
+	bne	.Linit_262
+.Linit_264:
 	mov	w7, 1
 	mov	x0, x6
 	mov	x8, 29
@@ -2256,71 +2069,314 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_190
-.Linit_302:
+	b	.Linit_196
+	.p2align 2,,3
+.Linit_234:
+	ldr	x2, [x12, 16]
+	mov	x8, 35
+	ldr	x1, [x12, 56]
+	mov	x0, -100
+	b	.Linit_395
+	.p2align 2,,3
+.Linit_220:
+	ldr	x2, [x12, 16]
+	mov	x1, x12
+	mov	x0, x14
+	add	x2, x14, x2, lsl 2
+	ldr	w2, [x2, 20]
+	ldp	x29, x30, [sp], 80
+	b	attach
+	.p2align 2,,3
+.Linit_230:
+	ldr	x0, [x12, 16]
+	mov	x8, 149
+	mov	x3, 0
+	mov	x4, 0
+	mov	x1, x0
+	mov	x2, x0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_196
+	.p2align 2,,3
+.Linit_218:
+	ldr	x0, [x12, 56]
+	mov	x8, 41
+	mov	x2, 0
+	mov	x3, 0
+	mov	x1, x0
+	mov	x4, 0
+	mov	x5, 0
+	stp	xzr, xzr, [sp, 32]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, 0
+	mov	x10, x0
+	cbz	x0, .Linit_275
+	b	.Linit_276
+	.p2align 2,,3
+.Linit_277:
+	ldr	x0, [x12, 56]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	add	x6, x6, 1
+	mov	x10, x0
+	cbnz	x0, .Linit_276
+.Linit_275:
+	ldr	x0, [x12, 16]
+	mov	x8, 39
+	mov	x1, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	cmp	x6, x0
+	bls	.Linit_277
+.Linit_278:
+	ldr	x0, [x12, 64]
+	mov	x8, 49
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_196
+	ldr	x1, [x12, 56]
+	mov	w0, 46
+	strb	w0, [sp, 25]
+	add	x3, sp, 32
+	strb	w0, [sp, 24]
+	mov	w0, -100
+	strb	wzr, [sp, 26]
+	bl	mount_id
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_196
+	add	x3, sp, 40
+	add	x1, sp, 24
+	mov	w2, 0
+	mov	w0, -100
+	bl	mount_id
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_196
+	ldp	x1, x0, [sp, 32]
+	mov	x10, -18
+	cmp	x1, x0
+	csel	x10, x10, xzr, ne
+	b	.Linit_196
+	.p2align 2,,3
+.Linit_212:
+	ldr	x1, [x12, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 524288
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldr	x1, [x12, 16]
+	sxtw	x10, w0
+	add	x1, x14, x1, lsl 2
+	str	w0, [x1, 20]
+	b	.Linit_196
+	.p2align 2,,3
+.Linit_204:
+	ldr	x1, [x12, 16]
+	add	x0, x14, 384
+	lsl	x6, x1, 7
+	sub	x6, x6, x1
+	add	x6, x0, x6, lsl 5
+	.p2align 3,,7
+.Linit_258:
+	ldrsw	x0, [x6, 16]
+	mov	x8, 260
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	cmn	x0, #4
+	beq	.Linit_258
+	tbnz	x0, #63, .Linit_196
+	ldr	x0, [x6, 24]
+	tbnz	x0, #63, .Linit_430
+	ldr	x10, [x6, 24]
+	b	.Linit_196
+.Linit_430:
+	ldr	w0, [x6, 20]
+	str	w0, [x14, 368]
+	ldr	x10, [x6, 24]
+	b	.Linit_196
+	.p2align 2,,3
+.Linit_245:
+	mov	x8, 173
+	mov	x0, 0
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldrsw	x1, [x14, 8]
+	cmp	x0, x1
+	bne	.Linit_319
+	ldr	w7, [x14, 16]
+	mov	w6, 1
+	add	x0, sp, 32
+	add	x2, sp, 40
+	mov	x8, 73
+	mov	x1, 1
+	stp	w7, w6, [sp, 32]
+	stp	xzr, xzr, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_196
+	ldrsh	w0, [sp, 38]
+	cbz	w0, .Linit_394
+.Linit_319:
+	mov	x10, -3
+	b	.Linit_196
+	.p2align 2,,3
+.Linit_247:
+	mov	x8, 167
+	mov	x0, 38
+	mov	x1, 1
+	b	.Linit_393
+	.p2align 2,,3
+.Linit_206:
+	mov	x8, 167
+	mov	x0, 36
+	mov	x1, 1
+	b	.Linit_393
+	.p2align 2,,3
+.Linit_200:
+	ldr	x1, [x12, 48]
+	ldr	x0, [x12, 64]
+	cbz	x1, .Linit_329
+	add	x1, x14, x1, lsl 2
+	ldr	w1, [x1, 20]
+.Linit_300:
+	ldr	x2, [x12, 56]
+	sxtw	x1, w1
+	mov	x8, 36
+	b	.Linit_395
+	.p2align 2,,3
+.Linit_232:
+	ldr	x1, [x12, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 2621440
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_196
+	ldp	x3, x1, [x12, 16]
+	str	x3, [sp, 40]
+	ldr	x2, [x12, 32]
+	str	w0, [sp, 48]
+	bl	same_file
+	mov	x6, x0
+	cbnz	x0, .Linit_307
+	ldrsw	x0, [x14, 348]
+	add	x2, sp, 40
+	mov	x8, 445
+	mov	x1, 1
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	b	.Linit_307
+	.p2align 2,,3
+.Linit_240:
+	ldr	x9, [x12, 16]
+	mov	x6, 0
+	b	.Linit_312
+	.p2align 2,,3
+.Linit_431:
+	tbnz	x0, #63, .Linit_196
+.Linit_313:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_394
+.Linit_312:
+	mov	x1, x6
+	mov	x8, 167
+	mov	x0, 24
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x9, x6
+	tbnz	x7, 0, .Linit_313
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	cmn	x0, #22
+	bne	.Linit_431
+	mov	x10, 0
+	b	.Linit_196
+.Linit_309:
 	ldr	w0, [sp, 40]
 	mov	x10, -125
 	cmp	w0, 1
 	csel	x10, x10, xzr, ne
-	b	.Linit_190
+	b	.Linit_196
 	.p2align 2,,3
-.Linit_270:
-	tbnz	x10, #63, .Linit_190
-	b	.Linit_272
-.Linit_328:
-	add	x2, sp, 40
-	add	x4, sp, 64
-	mov	x5, x2
-	.p2align 3,,7
-.Linit_297:
-	mov	x3, x5
-	add	x5, x5, 1
-	strb	wzr, [x3]
-	cmp	x5, x4
-	bne	.Linit_297
-	mov	w1, 18
-	and	w6, w6, 4
-	orr	w6, w6, w1
-	mov	x7, 2621440
-	mov	x1, x0
-	mov	x8, 437
-	mov	x0, -100
-	mov	x3, 24
-	mov	x4, 0
-	mov	x5, 0
-	str	x7, [sp, 40]
-	str	x6, [sp, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_190
-	mov	x8, 50
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x10, x0
-	mov	x0, x6
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_190
-.Linit_413:
+.Linit_276:
+	tbnz	x10, #63, .Linit_196
+	b	.Linit_278
+.Linit_421:
 	add	x0, x0, 40
 	mov	x10, x7
 	cmp	x0, 38
-	bhi	.Linit_190
+	bhi	.Linit_196
 	mov	x1, -2
 	mov	x2, -116
 	movk	x1, 0xffef, lsl 16
@@ -2328,8 +2384,8 @@ run_step:
 	asr	x0, x1, x0
 	tst	x0, 1
 	csel	x10, x7, x2, ne
-	b	.Linit_190
-.Linit_417:
+	b	.Linit_196
+.Linit_425:
 	mov	x0, x10
 	mov	x8, 50
 	mov	x1, 0
@@ -2343,47 +2399,47 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	cbnz	x0, .Linit_300
-	b	.Linit_261
-.Linit_414:
+	cbnz	x0, .Linit_307
+	b	.Linit_267
+.Linit_422:
 	ldr	x0, [x12, 16]
 	mov	x1, x9
 	add	x3, sp, 32
 	mov	w2, 4096
-	add	x0, x18, x0, lsl 2
+	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
 	bl	mount_id
 	mov	x10, x0
-	cbnz	x0, .Linit_268
+	cbnz	x0, .Linit_274
 	ldp	x1, x0, [sp, 24]
 	mov	x10, -116
 	cmp	x1, x0
 	csel	x10, xzr, x10, eq
-	b	.Linit_268
-.Linit_284:
-	add	x3, x18, x3, lsl 2
+	b	.Linit_274
+.Linit_290:
+	add	x3, x14, x3, lsl 2
 	orr	x5, x5, 1048576
 	str	x5, [sp, 40]
 	ldrsw	x0, [x3, 20]
 	str	x0, [sp, 64]
-	b	.Linit_285
-.Linit_418:
-	add	x0, x18, w0, uxtw 2
+	b	.Linit_291
+.Linit_426:
+	add	x0, x14, w0, uxtw 2
 	str	w10, [x0, 20]
 	sxtw	x10, w10
-	b	.Linit_190
-.Linit_326:
+	b	.Linit_196
+.Linit_330:
 	mov	w0, -100
-	b	.Linit_295
-.Linit_325:
+	b	.Linit_301
+.Linit_329:
 	mov	w1, -100
-	b	.Linit_294
-.Linit_327:
+	b	.Linit_300
+.Linit_331:
 	mov	w0, -100
-	b	.Linit_296
-.Linit_403:
-	cmp	w3, 42
-	beq	.Linit_429
+	b	.Linit_303
+.Linit_410:
+	cmp	w3, 43
+	beq	.Linit_432
 	ldr	x7, [x12, 16]
 	add	x2, sp, 40
 	ldr	x6, [x12, 56]
@@ -2401,21 +2457,21 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_190
-.Linit_429:
+	b	.Linit_196
+.Linit_432:
 	ldr	x0, [x12, 16]
 	ldp	x29, x30, [sp], 80
 	b	set_signals
-.Linit_408:
+.Linit_404:
 	cmp	w3, 7
-	beq	.Linit_430
+	beq	.Linit_433
 	ldr	x0, [x12, 16]
 	mov	x8, 268
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
-	add	x0, x18, x0, lsl 2
+	add	x0, x14, x0, lsl 2
 	mov	x5, 0
 	ldrsw	x0, [x0, 20]
 #APP
@@ -2424,34 +2480,34 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_190
-.Linit_430:
+	b	.Linit_196
+.Linit_433:
 	ldr	x0, [x12, 16]
 	mov	x8, 97
 	mov	x1, 0
-	b	.Linit_392
-.Linit_406:
-	cmp	w3, 19
-	beq	.Linit_220
+	b	.Linit_393
+.Linit_407:
+	cmp	w3, 20
+	beq	.Linit_228
 	add	x2, sp, 40
 	add	x4, sp, 72
 	mov	x0, x2
 	.p2align 3,,7
-.Linit_221:
+.Linit_229:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x4
-	bne	.Linit_221
+	bne	.Linit_229
 	ldr	x1, [x12, 16]
 	str	x1, [sp, 40]
 	ldr	x0, [x12, 48]
 	ldr	x1, [x12, 24]
 	str	x1, [sp, 56]
-	cbz	x0, .Linit_322
-	add	x0, x18, x0, lsl 2
+	cbz	x0, .Linit_326
+	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-.Linit_279:
+.Linit_285:
 	ldr	w4, [x12, 4]
 	mov	x3, x2
 	ldr	x1, [x12, 56]
@@ -2466,10 +2522,10 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_190
-.Linit_220:
+	b	.Linit_196
+.Linit_228:
 	ldr	w0, [x12, 4]
-	tbz	x0, 1, .Linit_431
+	tbz	x0, 1, .Linit_434
 	add	x9, sp, 32
 	mov	w0, 46
 	strb	w0, [sp, 32]
@@ -2487,19 +2543,19 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_190
+	tbnz	x0, #63, .Linit_196
 	ldr	x1, [x12, 64]
 	add	x2, sp, 40
 	ldr	w6, [x12, 4]
 	mov	x0, x2
 	add	x4, sp, 64
 	.p2align 3,,7
-.Linit_276:
+.Linit_282:
 	mov	x3, x0
 	add	x0, x0, 1
 	strb	wzr, [x3]
 	cmp	x0, x4
-	bne	.Linit_276
+	bne	.Linit_282
 	mov	w0, 18
 	and	w6, w6, 4
 	orr	w6, w6, w0
@@ -2517,7 +2573,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_300
+	tbnz	x0, #63, .Linit_307
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
@@ -2528,7 +2584,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_278
+	cbnz	x0, .Linit_284
 	ldr	x3, [x12, 16]
 	mov	x1, x9
 	ldr	x0, [x12, 56]
@@ -2553,7 +2609,7 @@ run_step:
 #NO_APP
 	cmp	x7, 0
 	csel	x7, x7, x0, ne
-.Linit_278:
+.Linit_284:
 	mov	x0, x6
 	mov	x8, 57
 	mov	x1, 0
@@ -2567,8 +2623,8 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x7
-	b	.Linit_300
-.Linit_431:
+	b	.Linit_307
+.Linit_434:
 	ldr	x3, [x12, 16]
 	mov	x8, 40
 	ldp	x0, x1, [x12, 56]
@@ -2580,13 +2636,13 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_190
-.Linit_322:
+	b	.Linit_196
+.Linit_326:
 	mov	w0, -100
-	b	.Linit_279
-.Linit_410:
-	cmp	w3, 32
-	bne	.Linit_432
+	b	.Linit_285
+.Linit_412:
+	cmp	w3, 33
+	bne	.Linit_435
 	ldp	x1, x7, [x12, 16]
 	add	x2, sp, 40
 	ldr	x6, [x12, 32]
@@ -2602,24 +2658,16 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_190
-	.p2align 2,,3
-.Linit_432:
-	cmp	w3, 30
-	beq	.Linit_433
-	mov	x8, 157
-	mov	x0, 0
-	mov	x1, 0
-	b	.Linit_392
-.Linit_433:
+	b	.Linit_196
+.Linit_429:
 	ldr	w2, [x12, 8]
-	b	.Linit_192
+	b	.Linit_198
 	.size	run_step, .-run_step
 	.align	2
 	.p2align 4,,11
 	.type	run_payload, %function
 run_payload:
-	stp	x29, x30, [sp, -48]!
+	stp	x29, x30, [sp, -32]!
 	mov	x8, 166
 	mov	x1, 0
 	mov	x29, sp
@@ -2628,29 +2676,28 @@ run_payload:
 	mov	x4, 0
 	mov	x5, 0
 	stp	x19, x20, [sp, 16]
-	mov	x20, x0
+	mov	x19, x0
 	ldrsw	x0, [x0, 352]
-	str	x21, [sp, 32]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	x0, [x20]
+	ldr	x0, [x19]
 	mov	w6, -1
 	mov	x8, 436
 	mov	x1, 4294967295
 	mov	x2, 4
 	ldr	w0, [x0, 20]
-	str	w6, [x20, 368]
+	str	w6, [x19, 368]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	str	x0, [x20, 360]
-	cbz	x0, .Linit_441
-.Linit_435:
+	str	x0, [x19, 360]
+	cbz	x0, .Linit_443
+.Linit_437:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2663,35 +2710,36 @@ run_payload:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_441:
-	ldr	x0, [x20]
-	ldr	w21, [x0, 16]
-	ldr	x19, [x0, 40]
-	cmp	w21, 0
-	ble	.Linit_436
-	add	w21, w21, w6
-	add	x0, x19, 88
+	brk #1000
+.Linit_443:
+	ldr	x0, [x19]
+	ldr	w20, [x0, 16]
+	ldr	x18, [x0, 40]
+	cmp	w20, 0
+	ble	.Linit_438
+	add	w20, w20, w6
+	add	x0, x18, 88
 	mov	w1, 88
-	umaddl	x21, w21, w1, x0
-	b	.Linit_438
+	umaddl	x20, w20, w1, x0
+	b	.Linit_440
 	.p2align 2,,3
-.Linit_442:
-	add	x19, x19, 88
-	cmp	x19, x21
-	beq	.Linit_436
-.Linit_438:
-	ldr	w0, [x19, 8]
-	mov	x1, x19
-	str	w0, [x20, 368]
-	mov	x0, x20
+.Linit_444:
+	add	x18, x18, 88
+	cmp	x18, x20
+	beq	.Linit_438
+.Linit_440:
+	ldr	w0, [x18, 8]
+	mov	x1, x18
+	str	w0, [x19, 368]
+	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_442
-	str	x0, [x20, 360]
-	b	.Linit_435
-.Linit_436:
+	tbz	x0, #63, .Linit_444
+	str	x0, [x19, 360]
+	b	.Linit_437
+.Linit_438:
 	mov	x0, 0
-	str	x0, [x20, 360]
-	b	.Linit_435
+	str	x0, [x19, 360]
+	b	.Linit_437
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -2700,32 +2748,32 @@ run_aside:
 	stp	x29, x30, [sp, -48]!
 	mov	w1, 88
 	mov	x29, sp
-	stp	x21, x22, [sp, 32]
-	ldr	x22, [x0]
 	stp	x19, x20, [sp, 16]
-	mov	x20, x0
-	ldp	w19, w21, [x0, 8]
-	ldr	x0, [x22]
+	mov	x19, x0
+	ldp	w18, w20, [x0, 8]
+	str	x21, [sp, 32]
+	ldr	x21, [x0]
+	ldr	x0, [x21]
 	ldr	x0, [x0, 48]
-	smaddl	x19, w19, w1, x0
-	cmp	w21, 0
-	ble	.Linit_444
-	smaddl	x21, w21, w1, x19
-	b	.Linit_446
+	smaddl	x18, w18, w1, x0
+	cmp	w20, 0
+	ble	.Linit_446
+	smaddl	x20, w20, w1, x18
+	b	.Linit_448
 	.p2align 2,,3
-.Linit_449:
-	add	x19, x19, 88
-	cmp	x19, x21
-	beq	.Linit_444
-.Linit_446:
-	ldr	w2, [x19, 8]
-	mov	x1, x19
-	str	w2, [x20, 20]
-	mov	x0, x22
+.Linit_451:
+	add	x18, x18, 88
+	cmp	x18, x20
+	beq	.Linit_446
+.Linit_448:
+	ldr	w2, [x18, 8]
+	mov	x1, x18
+	str	w2, [x19, 20]
+	mov	x0, x21
 	bl	run_step
 	mov	x6, x0
-	tbz	x0, #63, .Linit_449
-.Linit_445:
+	tbz	x0, #63, .Linit_451
+.Linit_447:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -2733,61 +2781,61 @@ run_aside:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	str	x6, [x20, 24]
+	str	x6, [x19, 24]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_444:
+.Linit_446:
 	mov	x6, 0
-	b	.Linit_445
+	b	.Linit_447
 	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
 	.type	jail_main, %function
 jail_main:
-	mov	x12, 33648
+	mov	x12, 33504
 	sub	sp, sp, x12
-	mov	x8, 8880
+	mov	x8, 8736
 	mov	x2, -1
 	stp	x29, x30, [sp]
 	mov	x29, sp
 	ldr	x10, [x0, 16]
-	stp	x21, x22, [sp, 32]
-	add	x22, sp, x8
-	add	x9, x22, 20
-	mov	w0, w2
-	mov	x1, x9
-	stp	x19, x20, [sp, 16]
-	add	x19, x22, 340
 	stp	x23, x24, [sp, 48]
+	add	x23, sp, x8
+	add	x9, x23, 20
+	add	x18, x23, 340
+	mov	x1, x9
+	mov	w0, w2
+	stp	x19, x20, [sp, 16]
+	stp	x21, x22, [sp, 32]
 	stp	x25, x26, [sp, 64]
 	str	x27, [sp, 80]
 	str	x2, [sp, 104]
 	.p2align 3,,7
-.Linit_451:
+.Linit_453:
 	str	w0, [x1], 4
-	cmp	x1, x19
-	bne	.Linit_451
+	cmp	x1, x18
+	bne	.Linit_453
 	add	x7, x10, 8
-	add	x10, x10, 136
+	add	x10, x10, 144
 	.p2align 3,,7
-.Linit_454:
+.Linit_456:
 	ldrb	w0, [x7, -8]
 	sub	x1, x7, #8
-	cbz	w0, .Linit_458
+	cbz	w0, .Linit_460
 	mov	w6, 0
-	b	.Linit_457
+	b	.Linit_459
 	.p2align 2,,3
-.Linit_453:
+.Linit_455:
 	ldrb	w0, [x1]
-.Linit_457:
+.Linit_459:
 	sub	w0, w0, #65
 	add	x1, x1, 1
 	orr	w6, w0, w6, lsl 4
 	cmp	x7, x1
-	bne	.Linit_453
+	bne	.Linit_455
 	sxtw	x0, w6
 	mov	x8, 25
 	mov	x1, 2
@@ -2803,8 +2851,8 @@ jail_main:
 #NO_APP
 	add	x7, x7, 8
 	cmp	x10, x7
-	bne	.Linit_454
-.Linit_458:
+	bne	.Linit_456
+.Linit_460:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2818,19 +2866,19 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	str	w7, [sp, 8888]
+	str	w7, [sp, 8744]
 	mov	x7, 8704
 	add	x7, sp, x7
-	ldr	x6, [sp, 8904]
+	ldr	x6, [sp, 8760]
 	mov	w11, -1
 	mov	x8, 166
 	mov	x0, 0
-	str	x6, [x7, 188]
-	str	w11, [sp, 9220]
-	str	w11, [sp, 9228]
-	str	xzr, [sp, 9240]
-	str	wzr, [sp, 9248]
-	str	wzr, [sp, 9252]
+	str	x6, [x7, 44]
+	str	w11, [sp, 9076]
+	str	w11, [sp, 9084]
+	str	xzr, [sp, 9096]
+	str	wzr, [sp, 9104]
+	str	wzr, [sp, 9108]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2838,12 +2886,12 @@ jail_main:
 #NO_APP
 	mov	x1, x0
 	mov	x0, 0
-	str	w1, [sp, 9232]
+	str	w1, [sp, 9088]
 	bl	set_signals
 	tbnz	x0, #63, .Linit_540
-.Linit_456:
-	ldrsw	x0, [sp, 8900]
-	add	x1, sp, 432
+.Linit_458:
+	ldrsw	x0, [sp, 8756]
+	add	x1, sp, 288
 	mov	x8, 80
 	mov	x2, 0
 	mov	x3, 0
@@ -2855,10 +2903,10 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	tbnz	x0, #63, .Linit_541
-.Linit_459:
+.Linit_461:
 	mov	x3, 2
-	ldrsw	x4, [sp, 8900]
-	ldr	x1, [sp, 480]
+	ldrsw	x4, [sp, 8756]
+	ldr	x1, [sp, 336]
 	mov	x8, 222
 	movk	x3, 0x10, lsl 16
 	mov	x0, 268435456
@@ -2870,8 +2918,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	tbnz	x0, #63, .Linit_542
-.Linit_460:
-	ldrsw	x0, [sp, 8900]
+.Linit_462:
+	ldrsw	x0, [sp, 8756]
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
@@ -2884,15 +2932,15 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x0, 268435456
-	ldr	w23, [x0, 8]
+	ldr	w20, [x0, 8]
 	ldr	w21, [x0, 20]
-	str	x0, [sp, 8880]
-	and	w25, w23, 1
-	tbz	x23, 0, .Linit_461
-	ldr	w0, [sp, 8888]
+	str	x0, [sp, 8736]
+	and	w26, w20, 1
+	tbz	x20, 0, .Linit_463
+	ldr	w0, [sp, 8744]
 	cmp	w0, 1
 	bne	.Linit_543
-.Linit_461:
+.Linit_463:
 	mov	x3, 2048
 	add	x1, sp, 104
 	mov	x8, 74
@@ -2907,39 +2955,38 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x1, x0
-	mov	x0, x22
+	mov	x0, x23
 	bl	keep_fd
-	str	w0, [sp, 9224]
+	str	w0, [sp, 9080]
 	sxtw	x3, w0
 	tbnz	x0, 31, .Linit_544
-.Linit_462:
-	ldr	x1, [sp, 8880]
+.Linit_464:
+	ldr	x1, [sp, 8736]
 	ldr	w0, [x1, 12]
-	ldr	x20, [x1, 32]
+	ldr	x19, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_464
+	ble	.Linit_466
 	sub	w0, w0, #1
-	add	x1, x20, 88
+	add	x1, x19, 88
 	mov	w2, 88
-	umaddl	x24, w0, w2, x1
-	b	.Linit_466
+	umaddl	x22, w0, w2, x1
+	b	.Linit_468
 	.p2align 2,,3
 .Linit_545:
-	cmp	x24, x20
-	beq	.Linit_464
-.Linit_466:
-	ldr	w2, [x20, 8]
-	mov	x1, x20
-	mov	x0, x22
-	add	x20, x20, 88
-	str	w2, [sp, 9248]
+	cmp	x22, x19
+	beq	.Linit_466
+.Linit_468:
+	ldr	w2, [x19, 8]
+	mov	x1, x19
+	mov	x0, x23
+	add	x19, x19, 88
+	str	w2, [sp, 9104]
 	bl	run_step
 	tbz	x0, #63, .Linit_545
-	ldr	w2, [sp, 9248]
+	ldr	w2, [sp, 9104]
 	neg	x3, x0
-	ldr	w4, [sp, 9252]
-	mov	x0, x22
-	mov	x5, 0
+	ldr	w4, [sp, 9108]
+	mov	x0, x23
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -2954,7 +3001,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_464:
+.Linit_466:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -2968,8 +3015,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	tbnz	x0, #63, .Linit_546
-.Linit_468:
-	mov	x1, 8880
+.Linit_470:
+	mov	x1, 8736
 	add	x1, sp, x1
 	mov	x10, x1
 	mov	x8, 220
@@ -2990,26 +3037,25 @@ jail_main:
 1:
 // 0 "" 2
 #NO_APP
-	mov	x24, x0
+	mov	x25, x0
 	tbnz	x0, #63, .Linit_547
-.Linit_469:
-	ldr	x3, [sp, 9240]
+.Linit_471:
+	ldr	x3, [sp, 9096]
 	tbnz	x3, #63, .Linit_548
-.Linit_470:
-	ldr	x1, [sp, 8880]
+.Linit_472:
+	ldr	x1, [sp, 8736]
 	mov	w3, 88
-	ldr	w2, [sp, 9248]
+	ldr	w2, [sp, 9104]
 	ldr	x0, [x1, 40]
-	ldr	w18, [x1, 16]
+	ldr	w14, [x1, 16]
 	sub	x0, x0, #88
-	umaddl	x18, w18, w3, x0
-	ldr	w0, [x18, 8]
+	umaddl	x14, w14, w3, x0
+	ldr	w0, [x14, 8]
 	cmp	w2, w0
-	beq	.Linit_471
-	ldr	w2, [sp, 9248]
-	mov	x0, x22
-	ldr	w4, [sp, 9252]
-	mov	x5, 0
+	beq	.Linit_473
+	ldr	w2, [sp, 9104]
+	mov	x0, x23
+	ldr	w4, [sp, 9108]
 	mov	x3, 125
 	mov	w1, 2
 	bl	report
@@ -3025,12 +3071,12 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_471:
-	ldr	w0, [x18]
-	cmp	w0, 44
+.Linit_473:
+	ldr	w0, [x14]
+	cmp	w0, 45
 	beq	.Linit_549
-.Linit_472:
-	ldr	x1, [sp, 480]
+.Linit_474:
+	ldr	x1, [sp, 336]
 	mov	x8, 215
 	mov	x0, 268435456
 	mov	x2, 0
@@ -3042,9 +3088,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	add	x6, x22, 40
+	add	x6, x23, 40
 	.p2align 3,,7
-.Linit_474:
+.Linit_476:
 	ldr	w7, [x6]
 	mov	x8, 57
 	mov	x1, 0
@@ -3053,18 +3099,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w7
 	mov	x5, 0
-	tbnz	w7, #31, .Linit_473
+	tbnz	w7, #31, .Linit_475
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_473:
+.Linit_475:
 	add	x6, x6, 4
-	cmp	x19, x6
-	bne	.Linit_474
-	ldr	w0, [sp, 9228]
-	tbnz	w0, #31, .Linit_475
+	cmp	x18, x6
+	bne	.Linit_476
+	ldr	w0, [sp, 9084]
+	tbnz	w0, #31, .Linit_477
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -3077,59 +3123,57 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_475:
-	ubfiz	x6, x23, 4, 32
+.Linit_477:
+	ubfiz	x6, x20, 4, 32
+	add	x19, sp, 136
 	add	x20, sp, 160
-	add	x26, sp, 288
 	mov	x7, 1314
 	and	x6, x6, 32
 	movk	x7, 0x2008, lsl 16
-	mov	x0, x20
-	mov	x1, x26
+	mov	x0, x19
+	mov	x1, x20
 	mov	x8, 91
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	str	x7, [sp, 160]
-	str	w6, [sp, 288]
-	str	w6, [sp, 292]
-	stp	xzr, xzr, [sp, 296]
+	str	x7, [sp, 136]
+	stp	w6, w6, [sp, 160]
+	stp	xzr, xzr, [sp, 168]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_476
+	tbnz	x0, #63, .Linit_478
 	cbnz	w21, .Linit_550
-.Linit_478:
-	add	x23, sp, 112
-	mov	x0, x22
+.Linit_480:
+	add	x24, sp, 112
+	mov	x0, x23
 	mov	w2, 0
-	mov	w4, w24
-	mov	x5, 0
+	mov	w4, w25
 	mov	x3, 0
 	mov	w1, 4
 	bl	report
-	mov	w21, w24
-	mov	x0, x23
-	add	x2, x23, 24
+	mov	w21, w25
+	mov	x0, x24
+	add	x2, x24, 24
 	str	wzr, [sp, 100]
 	.p2align 3,,7
-.Linit_480:
+.Linit_482:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_480
-	ldr	w1, [sp, 8892]
+	bne	.Linit_482
+	ldr	w1, [sp, 8748]
 	add	x18, sp, 96
-	ldr	w2, [sp, 8896]
+	ldr	w2, [sp, 8752]
 	sxtw	x27, w21
-	ldr	w3, [sp, 9224]
-	add	x19, sp, 136
+	ldr	w3, [sp, 9080]
 	mov	w0, 1
+	mov	w22, 2
 	str	w3, [sp, 112]
 	strh	w0, [sp, 116]
 	str	w2, [sp, 120]
@@ -3137,14 +3181,14 @@ jail_main:
 	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
 	.p2align 3,,7
-.Linit_485:
+.Linit_487:
 	mov	w6, 0
-	b	.Linit_482
+	b	.Linit_484
 	.p2align 2,,3
-.Linit_483:
+.Linit_485:
 	cmp	x27, x0
 	beq	.Linit_551
-.Linit_482:
+.Linit_484:
 	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
@@ -3158,9 +3202,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_483
-	cbnz	w6, .Linit_484
-	mov	x0, x23
+	bgt	.Linit_485
+	cbnz	w6, .Linit_486
+	mov	x0, x24
 	mov	x8, 73
 	mov	x1, 3
 	mov	x2, 0
@@ -3170,12 +3214,12 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_485
+	beq	.Linit_487
 	tbnz	x0, #63, .Linit_552
 	ldrsh	w0, [sp, 126]
-	cbz	w0, .Linit_490
-	cbz	w25, .Linit_553
-.Linit_491:
+	cbz	w0, .Linit_492
+	cbz	w26, .Linit_553
+.Linit_493:
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -3188,13 +3232,12 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_490:
+.Linit_492:
 	mov	w10, 64
-	mov	w11, 2
-	b	.Linit_492
+	b	.Linit_494
 	.p2align 2,,3
 .Linit_554:
-	ldrsw	x0, [sp, 9224]
+	ldrsw	x0, [sp, 9080]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -3202,23 +3245,23 @@ jail_main:
 #NO_APP
 	mov	x1, x19
 	cmp	x0, x2
-	bne	.Linit_496
+	bne	.Linit_498
 	ldr	w2, [sp, 160]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_493
+	beq	.Linit_495
 	ldr	w4, [sp, 168]
 	ldr	x3, [sp, 208]
 	cmn	w4, #1
 	cset	w4, eq
-	stp	w11, w2, [sp, 136]
+	stp	w22, w2, [sp, 136]
 	stp	wzr, w4, [sp, 144]
 	str	x3, [sp, 152]
 	bl	send_signal
-.Linit_493:
+.Linit_495:
 	subs	w10, w10, #1
-	beq	.Linit_496
-.Linit_492:
+	beq	.Linit_498
+.Linit_494:
 	ldrsh	w0, [sp, 118]
 	mov	x1, x20
 	mov	x8, 63
@@ -3227,12 +3270,12 @@ jail_main:
 	mov	x4, 0
 	mov	x5, 0
 	cbnz	w0, .Linit_554
-.Linit_496:
-	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_485
-	.p2align 3,,7
 .Linit_498:
-	ldrsw	x0, [sp, 8892]
+	ldrsh	w0, [sp, 134]
+	cbz	w0, .Linit_487
+	.p2align 3,,7
+.Linit_500:
+	ldrsw	x0, [sp, 8748]
 	mov	x1, x19
 	mov	x8, 207
 	mov	x2, 24
@@ -3245,36 +3288,36 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_498
+	beq	.Linit_500
 	cmp	x0, x2
-	beq	.Linit_499
-	tbz	x0, #63, .Linit_500
+	beq	.Linit_501
+	tbz	x0, #63, .Linit_502
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_485
-.Linit_500:
+	bne	.Linit_487
+.Linit_502:
 	mov	w0, -1
 	str	w0, [sp, 128]
-	b	.Linit_485
+	b	.Linit_487
 	.p2align 2,,3
 .Linit_551:
 	ldr	w0, [sp, 96]
 	mov	w6, w2
 	str	w0, [sp, 100]
-	b	.Linit_482
+	b	.Linit_484
 .Linit_553:
 	mov	w1, w21
-	mov	x0, x22
+	mov	x0, x23
 	bl	kill_tree
-	b	.Linit_491
-.Linit_499:
+	b	.Linit_493
+.Linit_501:
 	ldr	w0, [sp, 136]
 	cmp	w0, 2
 	beq	.Linit_555
 	cmp	w0, 3
-	bne	.Linit_485
-	cbz	w25, .Linit_503
+	bne	.Linit_487
+	cbz	w26, .Linit_505
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -3285,34 +3328,14 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_485
-.Linit_484:
-	cbz	w25, .Linit_489
-.Linit_488:
-	mov	x0, x26
-	add	x2, x26, 144
-	.p2align 3,,7
-.Linit_505:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	cmp	x0, x2
-	bne	.Linit_505
-	mov	x8, 165
-	mov	x0, -1
-	mov	x1, x26
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
+	b	.Linit_487
+.Linit_486:
+	cbz	w26, .Linit_491
+.Linit_490:
 	ldr	w4, [sp, 100]
-	mov	x5, x26
-	mov	x0, x22
+	mov	x0, x23
+	mov	x3, 0
+	mov	w2, 0
 	mov	w1, 5
 	bl	report
 	mov	x8, 94
@@ -3328,7 +3351,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	ldp	x29, x30, [sp]
-	mov	x12, 33648
+	mov	x12, 33504
 	ldp	x19, x20, [sp, 16]
 	ldp	x21, x22, [sp, 32]
 	ldp	x23, x24, [sp, 48]
@@ -3346,9 +3369,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_478
-.Linit_476:
-	mov	x0, x24
+	tbz	x0, #63, .Linit_480
+.Linit_478:
+	mov	x0, x25
 	mov	x8, 129
 	mov	x1, 9
 	mov	x2, 0
@@ -3360,10 +3383,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	w2, [sp, 9248]
+	ldr	w2, [sp, 9104]
 	neg	x3, x6
-	ldr	w4, [sp, 9252]
-	mov	x0, x22
+	ldr	w4, [sp, 9108]
+	mov	x0, x23
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -3378,10 +3401,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_478
+	b	.Linit_480
 .Linit_543:
-	ldr	w4, [sp, 9252]
-	mov	x0, x22
+	ldr	w4, [sp, 9108]
+	mov	x0, x23
 	mov	x3, 18
 	mov	w2, -1
 	mov	w1, 2
@@ -3398,9 +3421,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_461
+	b	.Linit_463
 .Linit_552:
-	cbz	w25, .Linit_503
+	cbz	w26, .Linit_505
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -3409,28 +3432,67 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	w1, w24
+	mov	w1, w25
 	add	x2, sp, 100
-	mov	x0, x22
+	mov	x0, x23
 	bl	kill_tree
-	b	.Linit_488
-.Linit_503:
+	b	.Linit_490
+.Linit_505:
 	add	x2, sp, 100
-	mov	w1, w24
-	mov	x0, x22
+	mov	w1, w25
+	mov	x0, x23
 	bl	kill_tree
-.Linit_489:
-	mov	w1, w24
-	mov	x0, x22
+.Linit_491:
+	mov	w1, w25
+	mov	x0, x23
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_488
+	b	.Linit_490
 .Linit_544:
-	ldr	w4, [sp, 9252]
-	mov	x0, x22
+	ldr	w4, [sp, 9108]
+	mov	x0, x23
 	neg	x3, x3
-	mov	x5, 0
 	mov	w2, -1
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_464
+.Linit_548:
+	ldr	w2, [sp, 9104]
+	mov	x0, x23
+	ldr	w4, [sp, 9108]
+	neg	x3, x3
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_472
+.Linit_542:
+	ldr	w4, [sp, 9108]
+	neg	x3, x0
+	mov	w2, -1
+	mov	x0, x23
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -3446,12 +3508,31 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	b	.Linit_462
-.Linit_548:
-	ldr	w2, [sp, 9248]
-	mov	x0, x22
-	ldr	w4, [sp, 9252]
-	neg	x3, x3
+.Linit_547:
+	ldr	w2, [sp, 9104]
+	mov	x0, x1
+	ldr	w4, [sp, 9108]
+	neg	x3, x25
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
 	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_471
+.Linit_546:
+	ldr	w2, [sp, 9104]
+	neg	x3, x0
+	ldr	w4, [sp, 9108]
+	mov	x0, x23
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -3467,72 +3548,11 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	b	.Linit_470
-.Linit_542:
-	ldr	w4, [sp, 9252]
-	neg	x3, x0
-	mov	w2, -1
-	mov	x0, x22
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_460
-.Linit_547:
-	ldr	w2, [sp, 9248]
-	mov	x0, x1
-	ldr	w4, [sp, 9252]
-	neg	x3, x24
-	mov	x5, 0
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_469
-.Linit_546:
-	ldr	w2, [sp, 9248]
-	neg	x3, x0
-	ldr	w4, [sp, 9252]
-	mov	x0, x22
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_468
 .Linit_541:
-	ldr	w4, [sp, 9252]
+	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
-	mov	x0, x22
+	mov	x0, x23
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -3547,13 +3567,12 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_459
+	b	.Linit_461
 .Linit_540:
-	ldr	w4, [sp, 9252]
+	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, w11
-	mov	x0, x22
-	mov	x5, 0
+	mov	x0, x23
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -3568,11 +3587,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_456
+	b	.Linit_458
 .Linit_549:
-	ldr	w2, [sp, 9248]
-	mov	x0, x22
-	mov	x5, 0
+	ldr	w2, [sp, 9104]
+	mov	x0, x23
 	mov	w4, 0
 	mov	x3, 0
 	mov	w1, 3
@@ -3589,11 +3607,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_472
+	b	.Linit_474
 .Linit_555:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_485
+	b	.Linit_487
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end
@@ -3607,16 +3625,16 @@ jail_init_end:
 run_child:
 	ldr	x7, [x0]
 	mov	x10, x0
-	sub	sp, sp, #192
+	sub	sp, sp, #208
 	ldr	w0, [x7, 12]
 	cbnz	w0, .Llaunch_52
 .Llaunch_2:
-	ldr	w0, [x7, 20]
+	ldr	w0, [x7, 24]
 	mov	w1, 2
-	str	w1, [x7, 2148]
+	str	w1, [x7, 2156]
 	cmp	w0, 0
 	ble	.Llaunch_29
-	add	x2, x7, 1052
+	add	x2, x7, 1056
 	mov	w1, 0
 	add	x0, x2, w0, sxtw 2
 	.p2align 3,,7
@@ -3627,12 +3645,12 @@ run_child:
 	cmp	x2, x0
 	bne	.Llaunch_7
 	sxtw	x2, w1
-	add	x9, x7, 28
+	add	x9, x7, 32
 	mov	x6, 0
 	b	.Llaunch_10
 	.p2align 2,,3
 .Llaunch_8:
-	ldr	w1, [x7, 20]
+	ldr	w1, [x7, 24]
 	add	x6, x6, 1
 	cmp	w1, w6
 	ble	.Llaunch_5
@@ -3669,15 +3687,15 @@ run_child:
 .Llaunch_29:
 	mov	x2, 0
 .Llaunch_5:
-	ldr	w0, [x7, 24]
+	ldr	w0, [x7, 28]
 	cmp	w0, 0
 	ble	.Llaunch_15
-	add	x9, x7, 2076
+	add	x9, x7, 2080
 	mov	x6, 0
 	b	.Llaunch_11
 	.p2align 2,,3
 .Llaunch_14:
-	ldr	w0, [x7, 24]
+	ldr	w0, [x7, 28]
 	add	x6, x6, 1
 	cmp	w0, w6
 	ble	.Llaunch_15
@@ -3721,16 +3739,16 @@ run_child:
 // 0 "" 2
 #NO_APP
 	tbnz	x0, #63, .Llaunch_48
-	ldr	w0, [x7, 20]
+	ldr	w0, [x7, 24]
 	cmp	w0, 0
 	ble	.Llaunch_21
-	add	x11, x7, 1052
-	add	x9, x7, 28
+	add	x11, x7, 1056
+	add	x9, x7, 32
 	mov	x6, 0
 	b	.Llaunch_17
 	.p2align 2,,3
 .Llaunch_54:
-	ldr	w0, [x7, 20]
+	ldr	w0, [x7, 24]
 	add	x6, x6, 1
 	cmp	w0, w6
 	ble	.Llaunch_21
@@ -3752,28 +3770,28 @@ run_child:
 	str	x0, [x10, 8]
 	b	.Llaunch_9
 .Llaunch_52:
-	add	x6, sp, 32
+	add	x6, sp, 40
 	mov	x9, 1314
 	movk	x9, 0x2008, lsl 16
 	mov	x0, x6
-	add	x1, sp, 56
+	add	x1, sp, 64
 	mov	x8, 90
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	str	x9, [sp, 32]
+	str	x9, [sp, 40]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	w9, [sp, 60]
+	ldr	w9, [sp, 68]
 	mov	x0, x6
-	ldr	w6, [sp, 72]
+	ldr	w6, [sp, 80]
 	mov	x8, 91
-	str	w9, [sp, 64]
-	str	w6, [sp, 76]
+	str	w9, [sp, 72]
+	str	w6, [sp, 84]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -3811,14 +3829,14 @@ run_child:
 	str	x0, [x10, 8]
 	b	.Llaunch_9
 .Llaunch_21:
-	ldr	w0, [x7, 24]
+	ldr	w0, [x7, 28]
 	cmp	w0, 0
 	ble	.Llaunch_55
-	add	x9, x7, 2076
+	add	x9, x7, 2080
 	mov	x6, 0
 	b	.Llaunch_18
 .Llaunch_57:
-	ldr	w0, [x7, 24]
+	ldr	w0, [x7, 28]
 	add	x6, x6, 1
 	cmp	w0, w6
 	ble	.Llaunch_56
@@ -3842,7 +3860,7 @@ run_child:
 	str	xzr, [x10, 8]
 	cmp	w0, 0
 	ble	.Llaunch_23
-	add	x11, sp, 56
+	add	x11, sp, 64
 	mov	x5, 0
 	mov	x0, x11
 	mov	w6, 0
@@ -3860,7 +3878,7 @@ run_child:
 	strb	w1, [x3], 1
 	cmn	w2, #4
 	bne	.Llaunch_25
-	ldr	w1, [x7, 24]
+	ldr	w1, [x7, 28]
 	add	x5, x5, 1
 	add	w6, w6, 8
 	add	x0, x0, 8
@@ -3870,26 +3888,26 @@ run_child:
 	mov	x0, 24938
 	strb	wzr, [x11, w6, sxtw]
 	movk	x0, 0x6c69, lsl 16
-	stp	x11, xzr, [sp, 40]
+	stp	x11, xzr, [sp, 48]
 	movk	x0, 0x692d, lsl 32
 	movk	x0, 0x696e, lsl 48
-	str	x0, [sp, 16]
+	str	x0, [sp, 24]
 	mov	w0, 116
-	strb	w0, [sp, 24]
-	strb	wzr, [sp, 25]
-	add	x0, sp, 16
-	str	x0, [sp, 32]
+	strb	w0, [sp, 32]
+	strb	wzr, [sp, 33]
+	add	x0, sp, 24
+	str	x0, [sp, 40]
 	mov	w6, 3
 	ldrsw	x0, [x7, 8]
-	mov	x1, sp
-	add	x2, sp, 32
-	add	x3, sp, 8
+	add	x1, sp, 8
+	add	x2, sp, 40
+	add	x3, sp, 16
 	mov	x8, 281
 	mov	x4, 4096
 	mov	x5, 0
-	strb	wzr, [sp]
-	str	xzr, [sp, 8]
-	str	w6, [x7, 2148]
+	strb	wzr, [sp, 8]
+	str	xzr, [sp, 16]
+	str	w6, [x7, 2156]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -3900,7 +3918,7 @@ run_child:
 .Llaunch_55:
 	str	xzr, [x10, 8]
 .Llaunch_23:
-	add	x11, sp, 56
+	add	x11, sp, 64
 	mov	w6, 0
 	b	.Llaunch_26
 	.size	run_child, .-run_child
@@ -3925,14 +3943,14 @@ jail_launch:
 	mov	x5, 0
 	str	x9, [sp, 8]
 	stp	x6, xzr, [sp, 24]
-	str	x7, [x6, 2144]
+	str	x7, [x6, 2152]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	ldr	w0, [x6, 16]
-	add	x7, x6, 2144
+	add	x7, x6, 2152
 	cbz	w0, .Llaunch_59
 	ldr	x1, [x6]
 	mov	x0, 20753
@@ -3973,7 +3991,7 @@ jail_launch:
 	mov	w0, w7
 	tbnz	x7, #63, .Llaunch_58
 	ldr	x1, [sp, 32]
-	str	w7, [x6, 2140]
+	str	w7, [x6, 2148]
 	cbnz	x1, .Llaunch_64
 	mov	w0, 0
 .Llaunch_58:
@@ -3982,7 +4000,7 @@ jail_launch:
 	ret
 	.p2align 2,,3
 .Llaunch_68:
-	ldr	w0, [x6, 2140]
+	ldr	w0, [x6, 2148]
 .Llaunch_64:
 	sxtw	x0, w0
 	mov	x8, 260
@@ -3999,7 +4017,7 @@ jail_launch:
 	cmn	x0, #4
 	beq	.Llaunch_68
 	mov	x8, 57
-	ldrsw	x0, [x6, 2144]
+	ldrsw	x0, [x6, 2152]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -4021,10 +4039,11 @@ jail_launch:
 	bne	.Llaunch_61
 	ldr	x12, [x6]
 	mov	x1, 20736
+	ldrsw	x13, [x6, 20]
 	movk	x1, 0x1, lsl 32
-	mov	x14, 17
+	mov	x15, 17
 	orr	x12, x12, x1
-	mov	x13, 16384
+	mov	x14, 16384
 	add	x10, sp, 24
 	mov	x8, 435
 	mov	x2, 0
@@ -4033,8 +4052,9 @@ jail_launch:
 	adr	x9, run_child
 	mov	x1, 88
 	stp	x12, x7, [sp, 40]
-	stp	x14, x5, [sp, 72]
-	str	x13, [sp, 88]
+	stp	x15, x5, [sp, 72]
+	str	x14, [sp, 88]
+	str	x13, [sp, 120]
 #APP
 // 52 "src/sys.h" 1
 	svc 0

@@ -33,10 +33,11 @@ type FD struct{ Src, Dst int }
 
 // Launch is one start of jail-init.
 type Launch struct {
-	Flags    uint64 // CLONE_NEW…
+	Flags    uint64 // CLONE_NEW…, CLONE_INTO_CGROUP
 	Image    int    // of Image
 	Ambient  bool   // carry capabilities over jail-init's exec: needed in a new user namespace
 	NoClone3 bool   // use clone(2)
+	Cgroup   int    // with CLONE_INTO_CGROUP in Flags, which clone(2) has not: the folder of the cgroup
 	Pass     []FD   // at most MaxFDs
 	Kept     []int  // jail-init's own: Plan, socket, pidfd of the launcher, then the slots that steps name
 }
@@ -50,7 +51,7 @@ const (
 // Start starts jail-init and returns when it runs. The caller owns the pidfd and has to wait for the process. No fd
 // of Launch is closed. It is safe from any goroutine and thread, many at once, and the thread may end.
 func (l *Launch) Start() (pid, pidfd int, stage Stage, err error) {
-	c := C.struct_launch{flags: C.uint64_t(l.Flags), image: C.int32_t(l.Image)}
+	c := C.struct_launch{flags: C.uint64_t(l.Flags), image: C.int32_t(l.Image), cgroup: C.int32_t(l.Cgroup)}
 	if l.Ambient {
 		c.ambient = 1
 	}

@@ -20,6 +20,7 @@ const (
 	OpUnshare
 	OpSetns
 	OpOpen
+	OpWriteAt
 	OpDumpable
 	OpLoUp
 	OpHostname
@@ -100,7 +101,8 @@ type Record struct {
 	Kind, Step               uint32
 	Err, Status              int32
 	TimeUS                   int64 // CLOCK_MONOTONIC
-	UserUS, SystemUS, RSSKiB int64
+	UserUS, SystemUS, RSSKiB int64 // of all processes that jail-init has waited for
+	SelfUserUS, SelfSystemUS int64 // of jail-init
 }
 
 // Order is what jail-init is told, struct order.

@@ -125,6 +125,7 @@ __attribute__((visibility("hidden"))) int jail_launch(struct launch *l) {
 		a.exit_signal = SIGCHLD;
 		a.stack = (uint64_t)stack;
 		a.stack_size = STACK;
+		a.cgroup = l->cgroup;
 		r = sys_spawn(SYS_clone3, (long)&a, sizeof a, 0, 0, 0, run_child, &c);
 	}
 	S(SYS_rt_sigprocmask, SIG_SETMASK, &old, 0, 8);

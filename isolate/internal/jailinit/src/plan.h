@@ -20,6 +20,7 @@ enum op {
 	OP_UNSHARE,    /* new namespaces a */
 	OP_SETNS,      /* enter the namespace in slot a */
 	OP_OPEN,       /* open s1 in slot a */
+	OP_WRITE_AT,   /* write s2 to the existing file s1 of the folder in slot a */
 	OP_DUMPABLE,   /* /proc/self is ours again after a change of uid */
 	OP_LO_UP,      /* bring the network device s1 up */
 	OP_HOSTNAME,   /* s1, a bytes */
@@ -103,7 +104,9 @@ struct record {
 	int32_t status;	 /* RECORD_ENDED: as wait4 gives it; RECORD_STARTED: the payload's pid; RECORD_FAILED
 			    at OP_EXEC: which of the candidates */
 	int64_t time_us; /* when, by CLOCK_MONOTONIC */
-	int64_t user_us, system_us, max_rss_kb; /* RECORD_ENDED: of all processes waited for */
+	/* RECORD_STARTED, RECORD_ENDED: of all processes waited for until then */
+	int64_t user_us, system_us, max_rss_kb;
+	int64_t self_user_us, self_system_us; /* of jail-init */
 };
 
 /* launcher → jail-init */
@@ -116,16 +119,17 @@ struct order {
 };
 
 /* what launch.c is asked to do */
-enum { MAX_FDS = 256, MAX_KEPT = 16 };
+enum { MAX_FDS = 256, MAX_KEPT = 17 };
 /* slots: the Plan, the socket, the launcher, two claims that last as long as the jail; then what steps need;
  * behind what the launcher gives, mounts */
 enum { FIRST_FREE_SLOT = 5, MAX_SLOTS = 80 };
 enum { MAX_ASIDE = 6 };
 struct launch {
-	uint64_t flags;	   /* CLONE_NEW… */
+	uint64_t flags;	   /* CLONE_NEW…, CLONE_INTO_CGROUP */
 	int32_t image;	   /* the sealed jail-init */
 	int32_t ambient;   /* carry capabilities over the exec */
 	int32_t no_clone3; /* use clone(2) */
+	int32_t cgroup;	   /* with CLONE_INTO_CGROUP: the folder of the cgroup */
 	int32_t npass, nkept;
 	int32_t src[MAX_FDS], dst[MAX_FDS]; /* the payload's fds: dst is a copy of src */
 	int32_t kept[MAX_KEPT];		    /* jail-init's own: plan, socket, launcher's pidfd, then slots */

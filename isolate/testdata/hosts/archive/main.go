@@ -15,7 +15,7 @@ import (
 //export runJails
 func runJails() C.int {
 	good := 0
-	for _, level := range isolate.Levels() {
+	for level := isolate.Basic; level <= isolate.Namespaced; level++ {
 		cmd := isolate.Command(context.Background(), level, "/bin/sh", "-c", "echo out; exit 7")
 		cmd.Dir = "/"
 		out, err := cmd.Output()

@@ -41,7 +41,7 @@ func main() {
 	wrong := ""
 	for i := range 30 {
 		group.Go(func() {
-			level := isolate.Levels()[i%3]
+			level := isolate.Level(1 + i%3)
 			cmd := isolate.Command(context.Background(), level, "/bin/sh", "-c",
 				"ls /proc/self/fd | tr '\\n' ' '; read line; echo $line; exit $1", "sh", fmt.Sprint(i))
 			cmd.Dir = "/"

@@ -1,0 +1,320 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/cgroups/v3/cgroup1"
+	v1stats "github.com/containerd/cgroups/v3/cgroup1/stats"
+	"github.com/containerd/cgroups/v3/cgroup2"
+	v2stats "github.com/containerd/cgroups/v3/cgroup2/stats"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+var needed = []string{"memory", "pids", "cpu"}
+
+// place is where this host lets the tests make cgroups.
+func place(t *testing.T) *Place {
+	t.Helper()
+	p, err := Find("", needed)
+	if err != nil {
+		t.Skipf("host lacks: a place for a cgroup: %v", err)
+	}
+	if p.Scope {
+		t.Skip("host lacks: a delegated cgroup (a scope would take the test's own process)")
+	}
+	return p
+}
+
+// name is one that no other test has.
+func name(t *testing.T) string {
+	return fmt.Sprintf("test-%d-%s", os.Getpid(), strings.Map(func(r rune) rune {
+		if r == '/' || r == '#' {
+			return '-'
+		}
+		return r
+	}, t.Name()))
+}
+
+func create(t *testing.T, p *Place, name string) *Cgroup {
+	t.Helper()
+	c, err := p.Create(name, needed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if c.dirs[0].f == nil {
+			return // removed
+		}
+		if err := errors.Join(c.Kill(), c.Remove()); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func set(t *testing.T, p *Place, c *Cgroup, r *specs.LinuxResources) {
+	t.Helper()
+	settings, err := Settings(p.Version, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range settings {
+		if err := c.Set(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// in starts a shell script in the cgroup: it waits until it is there.
+func in(t *testing.T, c *Cgroup, script string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("/bin/sh", "-c", "read go; "+script)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Attach(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(stdin, "go")
+	return cmd
+}
+
+func limits(memory, pids int64) *specs.LinuxResources {
+	return &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &memory, Swap: &memory}, Pids: &specs.LinuxPids{Limit: &pids}}
+}
+
+const hog = `exec /usr/bin/python3 -c "x = bytearray(200 << 20); print('had it')"`
+
+// TestLimits: memory and the number of tasks are held to, and what was hit is told of this cgroup alone.
+func TestLimits(t *testing.T) {
+	p := place(t)
+	c := create(t, p, name(t))
+	set(t, p, c, limits(40<<20, 5))
+	if err := in(t, c, hog).Wait(); err == nil {
+		t.Error("a hog lived")
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	_ = in(t, c, `exec /usr/bin/python3 -c "
+import os, time
+n = 0
+try:
+    for n in range(20):
+        if os.fork() == 0:
+            time.sleep(1); os._exit(0)
+except BlockingIOError:
+    pass
+open('`+out+`', 'w').write(str(n))"`).Wait()
+	u, err := c.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made, err := os.ReadFile(out); err != nil || string(made) != "4" {
+		t.Errorf("forked %s times, %v", made, err)
+	}
+	if u.OOMKills < 1 || u.PidsHit < 1 || u.PeakMemory < 30<<20 || u.PeakMemory > 40<<20 {
+		t.Errorf("%+v", u)
+	}
+	fresh := create(t, p, name(t)+"-2")
+	if u, err := fresh.Usage(); err != nil || u.OOMKills != 0 || u.PidsHit != 0 || u.PeakMemory > 1<<20 {
+		t.Errorf("a new one: %+v, %v", u, err)
+	}
+}
+
+// TestUsage compares with what the kernel says of the process, and with what containerd's library reads.
+func TestUsage(t *testing.T) {
+	p := place(t)
+	c := create(t, p, name(t))
+	set(t, p, c, limits(64<<20, 50))
+	cmd := in(t, c, `exec /usr/bin/python3 -c "
+import time
+x = bytearray(20 << 20)
+while time.process_time() < 0.3: pass"`)
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	u, err := c.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := u.CPU - cmd.ProcessState.UserTime() - cmd.ProcessState.SystemTime(); d < -20*time.Millisecond || d > 20*time.Millisecond {
+		t.Errorf("CPU %s, the process %s + %s", u.CPU, cmd.ProcessState.UserTime(), cmd.ProcessState.SystemTime())
+	}
+	if cpu, err := c.CPU(); err != nil || cpu != u.CPU {
+		t.Errorf("CPU() %s, %v, of %s", cpu, err, u.CPU)
+	}
+	if u.PeakMemory < 20<<20 && u.PeakMemory >= 0 {
+		t.Errorf("peak %d", u.PeakMemory)
+	}
+	if p.Version == 2 {
+		m, err := cgroup2.Load(strings.TrimPrefix(c.Path(), "/sys/fs/cgroup"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stat, err := m.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkV2(t, stat, u)
+		return
+	}
+	oracle, err := cgroup1.Load(func(s cgroup1.Name) (string, error) {
+		if dir, ok := p.Dirs[string(s)]; ok {
+			return strings.TrimPrefix(filepath.Join(dir, "jail-"+name(t)), "/sys/fs/cgroup/"+string(s)), nil
+		}
+		return "/", nil // it wants them all
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat, err := oracle.Stat(cgroup1.IgnoreNotExist)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkV1(t, stat, u)
+}
+
+func checkV2(t *testing.T, stat *v2stats.Metrics, u Usage) {
+	t.Helper()
+	if stat.CPU.UsageUsec != uint64(u.CPU.Microseconds()) || stat.Memory.UsageLimit != 64<<20 || stat.Pids.Limit != 50 {
+		t.Errorf("containerd reads %v, we %+v", stat, u)
+	}
+}
+
+func checkV1(t *testing.T, stat *v1stats.Metrics, u Usage) {
+	t.Helper()
+	if stat.CPU.Usage.Total != uint64(u.CPU) || stat.Memory.Usage.Limit != 64<<20 || stat.Memory.Usage.Max != uint64(u.PeakMemory) || stat.Pids.Limit != 50 {
+		t.Errorf("containerd reads %v, we %+v", stat, u)
+	}
+}
+
+// TestKill ends a tree that forks without pause, frozen or not, and Remove takes what it has made away.
+func TestKill(t *testing.T) {
+	p := place(t)
+	for _, frozen := range []bool{false, true} {
+		c := create(t, p, name(t)+fmt.Sprint(frozen))
+		set(t, p, c, limits(64<<20, 30))
+		cmd := in(t, c, "b() { b | b & }; b; exec sleep 100")
+		time.Sleep(50 * time.Millisecond)
+		if frozen {
+			if err := c.Freeze(); err != nil {
+				t.Error(err)
+			}
+			before, _ := c.CPU()
+			time.Sleep(50 * time.Millisecond)
+			if after, err := c.CPU(); err != nil || after != before {
+				t.Errorf("frozen it used %s, %v", after-before, err)
+			}
+		}
+		done := make(chan error, 1)
+		go func() { done <- cmd.Wait() }()
+		if err := c.Kill(); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; err == nil {
+			t.Error("the payload ended by itself")
+		}
+		if err := c.Remove(); err != nil {
+			t.Error(err)
+		}
+		for _, d := range c.dirs {
+			if _, err := os.Stat(d.path); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s: %v", d.path, err)
+			}
+		}
+	}
+}
+
+// TestCollect takes what is dead, and neither what is alive nor what only has the name.
+func TestCollect(t *testing.T) {
+	p := place(t)
+	alive, dead := create(t, p, name(t)+"-alive"), create(t, p, name(t)+"-dead")
+	foreign := filepath.Join(filepath.Dir(dead.Path()), "jail-"+name(t)+"-foreign")
+	if err := os.Mkdir(foreign, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(foreign)
+	unmarked := filepath.Join(filepath.Dir(dead.Path()), "jail-"+name(t)+"-unmarked")
+	if err := (&dir{path: unmarked}).make(); err != nil { // killed right after
+		t.Fatal(err)
+	}
+	cmd := in(t, dead, "exec sleep 100")
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	paths := dead.dirs
+	dead.close() // as when its launcher is killed
+	removed, err := Collect()
+	if err != nil {
+		t.Error(err)
+	}
+	got := strings.Join(removed, "\n")
+	for path, want := range map[string]bool{paths[0].path: true, unmarked: true, alive.Path(): false, foreign: false} {
+		if strings.Contains(got, path) != want {
+			t.Errorf("%s: taken is %t; taken were %q", path, !want, removed)
+		}
+	}
+	<-done
+	for _, d := range paths {
+		if _, err := os.Stat(d.path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", d.path, err)
+		}
+	}
+}
+
+// TestSameName: of many that make the same cgroup at once exactly one has it; the next one may when it is gone.
+func TestSameName(t *testing.T) {
+	p := place(t)
+	for range 10 {
+		var mu sync.Mutex
+		var won []*Cgroup
+		var group sync.WaitGroup
+		for range 8 {
+			group.Go(func() {
+				c, err := p.Create(name(t), needed)
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					won = append(won, c)
+				} else if !errors.Is(err, ErrExists) {
+					t.Error(err)
+				}
+			})
+		}
+		group.Wait()
+		if len(won) != 1 {
+			t.Fatalf("%d have it", len(won))
+		}
+		if err := won[0].Remove(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestMany makes different ones at once.
+func TestMany(t *testing.T) {
+	p := place(t)
+	var group sync.WaitGroup
+	for i := range 40 {
+		group.Go(func() {
+			c, err := p.Create(fmt.Sprintf("%s-%d", name(t), i), needed)
+			if err == nil {
+				err = c.Remove()
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+}

@@ -1,0 +1,206 @@
+package cgroup
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/containerd/cgroups/v3"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// TestSettings: what is written for each resource, on v1 and on v2.
+func TestSettings(t *testing.T) {
+	throttle := specs.LinuxThrottleDevice{Rate: 1024}
+	throttle.Major, throttle.Minor = 8, 16
+	for _, c := range []struct {
+		r      specs.LinuxResources
+		v1, v2 string
+	}{
+		{specs.LinuxResources{}, "", ""},
+		{
+			specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(4096)), Swap: ptr(int64(8192))}},
+			"memory.limit_in_bytes=4096 memory.memsw.limit_in_bytes=8192", "memory.max=4096 memory.oom.group=1 memory.swap.max=4096",
+		},
+		{specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(7))}}, "pids.max=7", "pids.max=7"},
+		{
+			specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(50000)), Period: ptr(uint64(100000))}},
+			"cpu.cfs_period_us=100000 cpu.cfs_quota_us=50000", "cpu.max=50000 100000",
+		},
+		{specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(1024))}}, "cpu.shares=1024", "cpu.weight=100"},
+		{specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0-1"}}, "cpuset.cpus=0-1", "cpuset.cpus=0-1"},
+		{
+			specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{throttle}}},
+			"blkio.throttle.read_bps_device=8:16 1024", "io.max=8:16 rbps=1024",
+		},
+		{specs.LinuxResources{Unified: map[string]string{"memory.high": "4096"}}, "error", "memory.high=4096"},
+		{specs.LinuxResources{Unified: map[string]string{"../memory.high": "4096"}}, "error", "error"},
+		{specs.LinuxResources{Unified: map[string]string{"cgroup.procs": "1"}}, "error", "error"},
+		{specs.LinuxResources{Memory: &specs.LinuxMemory{Swap: ptr(int64(8192))}}, "error", "error"},
+		{specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(8192)), Swap: ptr(int64(4096))}}, "error", "error"},
+		{specs.LinuxResources{Memory: &specs.LinuxMemory{DisableOOMKiller: ptr(true)}}, "error", "error"},
+		{specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true}}}, "error", "error"},
+		{specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: ptr(int64(7))}}, "error", "error"},
+	} {
+		for version, want := range map[int]string{1: c.v1, 2: c.v2} {
+			settings, err := Settings(version, &c.r)
+			var words []string
+			for _, s := range settings {
+				words = append(words, s.File+"="+s.Value)
+			}
+			got := strings.Join(words, " ")
+			if err != nil {
+				got = "error"
+			}
+			if got != want {
+				t.Errorf("v%d: got %q, %v, want %q", version, got, err, want)
+			}
+		}
+	}
+}
+
+const (
+	mountV2     = "30 20 0:25 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+	mountHybrid = "31 20 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n" +
+		"32 20 0:27 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n" +
+		"33 20 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n" +
+		"34 20 0:29 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n" +
+		"35 20 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+)
+
+// TestFind: where a jail's cgroup is made, by what is known of the host.
+func TestFind(t *testing.T) {
+	all := []string{"cpu", "cpuset", "io", "memory", "pids"}
+	root := node{exists: true, writable: true, adoptable: true, root: true, available: all, enabled: all, populated: true}
+	inner := node{exists: true, writable: true, adoptable: true, available: all, enabled: all}
+	leaf := node{exists: true, writable: true, adoptable: true, available: all, populated: true}
+	closed := node{exists: true, available: all}
+	noBus := fmt.Errorf("no systemd")
+	v1 := "4:memory:/a\n3:pids:/a\n2:cpu,cpuacct:/a\n1:freezer:/a\n0::/a\n"
+	for _, c := range []struct {
+		what   string
+		facts  facts
+		parent string
+		nodes  map[string]node
+		want   string // the folder, or a part of the error
+	}{
+		{
+			"v1: below the caller's own",
+			facts{mode: cgroups.Hybrid, cgroups: v1, mounts: mountHybrid},
+			"",
+			map[string]node{
+				"/sys/fs/cgroup/memory/a": leaf, "/sys/fs/cgroup/pids/a": leaf, "/sys/fs/cgroup/cpu,cpuacct/a": leaf, "/sys/fs/cgroup/freezer/a": leaf,
+			},
+			"1 /sys/fs/cgroup/memory/a",
+		},
+		{
+			"v1: an ordinary user",
+			facts{mode: cgroups.Hybrid, cgroups: v1, mounts: mountHybrid, uid: 1000},
+			"",
+			map[string]node{"/sys/fs/cgroup/freezer/a": closed},
+			"error: cgroup v1: /sys/fs/cgroup/freezer/a is not writable for uid 1000",
+		},
+		{
+			"v2: a parent that was asked for",
+			facts{mode: cgroups.Unified, cgroups: "0::/a/b\n", mounts: mountV2},
+			"/jails",
+			map[string]node{"/sys/fs/cgroup/jails": inner},
+			"2 /sys/fs/cgroup/jails",
+		},
+		{
+			"v2: one that is not there",
+			facts{mode: cgroups.Unified, cgroups: "0::/a/b\n", mounts: mountV2},
+			"/jails",
+			nil, "error: /sys/fs/cgroup/jails does not exist",
+		},
+		{
+			"v2: no way out of the mount",
+			facts{mode: cgroups.Unified, cgroups: "0::/a/b\n", mounts: mountV2},
+			"/jails/../x",
+			nil, "error: the parent cgroup has to be",
+		},
+		{
+			"v2: delegated",
+			facts{mode: cgroups.Unified, cgroups: "0::/user/shell\n", mounts: mountV2, uid: 1000, bus: noBus},
+			"",
+			map[string]node{"/sys/fs/cgroup/user": inner, "/sys/fs/cgroup/user/shell": leaf},
+			"2 /sys/fs/cgroup/user",
+		},
+		{
+			"v2: delegated without a controller",
+			facts{mode: cgroups.Unified, cgroups: "0::/user/shell\n", mounts: mountV2, uid: 1000, bus: noBus},
+			"",
+			map[string]node{"/sys/fs/cgroup/user": {exists: true, writable: true, adoptable: true, available: []string{"cpu", "pids"}}},
+			"error: /sys/fs/cgroup/user does not have the controller memory",
+		},
+		{
+			"v2: root in the root cgroup",
+			facts{mode: cgroups.Unified, cgroups: "0::/\n", mounts: mountV2, bus: noBus},
+			"",
+			map[string]node{"/sys/fs/cgroup": root},
+			"2 /sys/fs/cgroup",
+		},
+		{
+			"v2: root in a service of systemd",
+			facts{mode: cgroups.Unified, cgroups: "0::/system.slice/x.service\n", mounts: mountV2, systemd: true},
+			"",
+			map[string]node{"/sys/fs/cgroup": root, "/sys/fs/cgroup/system.slice": inner},
+			"scope",
+		},
+		{
+			"v2: root in a service, no bus",
+			facts{mode: cgroups.Unified, cgroups: "0::/system.slice/x.service\n", mounts: mountV2, systemd: true, bus: noBus},
+			"",
+			map[string]node{"/sys/fs/cgroup": root, "/sys/fs/cgroup/system.slice": inner},
+			"2 /sys/fs/cgroup warned",
+		},
+		{
+			"v2: a container's root",
+			facts{mode: cgroups.Unified, cgroups: "0::/\n", mounts: mountV2, bus: noBus},
+			"",
+			map[string]node{"/sys/fs/cgroup": leaf},
+			"error: no place for a cgroup",
+		},
+		{"none", facts{mode: cgroups.Unavailable}, "", nil, "error: no cgroups are mounted"},
+	} {
+		c.facts.look = func(dir string) node { return c.nodes[dir] }
+		p, err := c.facts.find(c.parent, needed)
+		var got string
+		switch {
+		case err != nil:
+			got = "error: " + strings.ReplaceAll(err.Error(), "\n", "; ")
+		case p.Scope:
+			got = "scope"
+		case p.Version == 1:
+			got = "1 " + p.Dirs["memory"]
+		default:
+			got = "2 " + p.Dirs[""]
+		}
+		if err == nil && p.Warning != "" {
+			got += " warned"
+		}
+		if got != c.want && !(strings.HasPrefix(c.want, "error: ") && strings.Contains(got, strings.TrimPrefix(c.want, "error: "))) {
+			t.Errorf("%s:\n got %s\nwant %s", c.what, got, c.want)
+		}
+	}
+}
+
+// FuzzParse: no text of /proc makes the parsers fail otherwise than with an error.
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{mountV2, mountHybrid, "0::/a\n1:cpu,cpuacct:/b:c\n", `1 2 3:4 /a\040b /c\134 rw - cgroup2 x rw`} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		mounts, err := parseMounts(text)
+		for _, m := range mounts {
+			if err != nil || !m.v2 && len(m.controllers) == 0 {
+				t.Errorf("%+v, %v", m, err)
+			}
+		}
+		_, _ = parseCgroups(text)
+		_, _ = field(text, "usage_usec")
+		_, _ = number(text)
+	})
+}

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"github.com/jailrun/jail/isolate"
+)
+
+// gc is jail gc.
+func gc(args []string) int {
+	o := &options{}
+	table := []flag{{"--help", "-h", "", func(o *options, _ string) error { o.help = true; return nil }}}
+	rest, err := parseFlags(table, args, o)
+	switch {
+	case err != nil:
+		return fail(err)
+	case len(rest) > 0:
+		return fail(&usageError{problem: "jail gc takes no arguments"})
+	case o.help:
+		return help([]string{"gc"})
+	}
+	removed, err := isolate.Collect()
+	printLines(removed)
+	if err != nil {
+		return fail(err)
+	}
+	return 0
+}

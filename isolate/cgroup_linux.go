@@ -1,0 +1,294 @@
+//go:build cgo && (amd64 || arm64)
+
+package isolate
+
+import (
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/cgroup"
+	"github.com/jailrun/jail/isolate/internal/jailinit"
+)
+
+// defaultPids bounds the tasks of a jail with a cgroup where nothing else was asked for: more than real programs have,
+// and less than what makes a machine unusable.
+const defaultPids = 1024
+
+// controllersOfJail are those that a jail's cgroup always has: what they count is in the Result.
+var controllersOfJail = []string{"memory", "pids", "cpu"}
+
+// cgroupSlot is where jail-init finds the folder of its cgroup while it sets itself up.
+const cgroupSlot = netSlot + 1
+
+// probeCgroup finds out where the jail's cgroup can be made.
+func (h *Host) probeCgroup(s *Spec) {
+	if !s.Cgroup {
+		return
+	}
+	h.Cgroup, h.CgroupErr = cgroup.Find(s.CgroupParent, controllersOf(s.Linux.Resources))
+	h.CgroupName = randomName()
+	h.CPUs = runtime.NumCPU()
+}
+
+// controllersOf are the controllers that a jail needs.
+func controllersOf(r *specs.LinuxResources) []string {
+	list := slices.Clone(controllersOfJail)
+	if r != nil && r.CPU != nil && (r.CPU.Cpus != "" || r.CPU.Mems != "") {
+		list = append(list, "cpuset")
+	}
+	if r != nil && r.BlockIO != nil {
+		list = append(list, "io")
+	}
+	return list
+}
+
+// cgroup decides how the jail comes into its cgroup. In a place of cgroup v2 that is there before the start, it is born
+// in it: an attach takes the kernel milliseconds. Else the launcher attaches jail-init while that one mounts.
+func (c *compiler) cgroup() error {
+	s, h := c.spec, c.host
+	if !s.Cgroup {
+		if field, value := s.firstResource(); field != "" {
+			return &SpecError{Field: field, Value: value, Problem: "needs a cgroup, which this level does not have; level " + Limited.String() + " does"}
+		}
+		return nil
+	}
+	if h.Cgroup == nil {
+		return &UnsupportedError{Level: s.Level, Missing: fmt.Sprint(h.CgroupErr)}
+	}
+	resources, err := c.resources()
+	if err != nil {
+		return err
+	}
+	settings, err := cgroup.Settings(h.Cgroup.Version, resources)
+	if err != nil {
+		return &SpecError{Field: "resources", Value: s.Name, Problem: err.Error()}
+	}
+	if h.Cgroup.Warning != "" {
+		c.plan.Notes = append(c.plan.Notes, h.Cgroup.Warning)
+	}
+	c.plan.cgroup = controllersOf(resources)
+	c.bornInCgroup = h.Cgroup.Version == 2 && !h.Cgroup.Scope && !h.NoClone3
+	name := s.Name
+	if name == "" {
+		name = h.CgroupName
+	}
+	create := []Step{{Op: "cgroup", Path: name, List: c.plan.cgroup}}
+	for _, set := range settings {
+		if c.bornInCgroup && set.Controller == "pids" {
+			c.pidsMax = set // not yet: jail-init has helpers of its own at first
+			continue
+		}
+		create = append(create, Step{Op: "cgroup set", Type: set.Controller, Path: set.File, Data: set.Value})
+	}
+	if h.Cgroup.Scope {
+		c.lateCgroup = append([]Step{{Op: "systemd scope", Path: name + ".scope"}}, create...)
+	} else {
+		for _, step := range create { // the first steps of all, so before the clone
+			c.add(SideLauncher, step)
+		}
+	}
+	if c.bornInCgroup {
+		c.plan.flags |= unix.CLONE_INTO_CGROUP
+		c.plan.CloneFlags = append(c.plan.CloneFlags, "CLONE_INTO_CGROUP")
+	} else {
+		c.lateCgroup = append(c.lateCgroup, Step{Op: "cgroup attach", Path: name})
+	}
+	c.give(OwnCgroup)
+	return nil
+}
+
+// cgroupNamespace makes the namespace that shows the jail's cgroup as the root. It has to be in the cgroup for that.
+func (c *compiler) cgroupNamespace() {
+	if c.spec.hasNamespace(specs.CgroupNamespace) {
+		c.add(SideInit, Step{Op: "unshare", List: []string{"CLONE_NEWCGROUP"}, wire: wire{op: jailinit.OpUnshare, a: unix.CLONE_NEWCGROUP}})
+		c.give(PrivateCgroups)
+	}
+}
+
+// enterCgroup is the last thing before the payload: all helpers of jail-init have ended.
+func (c *compiler) enterCgroup() {
+	if len(c.lateCgroup) > 0 {
+		for _, step := range c.lateCgroup {
+			c.add(SideLauncher, step)
+		}
+		c.cgroupNamespace()
+	}
+	if c.pidsMax.File != "" {
+		c.add(SideInit, Step{
+			Op: "cgroup set", Type: c.pidsMax.Controller, Path: c.pidsMax.File, Data: c.pidsMax.Value,
+			wire: wire{op: jailinit.OpWriteAt, a: cgroupSlot},
+		})
+	}
+}
+
+// resources are those asked for, with the defaults, and with jail-init, which is one of the tasks.
+func (c *compiler) resources() (*specs.LinuxResources, error) {
+	r := specs.LinuxResources{}
+	if asked := c.spec.Linux.Resources; asked != nil {
+		r = *asked
+	}
+	limit := int64(defaultPids)
+	if r.Pids != nil && r.Pids.Limit != nil {
+		limit = *r.Pids.Limit
+	}
+	if limit > 0 && limit < math.MaxInt64 {
+		limit++
+	}
+	r.Pids = &specs.LinuxPids{Limit: &limit}
+	if m := r.Memory; m != nil && m.Limit != nil && *m.Limit > 0 && *m.Limit < leastMemory {
+		return nil, &SpecError{Field: "memory", Value: strconv.FormatInt(*m.Limit, 10), Problem: fmt.Sprintf("is less than the walls of a jail take: %d is the least", leastMemory)}
+	}
+	return &r, nil
+}
+
+// leastMemory is room for what the kernel keeps for a jail's namespaces and mounts, and for a small program.
+const leastMemory = 1 << 20
+
+// firstResource is the first thing in the Spec that takes a cgroup, as a flag and its value.
+func (s *Spec) firstResource() (field, value string) {
+	r := s.Linux.Resources
+	switch {
+	case s.CPUTime > 0:
+		return "cpu-time", s.CPUTime.String()
+	case s.CgroupParent != "":
+		return "cgroup-parent", s.CgroupParent
+	case s.Name != "":
+		return "name", s.Name
+	case r == nil:
+		return "", ""
+	case r.Memory != nil && r.Memory.Limit != nil:
+		return "memory", strconv.FormatInt(*r.Memory.Limit, 10)
+	case r.Memory != nil:
+		return "swap", ""
+	case r.Pids != nil && r.Pids.Limit != nil:
+		return "pids-limit", strconv.FormatInt(*r.Pids.Limit, 10)
+	case r.CPU != nil && r.CPU.Cpus != "":
+		return "cpuset", r.CPU.Cpus
+	case r.CPU != nil:
+		return "cpus", ""
+	case r.BlockIO != nil:
+		return "io", ""
+	case len(r.Unified) > 0:
+		return "resources", "unified"
+	}
+	return "", ""
+}
+
+// cgroupStep does one of the launcher's steps that are about the cgroup. pid is jail-init's, if there is one yet.
+func (l *launch) cgroupStep(s *Step, pid int) (err error) {
+	switch s.Op {
+	case "systemd scope":
+		l.place, err = cgroup.Scope(s.Path, pid)
+	case "cgroup":
+		l.cgroup, err = l.place.Create(s.Path, s.List)
+	case "cgroup set":
+		err = l.cgroup.Set(cgroup.Setting{Controller: s.Type, File: s.Path, Value: s.Data})
+	case "cgroup attach":
+		if l.attached == nil {
+			l.attach(pid)
+		}
+		if err = <-l.attached; err == nil {
+			l.usageBase, err = l.cgroup.Usage()
+		}
+		l.attached = nil
+	}
+	return err
+}
+
+// attach moves jail-init into its cgroup. In cgroup v1 the kernel takes 4 to 14 ms for the first hierarchy (it waits
+// for an RCU grace period), so it is begun as soon as there is a jail-init.
+func (l *launch) attach(pid int) {
+	done, group := make(chan error, 1), l.cgroup
+	l.attached = done
+	go func() { done <- group.Attach(pid) }()
+}
+
+// removeCgroup takes away the cgroup of a jail that did not come to run.
+func (l *launch) removeCgroup() {
+	if l.attached != nil {
+		if err := <-l.attached; err != nil {
+			l.usageBase = cgroup.Usage{} // jail-init was dead already
+		}
+		l.attached = nil
+	}
+	if l.cgroup != nil {
+		_ = l.cgroup.Remove()
+		l.cgroup = nil
+	}
+}
+
+// watchCPU ends the jail when all its processes together have used their CPU time.
+func (p *Process) watchCPU(limit time.Duration) {
+	for {
+		used, err := p.cgroup.CPU()
+		if err != nil { // the jail has ended
+			return
+		}
+		left := limit - (used - p.usageBase.CPU)
+		if left <= 0 {
+			if p.setReason(CPUExceeded) {
+				_ = p.Kill()
+			}
+			return
+		}
+		select {
+		case <-p.done:
+			return
+		case <-time.After(max(left/time.Duration(max(p.host.CPUs, 1)), cpuGranularity)): // it can't be used up sooner
+		}
+	}
+}
+
+// cpuGranularity is how often the CPU time is looked at when it is nearly used up: a look costs microseconds.
+const cpuGranularity = 2 * time.Millisecond
+
+// account fills the Result with what the cgroup has counted, without jail-init and its helpers. last is jail-init's last
+// word, or that of its start where it was killed before another.
+func (p *Process) account(last jailinit.Record) {
+	u, err := p.cgroup.Usage()
+	if err != nil {
+		return
+	}
+	res, base := &p.result, p.recordBase
+	of := func(r jailinit.Record) int64 { return r.SelfUserUS + r.SelfSystemUS }
+	helpers := p.first.UserUS + p.first.SystemUS - base.UserUS - base.SystemUS
+	used := max((u.CPU-p.usageBase.CPU).Microseconds()-(of(last)-of(base))-helpers, 0)
+	// The sum is exact. How much of it was the kernel's is not: it is what was seen at clock ticks.
+	user, system := max(u.User-p.usageBase.User, 0), max(u.System-p.usageBase.System, 0)
+	share := 1.0
+	if user+system > 0 {
+		share = float64(user) / float64(user+system)
+	}
+	res.UserMS = math.Round(share*float64(used)) / 1000
+	res.SystemMS = float64(used)/1000 - res.UserMS
+	res.PeakMemoryBytes, res.OOMKills = u.PeakMemory, u.OOMKills
+	limits := p.spec.Linux.Resources
+	if u.OOMKills > 0 && limits != nil && limits.Memory != nil {
+		res.LimitsHit = append(res.LimitsHit, "memory")
+	}
+	if u.PidsHit > 0 {
+		res.LimitsHit = append(res.LimitsHit, "pids")
+	}
+	if limit := p.spec.CPUTime; limit > 0 && res.UserMS+res.SystemMS >= milliseconds(limit) {
+		res.LimitsHit = append(res.LimitsHit, "cpu-time")
+	}
+}
+
+// describeCgroup is the cgroup in the words of an Explanation.
+func (p *Plan) describeCgroup() string {
+	var limits []string
+	for _, s := range p.Steps {
+		if s.Op == "cgroup set" {
+			limits = append(limits, s.Path+" "+s.Data)
+		}
+	}
+	return strings.Join(limits, ", ")
+}

@@ -1,0 +1,260 @@
+//go:build linux
+
+package integration
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// limitedUp are the levels that have a cgroup.
+var limitedUp = []string{"limited"}
+
+// P58: who allocates without end is killed, the Result says why, and the launcher lives.
+func TestP58_MemoryHog(t *testing.T) {
+	each(t, limitedUp, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		r, o := b.result([]string{"--memory", "48M"}, tool("burn"), "hog", "512")
+		if o.code != 128+int(syscall.SIGKILL) || r.Reason != "memory" || r.Signal != "SIGKILL" || r.ExitCode != -1 ||
+			!slices.Contains(r.LimitsHit, "memory") || r.OOMKills < 1 {
+			t.Errorf("a hog: %+v, %+v", r, o)
+		}
+		if r.PeakMemory < 44<<20 || r.PeakMemory > 48<<20 {
+			t.Errorf("its peak was %d", r.PeakMemory)
+		}
+		// Below the limit it lives, and the next jail does not see what an earlier one has done.
+		r, o = b.result([]string{"--memory", "48M"}, tool("burn"), "hog", "30")
+		if o.stdout != "had it\n" || r.Reason != "exited" || len(r.LimitsHit) != 0 || r.OOMKills != 0 {
+			t.Errorf("below the limit: %+v, %+v", r, o)
+		}
+		bare := b.bare(tool("burn"), "hog", "512")
+		if bare.stdout != "had it\n" {
+			t.Errorf("bare: %+v", bare)
+		}
+	})
+}
+
+// A child that is killed for its memory is told of, whatever the payload itself makes of it.
+func TestP58_MemoryHogChild(t *testing.T) {
+	each(t, limitedUp, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		r, o := b.result([]string{"--memory", "48M"}, "sh", "-c", tool("burn")+" hog 512; exit 7")
+		if r.OOMKills < 1 || !slices.Contains(r.LimitsHit, "memory") {
+			t.Errorf("%+v, %+v", r, o)
+		}
+		if ended := r.Reason == "exited" && o.code == 7; !ended && !(r.Reason == "memory" && o.code == 137) {
+			t.Errorf("%+v, %+v", r, o)
+		}
+	})
+}
+
+// P59: a fork bomb comes to its end at the limit, which does not count jail's own process.
+func TestP59_ForkBomb(t *testing.T) {
+	each(t, limitedUp, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		for _, limit := range []int{1, 2, 10, 100} {
+			r, o := b.result([]string{"--pids-limit", strconv.Itoa(limit)}, tool("burn"), "forks", "500")
+			want := fmt.Sprintf("forks %d EAGAIN\n", limit-1)
+			if o.stdout != want || !slices.Contains(r.LimitsHit, "pids") || r.Reason != "exited" {
+				t.Errorf("--pids-limit %d: %+v, %+v", limit, r, o)
+			}
+		}
+		r, o := b.result([]string{"--pids-limit", "50", "--timeout", "2s"}, "sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 60")
+		if !slices.Contains(r.LimitsHit, "pids") {
+			t.Errorf("a bomb: %+v, %+v", r, o)
+		}
+		// There is a limit without a word, too.
+		if r, o := b.result(nil, tool("burn"), "forks", "1500"); o.stdout != "forks 1023 EAGAIN\n" {
+			t.Errorf("the default: %+v, %+v", r, o)
+		}
+		if o := b.bare(tool("burn"), "forks", "100"); o.stdout != "forks 100 \n" {
+			t.Errorf("bare: %+v", o)
+		}
+	})
+}
+
+// CPU time is that of all processes together: RLIMIT_CPU, which counts each alone, can't bound a tree.
+func TestCPUTime(t *testing.T) {
+	each(t, limitedUp, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		r, o := b.result([]string{"--cpu-time", "400ms", "--timeout", "1m"}, tool("burn"), "cpu", "4")
+		if o.code != 124 || r.Reason != "cpu-time" || !slices.Contains(r.LimitsHit, "cpu-time") {
+			t.Errorf("%+v, %+v", r, o)
+		}
+		if used := r.User + r.System; used < 400 || used > 600 {
+			t.Errorf("it used %.1f ms", used)
+		}
+		r, o = b.result([]string{"--cpu-time", "1m"}, "sh", "-c", "sleep 0.2; exit 3")
+		if o.code != 3 || r.Reason != "exited" || len(r.LimitsHit) > 0 {
+			t.Errorf("one that sleeps: %+v, %+v", r, o)
+		}
+	})
+}
+
+// --cpus bounds how fast CPU time is used up.
+func TestCPUs(t *testing.T) {
+	each(t, limitedUp, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		r, o := b.result([]string{"--cpus", "0.2", "--timeout", "2s"}, tool("burn"), "cpu", "2")
+		if used := r.User + r.System; used < 100 || used > 700 { // 400, and what a slice of the quota is
+			t.Errorf("in 2 s of a fifth of a CPU it used %.0f ms: %+v, %+v", used, r, o)
+		}
+	})
+}
+
+// --cpuset bounds which CPUs.
+func TestCPUSet(t *testing.T) {
+	each(t, limitedUp, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		first := parseStatus(b.bare("cat", "/proc/self/status").stdout)["Cpus_allowed_list"][:1]
+		o := b.run([]string{"--cpuset", first}, "cat", "/proc/self/status")
+		if strings.Contains(o.stderr, "cpuset") {
+			t.Skip("host lacks: a cpuset controller in that place: " + o.stderr)
+		}
+		if got := parseStatus(o.stdout)["Cpus_allowed_list"]; got != first {
+			t.Errorf("the CPUs are %q, want %q: %+v", got, first, o)
+		}
+		if o := b.run([]string{"--cpuset", "4000"}, "true"); o.code != 125 || !strings.Contains(o.stderr, "cpuset") {
+			t.Errorf("CPUs that are not there: %+v", o)
+		}
+	})
+}
+
+// The payload sees its cgroup as the root, and can't raise its limits.
+func TestCgroupIsNotTheirs(t *testing.T) {
+	each(t, limitedUp, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		for _, line := range strings.Split(strings.TrimSpace(b.ok([]string{"--memory", "64M"}, "cat", "/proc/self/cgroup", "/proc/1/cgroup")), "\n") {
+			fields := strings.SplitN(line, ":", 3)
+			if name := fields[len(fields)-1]; strings.Contains(name, "jail") {
+				t.Errorf("a host's name is seen: %s", line)
+			}
+		}
+		b.sh(nil, "test -z \"$(find /sys/fs/cgroup -mindepth 1 2>/dev/null | head -n 1)\"")
+	})
+}
+
+// P73: after each end there is no cgroup of ours; one that a killed launcher left goes with jail gc, or when another
+// jail of that name starts.
+func TestP73_NothingLeft(t *testing.T) {
+	each(t, limitedUp, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		name := fmt.Sprintf("test-%d-%s", os.Getpid(), strings.ReplaceAll(a.String(), "/", "-"))
+		for _, c := range [][]string{
+			{"true"}, {"false"}, {"sh", "-c", "kill -9 $$"}, {"no-such-command"}, {"sh", "-c", "setsid sleep 300 & exit 0"},
+		} {
+			b.run([]string{"--name", name}, c...)
+			if left := cgroupsNamed("jail-" + name); len(left) > 0 {
+				t.Errorf("%q left %v", c, left)
+			}
+		}
+		kill := func() {
+			cmd := b.running(b.command([]string{"--name", name}, "sleep", "300"))
+			initOf(t, cmd.Process.Pid)
+			if o := b.run([]string{"--name", name}, "true"); o.code != 125 || !strings.Contains(o.stderr, name) {
+				t.Errorf("a second one of that name: %+v", o)
+			}
+			_ = cmd.Process.Kill()
+			eventually(t, "its jail is dead", func() bool { return len(pidsWith(b.cookie)) == 0 })
+			if len(cgroupsNamed("jail-"+name)) == 0 {
+				t.Error("a killed launcher's cgroup is gone by itself: the test is blind")
+			}
+		}
+		kill()
+		if o := b.run([]string{"--name", name}, "true"); o.code != 0 || len(cgroupsNamed("jail-"+name)) > 0 {
+			t.Errorf("the next start: %+v, left %v", o, cgroupsNamed("jail-"+name))
+		}
+		kill()
+		other := b.running(b.command([]string{"--name", name + "-lives"}, "sleep", "300"))
+		initOf(t, other.Process.Pid)
+		o := b.finish(b.as(jailPath, "gc"))
+		if o.code != 0 || !strings.Contains(o.stdout, "jail-"+name+"\n") || len(cgroupsNamed("jail-"+name)) > 0 {
+			t.Errorf("gc: %+v, left %v", o, cgroupsNamed("jail-"+name))
+		}
+		if len(cgroupsNamed("jail-"+name+"-lives")) == 0 {
+			t.Error("gc took a living one")
+		}
+	})
+}
+
+// cgroupsNamed lists the cgroups of a name in all hierarchies.
+func cgroupsNamed(name string) []string {
+	var found []string
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() == name {
+			found = append(found, path)
+		}
+		return nil
+	})
+	return found
+}
+
+// What jail reports is what the payload has measured of itself: CPU time to 2 % or 2 ms, memory to 2 % or 1 MiB.
+func TestAccounting(t *testing.T) {
+	mixes := 12
+	if sweep {
+		mixes = 100
+	}
+	t.Parallel()
+	for _, a := range []arm{{"limited", true}, {"limited", false}} {
+		t.Run(a.String(), func(t *testing.T) {
+			hasArm(t, a)
+			b := newBox(t, a)
+			var worstCPU, worstMemory float64
+			for seed := range mixes {
+				begin := time.Now()
+				r, o := b.result([]string{"--memory", "1G"}, tool("burn"), "mix", strconv.Itoa(seed*7+1))
+				wall := milliseconds(time.Since(begin))
+				var cpuUS, peakKiB float64
+				if _, err := fmt.Sscan(o.stdout, &cpuUS, &peakKiB); err != nil {
+					t.Fatalf("%v: %+v", err, o)
+				}
+				cpu := math.Abs(r.User + r.System - cpuUS/1000)
+				memory := math.Abs(float64(r.PeakMemory) - peakKiB*1024)
+				worstCPU, worstMemory = max(worstCPU, cpu), max(worstMemory, memory)
+				if cpu > max(2, 0.02*cpuUS/1000) {
+					t.Errorf("seed %d: CPU %.2f ms, the payload says %.2f", seed, r.User+r.System, cpuUS/1000)
+				}
+				if memory > max(1<<20, 0.02*peakKiB*1024) {
+					t.Errorf("seed %d: peak %.2f MiB, the payload says %.2f", seed, float64(r.PeakMemory)/(1<<20), peakKiB/1024)
+				}
+				if r.WallMS > wall {
+					t.Errorf("seed %d: wall %.1f ms of %.1f", seed, r.WallMS, wall)
+				}
+			}
+			t.Logf("%d mixes: CPU time off by %.2f ms at most, peak memory by %.2f MiB", mixes, worstCPU, worstMemory/(1<<20))
+		})
+	}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// A level below has none of these limits, and says which one has.
+func TestResourcesNeedLimited(t *testing.T) {
+	each(t, []string{"basic", "user", "namespaced"}, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		for _, flags := range [][]string{
+			{"--memory", "64M"},
+			{"--memory", "64M", "--swap", "1M"},
+			{"--pids-limit", "10"},
+			{"--cpus", "1"},
+			{"--cpuset", "0"},
+			{"--cpu-time", "1s"},
+			{"--cgroup-parent", "/"},
+			{"--name", "x"},
+		} {
+			o := b.run(flags, "echo", "started")
+			if o.code != 125 || o.stdout != "" || !strings.Contains(o.stderr, strings.TrimPrefix(flags[len(flags)-2], "--")) && !strings.Contains(o.stderr, "memory") || !strings.Contains(o.stderr, "limited") {
+				t.Errorf("%q: %+v", flags, o)
+			}
+		}
+	})
+}
