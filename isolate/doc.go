@@ -16,6 +16,8 @@
 //   - Namespaced: mount, pid, ipc, uts, net and cgroup namespaces (and user, for an ordinary user); the file view by
 //     mounts in a root of its own; private /proc, /dev, /sys, /tmp and home; a PID 1 that reaps. It needs root, or user
 //     namespaces for ordinary users.
+//   - Limited: a cgroup of its own, which limits memory, tasks, CPU and I/O of all processes together (Linux.Resources,
+//     CPUTime) and counts them. It needs root or a delegated cgroup.
 //
 // A level that the host can't give is an error that is ErrUnsupported and names the step that failed, its errno and
 // the highest level that works: nothing is weakened silently. See Spec.AllowDowngrade.
