@@ -12,7 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 BUILD   := -buildvcs=false -trimpath -tags osusergo,netgo
 LDFLAGS := -s -w -X main.version=$(VERSION) -linkmode external -extldflags -static
 
-.PHONY: run test test-full build lint bench profile install generate clean help
+.PHONY: run test vm-test test-full build lint bench profile install generate clean help
 
 run: ## set up, build, and run an example in a jail
 	@scripts/setup.sh run
@@ -23,6 +23,10 @@ run: ## set up, build, and run an example in a jail
 test: ## set up, and run the tests (five minutes at most)
 	@scripts/setup.sh test
 	$(GO) run ./scripts/gotest -p 1 -count=1 -timeout=5m ./...
+
+vm-test: ## the tests of cgroups on Debian's kernel with cgroup v2 alone, under qemu
+	@scripts/setup.sh vm
+	tests/vm/run.sh $(VM)
 
 test-full: ## race detector, fuzzing, lint, other systems, generated files, sweeps
 	@scripts/setup.sh full

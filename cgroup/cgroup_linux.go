@@ -179,8 +179,11 @@ func (c *Cgroup) make() error {
 // undo removes what make has made. Nothing was attached yet.
 func (c *Cgroup) undo() {
 	for _, d := range slices.Backward(c.dirs) {
-		if d.f != nil {
-			_ = unix.Rmdir(d.path)
+		if d.f == nil {
+			continue
+		}
+		if err := unix.Rmdir(d.path); err != nil && err != unix.ENOENT {
+			break // the main one stays, marked, for Collect
 		}
 	}
 	c.close()
@@ -294,8 +297,11 @@ func adopt(version int, path string) (*Cgroup, error) {
 	}
 	for path := range strings.FieldsFuncSeq(others, func(r rune) bool { return r == '\n' }) {
 		d := dir{path: path}
-		if d.open() != nil {
+		if err := d.open(); errors.Is(err, fs.ErrNotExist) {
 			continue // never made, or removed already
+		} else if err != nil {
+			c.close()
+			return nil, err
 		}
 		if of, err := d.marked(); err != nil || of != inode && of != "" {
 			d.f.Close() // another jail's
@@ -440,10 +446,10 @@ func removeTree(path string, deadline time.Time) error {
 	}
 }
 
-// folders returns the folders in a cgroup's folder; none where it is gone.
+// folders returns the folders in a cgroup's folder; none where it is gone, or closed to us (a jail's of another user).
 func folders(path string) ([]string, error) {
 	entries, err := os.ReadDir(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 		return nil, err
 	}
 	var found []string

@@ -232,7 +232,7 @@ func (p *Process) watchCPU(limit time.Duration) {
 		if err != nil { // the jail has ended
 			return
 		}
-		left := limit - (used - p.usageBase.CPU)
+		left := limit - p.payloadCPU(used, p.first)
 		if left <= 0 {
 			if p.setReason(CPUExceeded) {
 				_ = p.Kill()
@@ -247,6 +247,16 @@ func (p *Process) watchCPU(limit time.Duration) {
 	}
 }
 
+// payloadCPU is what the cgroup has counted, without jail-init and its helpers. last is the latest that jail-init has said
+// of itself.
+func (p *Process) payloadCPU(counted time.Duration, last jailinit.Record) time.Duration {
+	base := p.recordBase
+	of := func(r jailinit.Record) int64 { return r.SelfUserUS + r.SelfSystemUS }
+	helpers := p.first.UserUS + p.first.SystemUS - base.UserUS - base.SystemUS
+	own := time.Duration(of(last)-of(base)+helpers) * time.Microsecond
+	return max(counted-p.usageBase.CPU-own, 0)
+}
+
 // cpuGranularity is how often the CPU time is looked at when it is nearly used up: a look costs microseconds.
 const cpuGranularity = 2 * time.Millisecond
 
@@ -257,10 +267,8 @@ func (p *Process) account(last jailinit.Record) {
 	if err != nil {
 		return
 	}
-	res, base := &p.result, p.recordBase
-	of := func(r jailinit.Record) int64 { return r.SelfUserUS + r.SelfSystemUS }
-	helpers := p.first.UserUS + p.first.SystemUS - base.UserUS - base.SystemUS
-	used := max((u.CPU-p.usageBase.CPU).Microseconds()-(of(last)-of(base))-helpers, 0)
+	res := &p.result
+	used := p.payloadCPU(u.CPU, last).Microseconds()
 	// The sum is exact. How much of it was the kernel's is not: it is what was seen at clock ticks.
 	user, system := max(u.User-p.usageBase.User, 0), max(u.System-p.usageBase.System, 0)
 	share := 1.0

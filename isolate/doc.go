@@ -16,6 +16,8 @@
 //   - Namespaced: mount, pid, ipc, uts, net and cgroup namespaces (and user, for an ordinary user); the file view by
 //     mounts in a root of its own; private /proc, /dev, /sys, /tmp and home; a PID 1 that reaps. It needs root, or user
 //     namespaces for ordinary users.
+//   - Limited: a cgroup of its own, which limits memory, tasks, CPU and I/O of all processes together (Linux.Resources,
+//     CPUTime) and counts them. It needs root or a delegated cgroup.
 //   - Contained: a user namespace with the payload's ids alone, for root as well; an allow-list filter; what of /proc and
 //     /sys tells of the machine masked; no capability, no new namespace. It needs what Limited needs.
 //

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what a make target needs and this machine lacks: setup.sh run|test|full|bench
+# Installs what a make target needs and this machine lacks: setup.sh run|test|vm|full|bench
 # It says first what it will install. It installs as root only; anybody else gets the one line to run.
 set -eu
 cd "$(dirname "$0")/.."
@@ -7,17 +7,19 @@ cd "$(dirname "$0")/.."
 # Needed by the target. cgo wants a C compiler; package seccomp, libseccomp; the tests, real programs to jail.
 build='gcc libc6-dev libseccomp-dev pkg-config'
 test="$build python3 git curl procps"
-full="$test gcc-aarch64-linux-gnu libc6-dev-arm64-cross nodejs bubblewrap shellcheck clang-format"
+vm="$test qemu-system-x86 busybox-static kmod cpio e2fsprogs"
+full="$vm gcc-aarch64-linux-gnu libc6-dev-arm64-cross nodejs bubblewrap shellcheck clang-format"
 bench="$build bubblewrap hyperfine strace"
 
 extra=
 case ${1:-} in
 run) need=$build extra=python3 ;; # without python3 the example is a shell script
 test) need=$test ;;
+vm) need=$vm ;;
 full) need=$full ;;
 bench) need=$bench ;;
 *)
-	echo "usage: setup.sh run|test|full|bench" >&2
+	echo "usage: setup.sh run|test|vm|full|bench" >&2
 	exit 2
 	;;
 esac

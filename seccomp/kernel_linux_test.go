@@ -19,6 +19,9 @@ import (
 // itself. The value names the int80 program, if there is one.
 const childEnv = "JAIL_SECCOMP_TEST_CHILD"
 
+// defaultEnv is set in a copy that loads both filters and becomes its command.
+const defaultEnv = "JAIL_SECCOMP_TEST_DEFAULT"
+
 func TestMain(m *testing.M) {
 	if int80, ok := os.LookupEnv(childEnv); ok {
 		if err := child(int80); err != nil {
@@ -26,6 +29,10 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	if _, ok := os.LookupEnv(defaultEnv); ok {
+		fmt.Println(underDefault(os.Args[1:]))
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
@@ -41,6 +48,76 @@ func TestBaselineOnThisKernel(t *testing.T) {
 	t.Logf("%s", out)
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// underDefault loads the baseline and the default as a jail does, and becomes
+// the command.
+func underDefault(command []string) error {
+	profile, err := Default(runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	for _, p := range []Profile{Baseline(), profile} {
+		filter, err := Compile(p, runtime.GOARCH)
+		if err != nil {
+			return err
+		}
+		if err := loadFilter(filter); err != nil {
+			return err
+		}
+	}
+	path, err := exec.LookPath(command[0])
+	if err != nil {
+		return err
+	}
+	return unix.Exec(path, command, os.Environ())
+}
+
+// Real programs run under the default filter, and what it is for is refused.
+func TestDefaultOnThisKernel(t *testing.T) {
+	if _, ok := abis[runtime.GOARCH]; !ok {
+		t.Skipf("host lacks: an architecture that has a filter; it is %s", runtime.GOARCH)
+	}
+	for _, tt := range []struct{ program, script, want string }{
+		{"python3", `python3 -c '
+import subprocess, threading, socket, multiprocessing.pool, tempfile, os, time
+t = threading.Thread(target=print, args=("thread",)); t.start(); t.join()
+print(subprocess.run(["echo", "child"], capture_output=True, text=True).stdout.strip())
+print(multiprocessing.pool.ThreadPool(2).map(abs, [-1, -2]))
+s = socket.create_server(("127.0.0.1", 0)); c = socket.create_connection(s.getsockname()); print("socket")
+'`, "thread\nchild\n[1, 2]\nsocket\n"},
+		{"gcc", `printf '#include <stdio.h>\nint main(void) { puts("compiled"); }' >a.c && gcc -O2 a.c -o a && ./a`, "compiled\n"},
+		{"git", `git init -q . && git -c user.name=n -c user.email=e@x commit -q --allow-empty -m first && git log --format=%s`, "first\n"},
+		{"python3", `python3 -c '
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, *args):
+    ctypes.set_errno(0)
+    getattr(libc, name)(*args)
+    print(name, os.strerror(ctypes.get_errno()))
+call("unshare", 0x10000000)
+call("mount", None, None, None, 0, None)
+call("chroot", b"/")
+call("socket", 38, 5, 0)
+call("socket", 40, 1, 0)
+call("personality", 0x40000)
+call("ioctl", -1, 0x5412, 0)
+call("ioctl", -1, 0x5401, 0)
+'`, "unshare Operation not permitted\nmount Operation not permitted\nchroot Operation not permitted\n" +
+			"socket Operation not permitted\nsocket Operation not permitted\npersonality Operation not permitted\n" +
+			"ioctl Operation not permitted\nioctl Bad file descriptor\n"},
+	} {
+		if _, err := exec.LookPath(tt.program); err != nil {
+			t.Errorf("%v", err)
+			continue
+		}
+		cmd := exec.Command(os.Args[0], "sh", "-c", tt.script)
+		cmd.Dir = t.TempDir()
+		cmd.Env = append(os.Environ(), defaultEnv+"=", "HOME="+cmd.Dir, "LC_ALL=C")
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != tt.want {
+			t.Errorf("%s: %v, got %s, want %s", tt.script, err, out, tt.want)
+		}
 	}
 }
 

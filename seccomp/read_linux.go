@@ -110,7 +110,8 @@ func parse(text []byte) (*moby.Seccomp, error) {
 	case errors.As(err, &kind) && kind.Field == "":
 		return nil, fmt.Errorf("no JSON object, but %s", kind.Value)
 	case errors.As(err, &kind):
-		return nil, fmt.Errorf("line %s: %s can't be %s", place(text, kind.Offset), kind.Field, kind.Value)
+		field := strings.NewReplacer("LinuxSeccomp.", "", "LinuxSyscall.", "").Replace(kind.Field) // embedded types
+		return nil, fmt.Errorf("line %s: %s can't be %s", place(text, kind.Offset), field, kind.Value)
 	}
 	return nil, errors.New(strings.TrimPrefix(err.Error(), "json: "))
 }

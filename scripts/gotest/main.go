@@ -1,5 +1,6 @@
 // Command gotest runs `go test` with its arguments and sums up: what failed, with its output; what was skipped, with
-// the reason; and the counts, alone on the last line.
+// the reason; and the counts, alone on the last line. With the one argument "-" it runs nothing, and sums up the events
+// of `go tool test2json` that it reads.
 //
 // A skip counts as a failure unless its reason starts with "host lacks: " (a kernel feature or a program that this
 // machine does not have), or with "only in test-full: " in a plain run. So a test can't go quiet unseen: one that is
@@ -24,6 +25,11 @@ func main() {
 	if os.Getenv("JAIL_TEST_FULL") == "" {
 		allowed = append(allowed, "only in test-full: ")
 	}
+	s := newSummary(allowed)
+	if slices.Equal(os.Args[1:], []string{"-"}) {
+		s.read(os.Stdin, os.Stdout)
+		s.finish(nil)
+	}
 	cmd := exec.Command("go", append([]string{"test", "-json"}, os.Args[1:]...)...)
 	cmd.Stderr = os.Stderr
 	private(cmd)
@@ -35,13 +41,17 @@ func main() {
 		fmt.Fprintln(os.Stderr, "gotest:", err)
 		os.Exit(1)
 	}
-	s := newSummary(allowed)
 	s.read(out, os.Stdout)
-	err = cmd.Wait()
+	s.finish(cmd.Wait())
+}
+
+// finish prints the summary and exits: 0 if all is well.
+func (s *summary) finish(err error) {
 	s.print(os.Stdout)
 	if err != nil || s.failed > 0 || s.passed == 0 {
 		os.Exit(1)
 	}
+	os.Exit(0)
 }
 
 // event is a line of test2json; see `go doc test2json`.

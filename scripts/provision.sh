@@ -1,0 +1,12 @@
+#!/bin/sh
+# Makes a Debian 12 machine ready for the tests, as root: what they need, and an ordinary user with uid 1000.
+set -eu
+cd "$(dirname "$0")/.."
+scripts/setup.sh test
+if ! getent passwd 1000 >/dev/null; then
+	useradd --uid 1000 --create-home --shell /bin/bash tester
+fi
+home=$(getent passwd 1000 | cut -d: -f6)
+if [ ! -d "$home" ]; then
+	install -d -m 700 -o 1000 -g 1000 "$home"
+fi
