@@ -552,6 +552,9 @@ func TestMountPointTakenAway(t *testing.T) {
 		}{
 			{"moved", func(root string) error { return os.Rename(root+"/proc", root+"/moved") }},
 			{"removed", func(root string) error { return os.Remove(root + "/proc") }},
+			{"replaced", func(root string) error {
+				return errors.Join(os.Rename(root+"/proc", root+"/moved"), os.Mkdir(root+"/proc", 0o755))
+			}},
 			{"exchanged for a link", func(root string) error {
 				return errors.Join(os.Rename(root+"/work", root+"/moved"), os.Symlink("moved", root+"/work"))
 			}},
