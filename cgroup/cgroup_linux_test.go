@@ -329,3 +329,44 @@ func TestMany(t *testing.T) {
 	}
 	group.Wait()
 }
+
+// TestCreateBesideCollect: a folder is made before it is locked, and looks like a dead owner's in between.
+func TestCreateBesideCollect(t *testing.T) {
+	p := place(t)
+	main := p.Dirs[""]
+	if p.Version == 1 {
+		main = p.Dirs["freezer"]
+	}
+	done := make(chan struct{})
+	var collectors, creators sync.WaitGroup
+	for range 2 {
+		collectors.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, err := collect(p.Version, main); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range 4 {
+		creators.Go(func() {
+			for n := range 50 {
+				c, err := p.Create(fmt.Sprintf("%s-%d-%d", name(t), i, n), needed)
+				if err == nil {
+					err = c.Remove()
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	creators.Wait()
+	close(done)
+	collectors.Wait()
+}
