@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,13 +45,22 @@ type dir struct {
 	f           *os.File // nil until it is made
 }
 
-var names = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+// validName says whether a jail can be called that. Not a regular expression: every start of a program would compile it.
+func validName(name string) bool {
+	for i, c := range []byte(name) {
+		alphanumeric := 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9'
+		if !alphanumeric && (i == 0 || c != '_' && c != '.' && c != '-') {
+			return false
+		}
+	}
+	return 0 < len(name) && len(name) <= 64
+}
 
 // Create makes the cgroup jail-NAME with the controllers in the place: in all hierarchies that it takes, or in none. The
 // caller owns it, by a lock (see Claim) that ends with the last process that holds it. What is left of a dead jail of
 // that name is killed and removed first; errors.Is(err, ErrExists) says that it is alive, or that it is not a jail's.
 func (p *Place) Create(name string, controllers []string) (*Cgroup, error) {
-	if !names.MatchString(name) {
+	if !validName(name) {
 		return nil, fmt.Errorf("a jail's name has 1 to 64 letters, digits, '_', '.' and '-', and begins with one of the first two; %q does not", name)
 	}
 	if p.Scope {
@@ -138,9 +146,9 @@ func (c *Cgroup) make() error {
 	if err := main.make(); err != nil {
 		return err
 	}
-	err := unix.Flock(int(main.f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err := main.lock()
 	if err == unix.EWOULDBLOCK || err == nil && !main.current() {
-		err = unix.EEXIST // Collect took it for a dead one's before it was locked: once more
+		err = unix.EEXIST // once more
 	}
 	if err != nil {
 		c.close() // the folder is theirs now: undo must not touch it
@@ -176,6 +184,22 @@ func (c *Cgroup) make() error {
 	return nil
 }
 
+// lock locks a folder that was just made. Before that, Collect may have taken it for a dead owner's: it holds the lock
+// until the folder is gone. But it may also be that it is gone already, and that the path names one of a living jail.
+func (d *dir) lock() error {
+	deadline := time.Now().Add(lockTimeout)
+	for {
+		err := unix.Flock(int(d.f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK || !d.current() || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
+// lockTimeout bounds the wait for Collect, which takes a millisecond or two for an empty folder.
+const lockTimeout = time.Second
+
 // undo removes what make has made. Nothing was attached yet.
 func (c *Cgroup) undo() {
 	for _, d := range slices.Backward(c.dirs) {
@@ -198,7 +222,11 @@ func (d *dir) make() error {
 	if err := unix.Mkdir(d.path, ownMode); err != nil {
 		return &os.PathError{Op: "mkdir", Path: d.path, Err: err}
 	}
-	return d.open()
+	err := d.open()
+	if errors.Is(err, fs.ErrNotExist) { // taken for a dead one's, and removed already: once more
+		err = &os.PathError{Op: "open", Path: d.path, Err: unix.EEXIST}
+	}
+	return err
 }
 
 func (d *dir) open() error {

@@ -3,14 +3,32 @@ package cgroup
 import (
 	"os"
 	"path/filepath"
-	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// list is the kernel's format of processors and memory nodes: cpuset(7), "List format".
-var list = regexp.MustCompile(`^[0-9]{1,5}(-[0-9]{1,5}(:[0-9]{1,5}/[0-9]{1,5})?)?(,[0-9]{1,5}(-[0-9]{1,5}(:[0-9]{1,5}/[0-9]{1,5})?)?)*$`)
+// validList looks at a list of processors or memory nodes, such as 0-3,7 or 0-31:1/4: cpuset(7), "List format". Whether
+// the machine has them is the kernel's to say.
+func validList(s string) bool {
+	for part := range strings.SplitSeq(s, ",") {
+		ends, stride, strided := strings.Cut(part, ":")
+		first, last, ranged := strings.Cut(ends, "-")
+		used, of, fraction := strings.Cut(stride, "/")
+		if !isNumber(first) || ranged && !isNumber(last) ||
+			strided && (!ranged || !fraction || !isNumber(used) || !isNumber(of)) {
+			return false
+		}
+	}
+	return true
+}
+
+// isNumber takes decimal digits alone; the kernel has no numbers longer than five.
+func isNumber(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 32)
+	return err == nil && n < 100000 && len(s) <= 5
+}
 
 func cpusetSettings(_ int, r *specs.LinuxResources) ([]Setting, error) {
 	if r.CPU == nil {
@@ -24,7 +42,7 @@ func cpusetSettings(_ int, r *specs.LinuxResources) ([]Setting, error) {
 		if x.value == "" {
 			continue
 		}
-		if len(x.value) > maxValue || !list.MatchString(x.value) {
+		if len(x.value) > maxValue || !validList(x.value) {
 			return nil, invalid(x.key, "it is not a list like 0-3,7")
 		}
 		s = append(s, Setting{"cpuset", x.file, x.value})
