@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -27,6 +28,9 @@ func TestCompileErrors(t *testing.T) {
 	workdir := func(dir string) func(*Spec, *Host) { return func(s *Spec, _ *Host) { s.Process.Cwd = dir } }
 	fixed := func(uid, gid uint32) func(*Spec, *Host) {
 		return func(s *Spec, _ *Host) { s.Identity, s.Process.User = IdentityFixed, specs.User{UID: uid, GID: gid} }
+	}
+	withRoot := func(dir string, write bool, rules ...Rule) func(*Spec, *Host) {
+		return func(s *Spec, _ *Host) { rooted(specs.Root{Path: dir, Readonly: !write}, false, rules...)(s) }
 	}
 	ofRoot, ofUser := rootHost, userHost
 	for _, c := range []struct {
@@ -79,6 +83,39 @@ func TestCompileErrors(t *testing.T) {
 			s.View = append(s.View, Rule{Kind: Show, Path: "/w", Source: "/root/work"})
 			h.NoIDMap[8] = true
 		}, `SpecError: ro-bind "/w" is on a file system that can't map ids`},
+
+		// a root of its own
+		{User, ofRoot, withRoot("/srv/root", false), `SpecError: rootfs "/srv/root" can't be had at level user, but from level namespaced up`},
+		{Namespaced, ofRoot, withRoot("/absent", false), `SpecError: rootfs "/absent" can't be used: no such file or directory`},
+		{Namespaced, ofRoot, withRoot("/etc/passwd", false), `SpecError: rootfs "/etc/passwd" is not a folder`},
+		{Namespaced, ofRoot, withRoot("srv", false), `SpecError: rootfs "srv" is not an absolute path`},
+		{Namespaced, ofRoot, func(s *Spec, _ *Host) { s.RootOverlay = true }, `SpecError: rootfs-overlay "" needs a root file system`},
+		{Namespaced, ofRoot, withRoot("/srv/root", true, Rule{Kind: Show, Path: "/new", Source: "/etc"}), `SpecError: ro-bind "/new" is not in "/srv/root", and a writable root is the tree itself, where nothing is made`},
+		{Namespaced, ofRoot, withRoot("/srv/root", false, Rule{Kind: Show, Path: "/", Source: "/"}), `SpecError: ro-bind "/" is the root, which --rootfs gives`},
+		{Namespaced, ofRoot, withRoot("/srv/root", false, Rule{Kind: Show, Path: "/etc/passwd", Source: "/etc"}), `SpecError: ro-bind "/etc/passwd" is a file there, and a folder can't be put over it`},
+		{Namespaced, ofRoot, withRoot("/srv/root", false, Rule{Kind: Symlink, Path: "/etc", Source: "x"}), `SpecError: symlink "/etc" can't be made: the root has something there`},
+		{Namespaced, ofRoot, withRoot("/srv/root", true, Rule{Kind: Deny, Path: "/etc/absent"}), `SpecError: deny "/etc/absent" does not exist, and the payload could make it`},
+		{Namespaced, ofRoot, func(s *Spec, _ *Host) {
+			withRoot("/srv/root", false)(s, nil)
+			s.Process.Cwd = "/absent"
+		}, `SpecError: workdir "/absent" does not exist in the root; --dir makes it`},
+		{Namespaced, ofRoot, func(s *Spec, h *Host) {
+			withRoot("/srv/root", false)(s, nil)
+			h.Rootfs["/proc"] = InRoot{Path: "/elsewhere", FileInfo: FileInfo{Mode: unix.S_IFDIR}}
+		}, `SpecError: proc "/proc" is a symbolic link in the root, and the jail's own mounts follow none`},
+		{Namespaced, ofRoot, func(s *Spec, h *Host) {
+			withRoot("/srv/root", true)(s, nil)
+			h.NoIDMap[8] = true
+		}, `SpecError: rootfs "/" is on a file system that can't map ids`},
+		{Namespaced, ofRoot, func(s *Spec, h *Host) {
+			withRoot("/srv/root", false, Rule{Kind: Dir, Path: "/new"})(s, nil)
+			h.Mounts = []string{"/srv/root/inner"}
+		}, `SpecError: rootfs "/srv/root" holds the mount "/srv/root/inner", which an overlay can't show`},
+		{Namespaced, ofRoot, view(Rule{Kind: Overlay, Path: "/c", Source: "/srv/of0"}), `SpecError: overlay "/srv/of0" holds the mount "/srv/of0/mounted", which an overlay can't show`},
+		{Namespaced, ofRoot, view(Rule{Kind: Overlay, Path: "/c", Source: "/etc/passwd"}), `SpecError: overlay "/etc/passwd" is not a folder`},
+		{Namespaced, ofRoot, view(Rule{Kind: Overlay, Path: "/", Source: "/etc"}), `SpecError: overlay "/" is the root of the view`},
+		{Namespaced, ofRoot, view(Rule{Kind: Device, Path: "/dev/x", Source: "/etc/passwd"}), `SpecError: device "/etc/passwd" is not a device`},
+		{User, ofRoot, view(Rule{Kind: Overlay, Path: "/srv", Source: "/srv"}), `SpecError: overlay "/srv" `},
 
 		// what Landlock can't do
 		{User, ofRoot, view(Rule{Kind: Deny, Path: "/usr/lib"}), `SpecError: deny "/usr/lib" lies in "/usr", which is shown, which this level can't enforce; level namespaced can`},
@@ -152,13 +189,17 @@ func drawSpec(t *rapid.T) (*Spec, *Host) {
 		"/tmp/build", "/dev", "/dev/tty", "/dev/null", "/dev/pts", "/proc", "/proc/sys", "/sys", "/new", "/new/er", "/run",
 		"/var", "/var/tmp", "/absent", "relative", "/usr/../etc", "//srv//", "/srv/of1", "/srv/of2", "/lib64/..",
 	})
-	kind := rapid.SampledFrom([]RuleKind{Show, ShowWrite, Deny, Tmpfs, Dir, Symlink, File})
+	kind := rapid.SampledFrom([]RuleKind{Show, ShowWrite, Deny, Tmpfs, Dir, Symlink, File, Overlay, Device})
 	for range rapid.IntRange(0, 6).Draw(t, "rules") {
 		r := Rule{Kind: kind.Draw(t, "kind"), Path: path.Draw(t, "path"), Source: path.Draw(t, "source"), FD: 3, Optional: rapid.Bool().Draw(t, "optional")}
 		if rapid.Bool().Draw(t, "same") {
 			r.Source = r.Path
 		}
 		s.View = append(s.View, r)
+	}
+	if rapid.Bool().Draw(t, "rootfs") {
+		s.Root = &specs.Root{Path: path.Draw(t, "root"), Readonly: rapid.Bool().Draw(t, "readonly")}
+		s.RootOverlay = rapid.Bool().Draw(t, "overlay")
 	}
 	if rapid.Bool().Draw(t, "workdir") {
 		s.Process.Cwd = path.Draw(t, "cwd")
@@ -232,7 +273,9 @@ func checkPlan(t *rapid.T, s *Spec, h *Host, plan *Plan) {
 		if i > 0 && order[step.Side] < order[plan.Steps[i-1].Side] {
 			t.Fatalf("step %d, %s, comes after the payload's", i, step)
 		}
-		at[step.Op] = i
+		if step.Side == SidePayload {
+			at[step.Op] = i
+		}
 	}
 	last := len(plan.Steps) - 1
 	if at["exec"] != last || last == 0 {
@@ -243,7 +286,7 @@ func checkPlan(t *rapid.T, s *Spec, h *Host, plan *Plan) {
 		t.Fatal("the allow-list that was asked for is not in the Plan, or another one")
 	}
 	sequence := []string{"setrlimit", "setgroups", "setresgid", "setresuid", "drop from bounding set", "capset", "no_new_privs", "landlock restrict", "die with jail-init", "seccomp filter", "seccomp allow-list", "exec"}
-	if at["setns"] < at["setgroups"] || plan.Steps[at["setns"]].Side != SidePayload { // no user namespace of the payload's own
+	if _, ok := at["setns"]; !ok { // no user namespace of the payload's own
 		sequence[1], sequence[2], sequence[3], sequence[4] = "drop from bounding set", "setgroups", "setresgid", "setresuid"
 	}
 	previous := -1

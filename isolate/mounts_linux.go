@@ -385,11 +385,6 @@ func (c *compiler) idMaps(rules []Rule) error {
 		}
 		c.newMap(int(f.UID), int(f.GID), "id map")
 	}
-	// At once: under the new root's mount on / the kernel takes us for chrooted and makes no user namespace (EPERM), and
-	// a wait later on would find the CPU taken by the network namespace's child.
-	for _, m := range c.maps {
-		c.join("id map", m.group)
-	}
 	return nil
 }
 
@@ -408,7 +403,11 @@ func (c *compiler) newMap(uid, gid int, what string, more ...Step) {
 		writeStep("/proc/self/gid_map", fmt.Sprintf("%d %d 1", gid, c.gid)),
 	}, more...)
 	steps = append(steps, Step{Op: "open", Path: "/proc/self/ns/user", wire: wire{op: jailinit.OpOpen, a: uint64(slot)}})
-	c.maps = append(c.maps, idMap{uid: uint32(uid), gid: uint32(gid), slot: slot, group: c.aside(what, steps...)})
+	c.maps = append(c.maps, idMap{uid: uint32(uid), gid: uint32(gid), slot: slot})
+	// Joined at once: under the new root's mount on / the kernel takes us for chrooted and makes no user namespace
+	// (EPERM). And before the next one is made: all share our memory, whose dumpable flag a change of ids clears, and
+	// without it /proc/self is not the child's to write.
+	c.join(what, c.aside(what, steps...))
 }
 
 // Slots of jail-init: 0–2 are its own, then the claims on the uid and the private TMPDIR, then the files of File rules,
@@ -422,8 +421,8 @@ const (
 
 // idMap is a user namespace that a mount's ids are mapped with.
 type idMap struct {
-	uid, gid    uint32 // who owns the files
-	slot, group int
+	uid, gid uint32 // who owns the files
+	slot     int
 }
 
 func (c *compiler) idMap(f FileInfo) *idMap {

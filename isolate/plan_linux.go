@@ -39,6 +39,11 @@ func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
 			w.S1, w.S2 = e.String(s.Source), e.String(path)
 		case jailinit.OpAside:
 			w.B = uint64(len(aside)) // its steps follow
+		case jailinit.OpFile:
+			w.S1 = e.String(path)
+			if try { // the content is for the run, and who gives it may not come to its end
+				w.D = 0
+			}
 		case jailinit.OpFilter:
 			w.S1 = e.Bytes(s.wire.bytes)
 		case jailinit.OpExec:

@@ -157,12 +157,16 @@ func (c *compiler) checkRootfs() error {
 
 // noSubmounts refuses an overlay over a folder that holds mounts: overlayfs shows what lies below them.
 func (c *compiler) noSubmounts(r Rule, dir string) error {
+	why := ""
+	if r.Kind == rootfs && len(c.missing) > 0 {
+		why = " (the overlay is needed since there is no " + quoteAll(c.missing) + ")"
+	}
 	for _, m := range c.host.Mounts {
 		covered := slices.ContainsFunc(c.spec.View, func(v Rule) bool {
 			return !v.Default && v.Path == filepath.Join(r.Path, strings.TrimPrefix(m, dir))
 		})
 		if m != dir && within(m, dir) && !covered {
-			return &SpecError{Field: string(r.Kind), Value: r.Source, Problem: fmt.Sprintf("holds the mount %q, which an overlay can't show; --ro-bind can, or a rule that covers it", m)}
+			return &SpecError{Field: string(r.Kind), Value: r.Source, Problem: fmt.Sprintf("holds the mount %q, which an overlay can't show; --ro-bind can, onto its place%s", m, why)}
 		}
 	}
 	return nil
@@ -305,7 +309,7 @@ func (c *compiler) rootSteps(dir FileInfo) ([]Step, error) {
 	overlay := c.spec.RootOverlay || len(c.missing) > 0
 	if overlay {
 		if err := c.noSubmounts(c.rootRule(), dir.Real); err != nil {
-			return nil, fmt.Errorf("%w (an overlay is needed for %s)", err, quoteAll(c.missing))
+			return nil, err
 		}
 	}
 	if overlay || len(c.stage) > 0 {

@@ -181,15 +181,15 @@ func (a arm) String() string {
 	return a.level + "/ordinary"
 }
 
-// like is the level that says what is seen of files, processes and the network: limited adds nothing to it.
+// like is the level that says what is seen of files, processes and the network: the levels above namespaced add nothing to it.
 func (a arm) like() string {
-	if a.level == "limited" {
+	if a.level == "limited" || a.level == "contained" {
 		return "namespaced"
 	}
 	return a.level
 }
 
-var allLevels = []string{"basic", "user", "namespaced", "limited"}
+var allLevels = []string{"basic", "user", "namespaced", "limited", "contained"}
 
 // hasArm skips the test where the host does not give a level to that caller.
 func hasArm(t *testing.T, a arm) {
@@ -568,7 +568,7 @@ func (b *box) python(flags []string, program string) string {
 func tool(name string) string { return filepath.Join(tools, name) }
 
 // userAndUp are the levels that have a file view.
-var userAndUp = []string{"user", "namespaced", "limited"}
+var userAndUp = []string{"user", "namespaced", "limited", "contained"}
 
 // running starts a command and kills it at the test's end, if it has not ended by then.
 func (b *box) running(cmd *exec.Cmd) *exec.Cmd {

@@ -30,7 +30,7 @@ var applets = []string{"sh", "cat", "echo", "env", "grep", "head", "id", "ls", "
 func busybox(t *testing.T) string {
 	t.Helper()
 	from := need(t, "busybox")
-	path := filepath.Join(base, "busybox")
+	path := filepath.Join(base, fmt.Sprint("busybox", boxes.Add(1)))
 	text, err := os.ReadFile(from)
 	if err != nil {
 		t.Fatal(err)
@@ -38,10 +38,10 @@ func busybox(t *testing.T) string {
 	if !strings.Contains(string(text), "BusyBox") {
 		t.Skip("host lacks: busybox")
 	}
-	if err := os.WriteFile(path+fmt.Sprint(boxes.Add(1)), text, 0o755); err != nil {
+	if err := os.WriteFile(path, text, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return path + fmt.Sprint(boxes.Load())
+	return path
 }
 
 // tree makes a root file system of the box's caller: busybox, and the folders that are named.

@@ -1,0 +1,102 @@
+//go:build amd64 || arm64
+
+package isolate
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestExplainFile: what a File rule's fd gives is for the run alone. Explain does not wait for it.
+func TestExplainFile(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	s := NewSpec(Namespaced, "/bin/true")
+	s.Process.Cwd = "/"
+	s.View = append(s.View, Rule{Kind: File, Path: "/file", FD: int(r.Fd())})
+	if _, err := Explain(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestBothContained: what level contained has beyond a cgroup, an ordinary user gets as well.
+func TestBothContained(t *testing.T) {
+	binary := testBinary(t)
+	for _, uid := range users() {
+		out, err := helper(binary, "contained", uid).CombinedOutput()
+		if err != nil {
+			t.Fatalf("as %d: %v\n%s", uid, err, out)
+		}
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		want := []string{"keys 1:3", "no namespace", "read-only", "CapBnd: 0000000000000000", "filters: 2"}
+		if !slices.Equal(lines, want) {
+			t.Errorf("as %d: %q, want %q", uid, lines, want)
+		}
+	}
+}
+
+func init() {
+	helpers["contained"] = func() {
+		c := shell(context.Background(), Contained, `
+			[ ! -e /proc/keys ] || echo "keys $(stat -c %t:%T /proc/keys)"
+			unshare --user true 2>/dev/null || echo "no namespace"
+			(echo x >/proc/sys/kernel/domainname) 2>/dev/null || echo read-only
+			grep CapBnd /proc/self/status | tr '\t' ' '
+			grep Seccomp_filters /proc/self/status | tr -d '\t' | sed 's/Seccomp_filters:/filters: /'`)
+		s := c.Spec()
+		s.Cgroup = false // where it may be made is another matter
+		s.Promised = slices.DeleteFunc(s.Promised, func(g Guarantee) bool { return g == OwnCgroup })
+		out, err := c.Output()
+		must(err)
+		fmt.Print(string(out))
+	}
+}
+
+// TestLookIn: what a path names where a folder is the root, links and all.
+func TestLookIn(t *testing.T) {
+	root := t.TempDir()
+	must(os.MkdirAll(root+"/var/lib", 0o755))
+	must(os.Mkdir(root+"/run", 0o755))
+	must(os.WriteFile(root+"/file", nil, 0o644))
+	for link, to := range map[string]string{
+		"/var/run": "/run", "/up": "../../../../run", "/dangling": "/absent/x", "/loop": "loop", "/magic": "/proc/self/cwd", "/chain": "/var/run",
+	} {
+		must(os.Symlink(to, root+link))
+	}
+	for path, want := range map[string]string{
+		"/": "/ folder", "/file": "/file", "/run": "/run folder", "/var/run": "/run folder", "/chain": "/run folder", "/up": "/run folder",
+		"/var/run/new/er": "/run/new/er missing", "/absent": "/absent missing", "/var/lib/../run": "/run folder",
+		"/file/x": "not a directory", "/dangling": "symbolic link to nothing", "/loop": "too many levels of symbolic links",
+		"/magic": "symbolic link to nothing", "/magic/x": "symbolic link to nothing",
+	} {
+		h := &Host{Rootfs: map[string]InRoot{}, live: true}
+		f := h.LookIn(root, path)
+		got := f.Path
+		if f.Missing {
+			got += " missing"
+		}
+		if f.isDir() {
+			got += " folder"
+		}
+		if f.Err != nil {
+			got = f.Err.Error()
+		}
+		if got != want && (f.Err == nil || !strings.Contains(got, want)) {
+			t.Errorf("%s: got %q, want %q", path, got, want)
+		}
+	}
+	h := &Host{Rootfs: map[string]InRoot{}, live: true}
+	if f := h.LookIn(root+"/file", "/x"); f.Err == nil || !strings.Contains(f.Err.Error(), unix.ENOTDIR.Error()) {
+		t.Errorf("a root that is no folder: %+v", f)
+	}
+}
