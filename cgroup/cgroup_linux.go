@@ -45,22 +45,11 @@ type dir struct {
 	f           *os.File // nil until it is made
 }
 
-// validName says whether a jail can be called that. Not a regular expression: every start of a program would compile it.
-func validName(name string) bool {
-	for i, c := range []byte(name) {
-		alphanumeric := 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9'
-		if !alphanumeric && (i == 0 || c != '_' && c != '.' && c != '-') {
-			return false
-		}
-	}
-	return 0 < len(name) && len(name) <= 64
-}
-
 // Create makes the cgroup jail-NAME with the controllers in the place: in all hierarchies that it takes, or in none. The
-// caller owns it, by a lock (see Claim) that ends with the last process that holds it. What is left of a dead jail of
-// that name is killed and removed first; errors.Is(err, ErrExists) says that it is alive, or that it is not a jail's.
+// caller owns it, by a lock on its main folder that ends with the caller's process. What is left of a dead jail of that
+// name is killed and removed first; errors.Is(err, ErrExists) says that it is alive, or that it is not a jail's.
 func (p *Place) Create(name string, controllers []string) (*Cgroup, error) {
-	if !validName(name) {
+	if !ValidName(name) {
 		return nil, fmt.Errorf("a jail's name has 1 to 64 letters, digits, '_', '.' and '-', and begins with one of the first two; %q does not", name)
 	}
 	if p.Scope {
@@ -352,10 +341,6 @@ func (c *Cgroup) end() error {
 	}
 	return err
 }
-
-// Claim returns the main folder, which is locked. Whoever holds the open file, or a copy of it in another process, keeps
-// the cgroup alive: Collect and Create leave it alone. It belongs to the Cgroup.
-func (c *Cgroup) Claim() *os.File { return c.dirs[0].f }
 
 // FD returns the folder for CLONE_INTO_CGROUP, -1 on v1. It belongs to the Cgroup.
 func (c *Cgroup) FD() int {

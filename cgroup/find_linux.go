@@ -79,8 +79,17 @@ func gather() (*facts, error) {
 	if err != nil {
 		return nil, err
 	}
+	seen := map[string]node{} // the same folders are asked about more than once, at eight calls each
 	f := &facts{
-		mode: cgroups.Mode(), cgroups: string(own), mounts: string(mounts), uid: os.Geteuid(), look: look,
+		mode: cgroups.Mode(), cgroups: string(own), mounts: string(mounts), uid: os.Geteuid(),
+		look: func(dir string) node {
+			n, ok := seen[dir]
+			if !ok {
+				n = look(dir)
+				seen[dir] = n
+			}
+			return n
+		},
 	}
 	_, err = os.Lstat("/run/systemd/system")
 	f.systemd = err == nil

@@ -12,8 +12,5 @@ func pidsSettings(version int, r *specs.LinuxResources) ([]Setting, error) {
 }
 
 func (c *Cgroup) pidsUsage(u *Usage) error {
-	return c.fill([]count{
-		{&u.PidsPeak, "pids", "pids.peak", ""},
-		{&u.PidsHit, "pids", "pids.events", "max"},
-	})
+	return c.fill([]count{{&u.PidsHit, "pids", "pids.events", "max"}})
 }

@@ -28,7 +28,7 @@ const scopeLeaf = "init"
 // busctl asks systemd. It is part of systemd, so it is there where systemd is; D-Bus spoken here would be code for one
 // call, linked into every start; and the time it takes does not matter beside systemd's own.
 func Scope(name string, pid int) (*Place, error) {
-	if !validName(name) {
+	if !ValidName(name) {
 		return nil, fmt.Errorf("%q can't be the name of a jail", name)
 	}
 	f, err := gather()

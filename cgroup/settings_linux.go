@@ -45,17 +45,6 @@ func Settings(version int, r *specs.LinuxResources) ([]Setting, error) {
 	return all, nil
 }
 
-// Controllers returns the controllers that the settings need.
-func Controllers(settings []Setting) []string {
-	var names []string
-	for _, s := range settings {
-		if !slices.Contains(names, s.Controller) {
-			names = append(names, s.Controller)
-		}
-	}
-	return names
-}
-
 // unifiedSettings takes files of v2 as they are named.
 func unifiedSettings(version int, r *specs.LinuxResources) ([]Setting, error) {
 	if len(r.Unified) == 0 {

@@ -18,14 +18,12 @@ type Usage struct {
 
 	PeakMemory int64 // bytes; v2: from Linux 5.19
 	OOMKills   int64 // processes that the kernel killed for want of memory: the jail's limit, an outer one, or the machine
-
-	PidsPeak int64 // processes and threads; from Linux 6.1
-	PidsHit  int64 // forks that the limit refused
+	PidsHit    int64 // forks that the limit refused
 }
 
 // Usage reads the counters. A first call opens the files, later ones only read them.
 func (c *Cgroup) Usage() (Usage, error) {
-	u := Usage{CPU: -1, User: -1, System: -1, PeakMemory: -1, OOMKills: -1, PidsPeak: -1, PidsHit: -1}
+	u := Usage{CPU: -1, User: -1, System: -1, PeakMemory: -1, OOMKills: -1, PidsHit: -1}
 	for _, read := range []func(*Usage) error{c.cpuUsage, c.memoryUsage, c.pidsUsage} {
 		if err := read(&u); err != nil {
 			return u, err

@@ -13,7 +13,7 @@ func TestValid(t *testing.T) {
 		"": false, strings.Repeat("x", 65): false, ".": false, "..": false, "-a": false, "_a": false,
 		"a/b": false, "a b": false, "a\n": false, "a\x00": false, "a@b": false, "a`": false, "ä": false, "a{": false,
 	} {
-		if validName(name) != want {
+		if ValidName(name) != want {
 			t.Errorf("name %q: %t", name, !want)
 		}
 	}
@@ -36,7 +36,7 @@ func FuzzValid(f *testing.F) {
 	f.Add("0-3,7")
 	f.Add("0-31:1/4")
 	f.Fuzz(func(t *testing.T, s string) {
-		if got, want := validName(s), name.MatchString(s); got != want {
+		if got, want := ValidName(s), name.MatchString(s); got != want {
 			t.Errorf("name %q: %t, want %t", s, got, want)
 		}
 		if got, want := validList(s), list.MatchString(s); got != want {

@@ -3,6 +3,7 @@
 package isolate
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -74,13 +75,12 @@ func (c *compiler) cgroup() error {
 	if h.Cgroup.Warning != "" {
 		c.plan.Notes = append(c.plan.Notes, h.Cgroup.Warning)
 	}
-	c.plan.cgroup = controllersOf(resources)
 	c.bornInCgroup = h.Cgroup.Version == 2 && !h.Cgroup.Scope && !h.NoClone3
 	name := s.Name
 	if name == "" {
 		name = h.CgroupName
 	}
-	create := []Step{{Op: "cgroup", Path: name, List: c.plan.cgroup}}
+	create := []Step{{Op: "cgroup", Path: name, List: controllersOf(resources)}}
 	for _, set := range settings {
 		if c.bornInCgroup && set.Controller == "pids" {
 			c.pidsMax = set // not yet: jail-init has helpers of its own at first
@@ -89,7 +89,7 @@ func (c *compiler) cgroup() error {
 		create = append(create, Step{Op: "cgroup set", Type: set.Controller, Path: set.File, Data: set.Value})
 	}
 	if h.Cgroup.Scope {
-		c.lateCgroup = append([]Step{{Op: "systemd scope", Path: name + ".scope"}}, create...)
+		c.lateCgroup = append([]Step{{Op: "systemd scope", Path: name}}, create...)
 	} else {
 		for _, step := range create { // the first steps of all, so before the clone
 			c.add(SideLauncher, step)
@@ -189,6 +189,9 @@ func (l *launch) cgroupStep(s *Step, pid int) (err error) {
 		l.place, err = cgroup.Scope(s.Path, pid)
 	case "cgroup":
 		l.cgroup, err = l.place.Create(s.Path, s.List)
+		if errors.Is(err, cgroup.ErrExists) {
+			err = &SpecError{Field: "name", Value: s.Path, Problem: "can't be had: " + err.Error()}
+		}
 	case "cgroup set":
 		err = l.cgroup.Set(cgroup.Setting{Controller: s.Type, File: s.Path, Value: s.Data})
 	case "cgroup attach":
@@ -214,9 +217,7 @@ func (l *launch) attach(pid int) {
 // removeCgroup takes away the cgroup of a jail that did not come to run.
 func (l *launch) removeCgroup() {
 	if l.attached != nil {
-		if err := <-l.attached; err != nil {
-			l.usageBase = cgroup.Usage{} // jail-init was dead already
-		}
+		<-l.attached //nolint:errcheck // jail-init may have been dead already
 		l.attached = nil
 	}
 	if l.cgroup != nil {
@@ -275,8 +276,8 @@ func (p *Process) account(last jailinit.Record) {
 	if user+system > 0 {
 		share = float64(user) / float64(user+system)
 	}
-	res.UserMS = math.Round(share*float64(used)) / 1000
-	res.SystemMS = float64(used)/1000 - res.UserMS
+	inUser := int64(math.Round(share * float64(used)))
+	res.UserMS, res.SystemMS = float64(inUser)/1000, float64(used-inUser)/1000
 	res.PeakMemoryBytes, res.OOMKills = u.PeakMemory, u.OOMKills
 	limits := p.spec.Linux.Resources
 	if u.OOMKills > 0 && limits != nil && limits.Memory != nil {

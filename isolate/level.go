@@ -114,10 +114,10 @@ func (s *Spec) SetLevel(level Level) {
 	}
 	s.View = asked
 	s.Filter = nil
-	resources := s.Linux
+	before := s.Linux
 	s.Linux = &specs.Linux{}
-	if resources != nil {
-		s.Linux.Resources = resources.Resources
+	if before != nil {
+		s.Linux.Resources = before.Resources
 	}
 	s.KeepCapabilities = level == Basic
 	s.Cgroup = level >= Limited

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/jailrun/jail/cgroup"
 )
 
 // The grammars of what users write. They are strict and bounded: one way to write a thing, plain decimal digits, no
@@ -128,12 +130,7 @@ func ParseCPUSet(s string) (string, error) {
 
 // ParseName checks the name of a jail: a letter or digit, then letters, digits, ".", "_" and "-", 64 in all.
 func ParseName(s string) (string, error) {
-	bad := s == "" || len(s) > 64
-	for i, c := range []byte(s) {
-		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		bad = bad || !letter && (i == 0 || !strings.ContainsRune("._-", rune(c)))
-	}
-	if bad {
+	if !cgroup.ValidName(s) {
 		return "", &SpecError{Field: "name", Value: s, Problem: `is not a name: a letter or digit, then letters, digits, ".", "_" and "-", 64 at most`}
 	}
 	return s, nil

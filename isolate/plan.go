@@ -36,7 +36,6 @@ type Plan struct {
 	ambient  bool
 	noClone3 bool
 	noMemfd  bool
-	cgroup   []string  // controllers of the jail's cgroup; none where it has none
 	files    []int     // the caller's fds of File rules; slots 3… of jail-init
 	mounts   []mounted // the view; empty where there is none
 	scratch  string

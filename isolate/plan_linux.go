@@ -6,8 +6,8 @@ import (
 	"github.com/jailrun/jail/isolate/internal/jailinit"
 )
 
-// encode lays the Plan out for jail-init. A run of launcher steps becomes a barrier, but for those before all others. try ends the payload's side before
-// its exec.
+// encode lays the Plan out for jail-init. A run of launcher steps becomes a barrier, but for those before all others. try
+// ends the payload's side before its exec.
 func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
 	e := jailinit.NewEncoder()
 	init, payload, aside := make([]jailinit.Step, 0, len(p.Steps)), make([]jailinit.Step, 0, 24), make([]jailinit.Step, 0, 16)

@@ -306,7 +306,11 @@ func (l *launch) launcherSteps(index, pid int) error {
 		} else {
 			err = l.cgroupStep(&s, pid)
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case errnoOf(err) == 0: // no call that failed, but something to be told
+			return err
+		default:
 			return l.plan.stepError(i, err)
 		}
 	}

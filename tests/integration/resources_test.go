@@ -159,7 +159,7 @@ func TestP73_NothingLeft(t *testing.T) {
 		kill := func() {
 			cmd := b.running(b.command([]string{"--name", name}, "sleep", "300"))
 			initOf(t, cmd.Process.Pid)
-			if o := b.run([]string{"--name", name}, "true"); o.code != 125 || !strings.Contains(o.stderr, name) {
+			if o := b.run([]string{"--name", name}, "true"); o.code != 125 || !strings.Contains(o.stderr, name) || !strings.Contains(o.stderr, "in use") {
 				t.Errorf("a second one of that name: %+v", o)
 			}
 			_ = cmd.Process.Kill()
