@@ -474,8 +474,10 @@ func (c *compiler) placeFS(r Rule, kind, path string, in place, options []string
 // mountAttributes are flags of mount(2) as fsmount(2) takes them.
 func mountAttributes(flags uint64) (attributes uint64) {
 	for _, f := range [][2]uint64{
-		{unix.MS_RDONLY, unix.MOUNT_ATTR_RDONLY}, {unix.MS_NOSUID, unix.MOUNT_ATTR_NOSUID},
-		{unix.MS_NODEV, unix.MOUNT_ATTR_NODEV}, {unix.MS_NOEXEC, unix.MOUNT_ATTR_NOEXEC},
+		{unix.MS_RDONLY, unix.MOUNT_ATTR_RDONLY},
+		{unix.MS_NOSUID, unix.MOUNT_ATTR_NOSUID},
+		{unix.MS_NODEV, unix.MOUNT_ATTR_NODEV},
+		{unix.MS_NOEXEC, unix.MOUNT_ATTR_NOEXEC},
 	} {
 		if flags&f[0] != 0 {
 			attributes |= f[1]

@@ -15,6 +15,7 @@ func hint(err error) string {
 	var spec *isolate.SpecError
 	var unsupported *isolate.UnsupportedError
 	var exec *isolate.ExecError
+	var step *isolate.StepError
 	switch {
 	case errors.As(err, &usage):
 		return usage.hint
@@ -24,6 +25,8 @@ func hint(err error) string {
 		return unsupportedHint(unsupported)
 	case errors.As(err, &exec):
 		return execHint(exec)
+	case errors.As(err, &step) && step.Errno == syscall.ESTALE:
+		return "somebody exchanged it while the jail was made"
 	}
 	return ""
 }
@@ -36,6 +39,10 @@ func specHint(e *isolate.SpecError) string {
 			names = append(names, l.String())
 		}
 		return didYouMean(e.Value, names, "--level=", "")
+	case "proc", "dev", "sys", "tmpfs":
+		if strings.Contains(e.Problem, "symbolic link in the root") {
+			return "make it a folder of the root file system, or remove it"
+		}
 	case "rlimit":
 		name, _, _ := strings.Cut(e.Value, "=")
 		name = strings.TrimPrefix(strings.ToLower(name), "rlimit_")
