@@ -588,9 +588,6 @@ func (c *compiler) placeSys(r Rule, path string, in place) error {
 		_, err := c.target(r, path, in, true)
 		return err
 	}
-	if _, err := c.target(r, path, in, true); err != nil {
-		return err
-	}
 	c.joinNet() // sysfs shows the network namespace of who mounts it
 	return c.placeFS(r, "sysfs", path, in, nil, unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, place{kind: Sys, source: path})
 }
