@@ -211,6 +211,10 @@ func (d *dir) make() error {
 	if err := unix.Mkdir(d.path, ownMode); err != nil {
 		return &os.PathError{Op: "mkdir", Path: d.path, Err: err}
 	}
+	// The caller's umask may have taken rights of its own away.
+	if err := unix.Chmod(d.path, ownMode); err != nil && err != unix.ENOENT {
+		return &os.PathError{Op: "chmod", Path: d.path, Err: err}
+	}
 	err := d.open()
 	if errors.Is(err, fs.ErrNotExist) { // taken for a dead one's, and removed already: once more
 		err = &os.PathError{Op: "open", Path: d.path, Err: unix.EEXIST}

@@ -94,9 +94,16 @@ func mainCode(m *testing.M) (code int, err error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return 1, err
 	}
+	back := func() error { return nil }
+	if asRoot {
+		if back, err = delegate(); err != nil {
+			return 1, err
+		}
+	}
 	mounts := hostMounts()
 	code = m.Run()
-	return code, errors.Join(noChildren(), sameMounts(mounts))
+	err = errors.Join(noChildren(), sameMounts(mounts))
+	return code, errors.Join(err, collected(), back())
 }
 
 // build makes the command and the probes, as the release is made. Where they can't be built they come from the folder
@@ -151,6 +158,22 @@ func noChildren() error {
 			return fmt.Errorf("processes are left:\n%s", out)
 		}
 	}
+}
+
+// collected lets jail gc take away what killed launchers of either user have left: what delegate made would not go else.
+func collected() error {
+	if !delegatedV1 {
+		return nil
+	}
+	var errs []error
+	for _, id := range []uint32{0, ordinary} {
+		cmd := exec.Command(jailPath, "gc")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			errs = append(errs, fmt.Errorf("jail gc: %w\n%s", err, out))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func hostMounts() string {
@@ -258,7 +281,7 @@ func TestLevelsOfThisHost(t *testing.T) {
 func delegated() bool {
 	text, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil || asRoot {
-		return false
+		return delegatedV1
 	}
 	path, ok := strings.CutPrefix(strings.TrimSpace(string(text)), "0::")
 	return ok && unix.Access(filepath.Join("/sys/fs/cgroup", filepath.Dir(path), "cgroup.procs"), unix.W_OK) == nil
