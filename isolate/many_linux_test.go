@@ -48,7 +48,7 @@ func TestMany(t *testing.T) {
 // TestManyAtOnce has many jails that live at the same time, which all end with their contexts.
 func TestManyAtOnce(t *testing.T) {
 	leavesNothing(t)
-	n := pick(40, 400)
+	n := pick(40, 500)
 	pipes, cmds := make([]io.ReadCloser, n), make([]*Cmd, n)
 	for i := range cmds {
 		cmds[i] = shell(patience(t), levelsHere()[i%len(levelsHere())], "echo up; exec sleep 1000")
