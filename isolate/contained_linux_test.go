@@ -29,6 +29,31 @@ func TestExplainFile(t *testing.T) {
 	}
 }
 
+// TestExplainNamespaces: all are named, whenever they are made. On cgroup v1 that of the cgroups is made late.
+func TestExplainNamespaces(t *testing.T) {
+	for _, level := range levelsHere() {
+		if level < Namespaced {
+			continue
+		}
+		s := NewSpec(level, "/bin/true")
+		s.Process.Cwd = "/"
+		e, err := Explain(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(e.Borders, func(line string) bool { return strings.HasPrefix(line, "namespaces: ") })
+		if i < 0 {
+			t.Fatalf("%s: no line about namespaces in %q", level, e.Borders)
+		}
+		got := strings.Split(strings.TrimPrefix(e.Borders[i], "namespaces: "), ", ")
+		for _, want := range []string{"mount", "pid", "ipc", "uts", "cgroup", "net"} {
+			if n := slices.Index(got, want); n < 0 || slices.Contains(got[n+1:], want) {
+				t.Errorf("%s: %q once in %q", level, want, got)
+			}
+		}
+	}
+}
+
 // TestBothContained: what level contained has beyond a cgroup, an ordinary user gets as well.
 func TestBothContained(t *testing.T) {
 	binary := testBinary(t)

@@ -278,11 +278,14 @@ func rootState(s *Spec) string {
 // namespaceNames are the flags of clone(2) and unshare(2) in the words of namespaces(7).
 func namespaceNames(p *Plan) []string {
 	flags := slices.Clone(p.CloneFlags)
-	if slices.Contains(p.Given, MappedUsers) && !slices.Contains(flags, "CLONE_NEWUSER") {
-		flags = append(flags, "CLONE_NEWUSER")
-	}
-	if slices.Contains(p.Given, PrivateNetwork) {
-		flags = append(flags, "CLONE_NEWNET")
+	// those that are not made by the clone
+	for _, later := range []struct {
+		given Guarantee
+		flag  string
+	}{{MappedUsers, "CLONE_NEWUSER"}, {PrivateCgroups, "CLONE_NEWCGROUP"}, {PrivateNetwork, "CLONE_NEWNET"}} {
+		if slices.Contains(p.Given, later.given) && !slices.Contains(flags, later.flag) {
+			flags = append(flags, later.flag)
+		}
 	}
 	for i, f := range flags {
 		flags[i] = strings.ToLower(strings.TrimPrefix(f, "CLONE_NEW"))
