@@ -21,8 +21,8 @@ func (b *bench) limited(a account) {
 		kinds[i] = k
 	}
 	b.pairs(a, kinds, "", b.runs, 0)
-	// In cgroup v1 the kernel may wait for an RCU grace period when a process is attached, and does not when one was
-	// attached just before: only starts that are apart from each other show what one start alone takes.
+	// Where the kernel attaches a process to a cgroup of v1, it waits for an RCU grace period, but not when one was attached
+	// just before: only starts that are apart from each other show whether a start has to wait.
 	if !unifiedCgroups() {
 		b.pairs(a, kinds, ", a second apart", max(b.runs/8, 1), time.Second)
 	}
