@@ -795,18 +795,19 @@ make_file:
 	.p2align 4
 	.type	attach, @function
 attach:
+	pushq	%r13
+	movl	%edx, %r13d
 	pushq	%r12
 	pushq	%rbp
 	pushq	%rbx
 	movl	4(%rsi), %r8d
-	movl	%edx, %ebx
 	movq	48(%rsi), %rax
 	movq	64(%rsi), %rsi
 	movb	$0, -25(%rsp)
 	testb	$6, %r8b
-	je	.Linit_142
+	je	.Linit_149
 	testq	%rax, %rax
-	je	.Linit_138
+	je	.Linit_140
 	movslq	20(%rdi,%rax,4), %rdi
 .Linit_135:
 	leaq	-24(%rsp), %rdx
@@ -820,40 +821,52 @@ attach:
 	cmpq	%rsp, %rax
 	jne	.Linit_136
 	andl	$4, %r8d
-	movl	$24, %r10d
-	xorl	%r9d, %r9d
+	xorl	%ebx, %ebx
+	movl	$437, %r12d
 	movq	$2621440, -24(%rsp)
 	orl	$18, %r8d
 	movl	%r8d, %eax
-	xorl	%r8d, %r8d
 	movq	%rax, -8(%rsp)
-	movl	$437, %eax
+	.p2align 4,,10
+	.p2align 3
+.Linit_137:
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r12
+	addl	$1, %ebx
 	movq	%rax, %rbp
-	testq	%rax, %rax
+	cmpl	$99, %ebx
+	jg	.Linit_142
+	cmpq	$-11, %rax
+	je	.Linit_137
+.Linit_142:
+	movq	%rbp, %rbx
+	testq	%rbp, %rbp
 	js	.Linit_131
 	leaq	-25(%rsp), %rsi
-	movslq	%ebx, %rdi
+	movslq	%r13d, %rdi
+	xorl	%r9d, %r9d
 	movl	$429, %eax
-	movq	%r12, %rdx
 	movq	%rsi, %r10
 	movl	$68, %r8d
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	xorl	%edx, %edx
-	movq	%rax, %rbp
+	movq	%rax, %rbx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movl	$3, %eax
-	movq	%r12, %rdi
+	movq	%rbp, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
@@ -861,40 +874,42 @@ attach:
 # 0 "" 2
 #NO_APP
 .Linit_131:
-	movq	%rbp, %rax
+	movq	%rbx, %rax
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
+	popq	%r13
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_142:
+.Linit_149:
 	testq	%rax, %rax
-	je	.Linit_137
+	je	.Linit_139
 	movslq	20(%rdi,%rax,4), %rdx
 .Linit_133:
-	leaq	-25(%rsp), %rbp
+	leaq	-25(%rsp), %rbx
 	movq	%rsi, %r10
-	movslq	%ebx, %rdi
+	movslq	%r13d, %rdi
 	xorl	%r9d, %r9d
 	movl	$4, %r8d
 	movl	$429, %eax
-	movq	%rbp, %rsi
+	movq	%rbx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbp
+	movq	%rax, %rbx
+	movq	%rbx, %rax
 	popq	%rbx
-	movq	%rbp, %rax
 	popq	%rbp
 	popq	%r12
+	popq	%r13
 	ret
-.Linit_138:
+.Linit_140:
 	movq	$-100, %rdi
 	jmp	.Linit_135
-.Linit_137:
+.Linit_139:
 	movq	$-100, %rdx
 	jmp	.Linit_133
 	.size	attach, .-attach
@@ -904,76 +919,89 @@ mask:
 	pushq	%r15
 	pushq	%r14
 	pushq	%r13
+	movq	%rsi, %r13
 	pushq	%r12
-	movq	%rsi, %r12
 	pushq	%rbp
 	pushq	%rbx
 	subq	$432, %rsp
-	movq	48(%r12), %rax
+	movq	48(%r13), %rax
 	movl	4(%rsi), %r8d
 	movb	$0, 15(%rsp)
 	movq	56(%rsi), %rsi
 	testq	%rax, %rax
-	je	.Linit_157
+	je	.Linit_166
 	movslq	20(%rdi,%rax,4), %rdi
-.Linit_144:
-	leaq	176(%rsp), %r13
+.Linit_151:
+	leaq	176(%rsp), %rbp
 	leaq	200(%rsp), %rcx
-	movq	%r13, %rax
+	movq	%rbp, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_145:
+.Linit_152:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_145
+	jne	.Linit_152
 	movl	%r8d, %eax
+	xorl	%r12d, %r12d
+	movl	$437, %r14d
+	movq	$2621440, 176(%rsp)
+	andl	$4, %eax
+	orl	$18, %eax
+	movq	%rax, 192(%rsp)
+	.p2align 4,,10
+	.p2align 3
+.Linit_153:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	andl	$4, %eax
-	movq	%r13, %rdx
-	movq	$2621440, 176(%rsp)
-	orl	$18, %eax
-	movq	%rax, 192(%rsp)
-	movl	$437, %eax
+	movq	%r14, %rax
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	xorl	%ebx, %ebx
-	movq	%rax, %rbp
-	cmpq	$-2, %rax
-	je	.Linit_143
+	addl	$1, %r12d
 	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_143
+	cmpl	$99, %r12d
+	jg	.Linit_174
+	cmpq	$-11, %rax
+	je	.Linit_153
+.Linit_174:
+	xorl	%r12d, %r12d
+	cmpq	$-2, %rbx
+	je	.Linit_150
+	movq	%rbx, %r12
+	testq	%rbx, %rbx
+	js	.Linit_150
 	leaq	48(%rsp), %r14
 	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
 	movl	$138, %eax
 	xorl	%edx, %edx
-	movq	%rbp, %rdi
+	movq	%rbx, %rdi
 	movq	%r14, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	movq	%rax, %r12
 	testq	%rax, %rax
-	jne	.Linit_147
-	movq	16(%r12), %rax
+	jne	.Linit_156
+	movq	16(%r13), %rax
 	testq	%rax, %rax
-	jne	.Linit_172
-.Linit_148:
+	jne	.Linit_186
+.Linit_157:
 	leaq	15(%rsp), %r15
-	movq	%r13, %r8
+	movq	%rbp, %r8
 	xorl	%r9d, %r9d
 	movl	$332, %eax
 	movl	$1, %r10d
-	movq	%rbp, %rdi
+	movq	%rbx, %rdi
 	movq	%r15, %rsi
 	movl	$4096, %edx
 #APP
@@ -981,11 +1009,11 @@ mask:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_149
-	testb	$16, 4(%r12)
-	je	.Linit_150
+	js	.Linit_158
+	testb	$16, 4(%r13)
+	je	.Linit_159
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movl	$428, %eax
@@ -996,21 +1024,21 @@ mask:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rdi
-.Linit_151:
-	movq	%rdi, %rbx
+.Linit_160:
+	movq	%rdi, %r12
 	testq	%rdi, %rdi
-	js	.Linit_149
-.Linit_155:
+	js	.Linit_158
+.Linit_164:
 	leaq	16(%rsp), %r10
 	movq	%r10, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_156:
+.Linit_165:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%r14, %rax
-	jne	.Linit_156
+	jne	.Linit_165
 	xorl	%r9d, %r9d
 	movl	$442, %eax
 	movl	$36864, %edx
@@ -1022,20 +1050,20 @@ mask:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	movq	%rax, %r12
 	testq	%rax, %rax
-	jne	.Linit_154
+	jne	.Linit_163
 	movq	%r15, %r10
 	movl	$68, %r8d
 	movl	$429, %eax
-	movq	%rbp, %rdx
+	movq	%rbx, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
-.Linit_154:
+	movq	%rax, %r12
+.Linit_163:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1047,22 +1075,22 @@ mask:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_149:
+.Linit_158:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$3, %eax
-	movq	%rbp, %rdi
+	movq	%rbx, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_143:
+.Linit_150:
 	addq	$432, %rsp
-	movq	%rbx, %rax
+	movq	%r12, %rax
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -1072,24 +1100,24 @@ mask:
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_147:
-	js	.Linit_149
-	jmp	.Linit_148
+.Linit_156:
+	js	.Linit_158
+	jmp	.Linit_157
 	.p2align 4,,10
 	.p2align 3
-.Linit_172:
-	movq	$-116, %rbx
+.Linit_186:
+	movq	$-116, %r12
 	cmpq	48(%rsp), %rax
-	jne	.Linit_149
-	jmp	.Linit_148
+	jne	.Linit_158
+	jmp	.Linit_157
 	.p2align 4,,10
 	.p2align 3
-.Linit_150:
+.Linit_159:
 	movzwl	204(%rsp), %eax
 	andw	$-4096, %ax
 	cmpw	$16384, %ax
-	je	.Linit_173
-	movq	64(%r12), %rsi
+	je	.Linit_187
+	movq	64(%r13), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1102,10 +1130,10 @@ mask:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rdi
-	movq	%rax, %rbx
+	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_149
-	movq	%r13, %r8
+	js	.Linit_158
+	movq	%rbp, %r8
 	movl	$332, %eax
 	movq	%r15, %rsi
 	movl	$4096, %edx
@@ -1115,40 +1143,40 @@ mask:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	movq	%rax, %r12
 	testq	%rax, %rax
-	jne	.Linit_153
+	jne	.Linit_162
 	movzwl	204(%rsp), %eax
-	movq	$-116, %rbx
+	movq	$-116, %r12
 	andw	$-4096, %ax
 	cmpw	$8192, %ax
-	jne	.Linit_154
+	jne	.Linit_163
 	movabsq	$12884901889, %rax
 	cmpq	%rax, 304(%rsp)
-	jne	.Linit_154
-	jmp	.Linit_155
-.Linit_153:
-	jns	.Linit_155
-	jmp	.Linit_154
-.Linit_173:
-	movq	72(%r12), %rdi
-	movq	80(%r12), %rsi
+	jne	.Linit_163
+	jmp	.Linit_164
+.Linit_162:
+	jns	.Linit_164
+	jmp	.Linit_163
+.Linit_187:
+	movq	72(%r13), %rdi
+	movq	80(%r13), %rsi
 	movl	$15, %edx
 	call	new_mount
 	movq	%rax, %rdi
-	jmp	.Linit_151
-.Linit_157:
+	jmp	.Linit_160
+.Linit_166:
 	movq	$-100, %rdi
-	jmp	.Linit_144
+	jmp	.Linit_151
 	.size	mask, .-mask
 	.p2align 4
 	.type	run_step, @function
 run_step:
 	pushq	%r15
 	pushq	%r14
+	movq	%rdi, %r14
 	pushq	%r13
 	pushq	%r12
-	movq	%rdi, %r12
 	pushq	%rbp
 	movq	%rsi, %rbp
 	pushq	%rbx
@@ -1157,26 +1185,26 @@ run_step:
 	movl	(%rsi), %eax
 	movl	24(%rcx), %edx
 	testl	%edx, %edx
-	je	.Linit_175
+	je	.Linit_189
 	movl	8(%rsi), %esi
 	leal	1(%rsi), %edi
 	cmpl	%edi, %edx
-	je	.Linit_412
-.Linit_175:
+	je	.Linit_447
+.Linit_189:
 	cmpl	$24, %eax
-	je	.Linit_178
-	ja	.Linit_179
+	je	.Linit_192
+	ja	.Linit_193
 	cmpl	$12, %eax
-	je	.Linit_180
-	ja	.Linit_181
+	je	.Linit_194
+	ja	.Linit_195
 	cmpl	$6, %eax
-	je	.Linit_182
-	jbe	.Linit_413
+	je	.Linit_196
+	jbe	.Linit_448
 	cmpl	$9, %eax
-	je	.Linit_190
-	jbe	.Linit_414
+	je	.Linit_204
+	jbe	.Linit_449
 	cmpl	$10, %eax
-	je	.Linit_415
+	je	.Linit_450
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1190,7 +1218,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-.Linit_174:
+.Linit_188:
 	addq	$296, %rsp
 	movq	%rbx, %rax
 	popq	%rbx
@@ -1202,21 +1230,21 @@ run_step:
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_181:
+.Linit_195:
 	cmpl	$19, %eax
-	je	.Linit_196
-	jbe	.Linit_416
+	je	.Linit_210
+	jbe	.Linit_451
 	cmpl	$22, %eax
-	je	.Linit_204
+	je	.Linit_218
 	cmpl	$23, %eax
-	jne	.Linit_417
+	jne	.Linit_452
 	movq	48(%rbp), %rax
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	testq	%rax, %rax
-	je	.Linit_329
-	movslq	20(%r12,%rax,4), %rdi
-.Linit_289:
+	je	.Linit_349
+	movslq	20(%r14,%rax,4), %rdi
+.Linit_307:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1228,30 +1256,30 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movq	24(%rbp), %rdx
 	movq	32(%rbp), %r10
 	cmpq	$-1, %rdx
-	jne	.Linit_410
+	jne	.Linit_445
 	.p2align 4,,10
 	.p2align 3
-.Linit_405:
+.Linit_440:
 	xorl	%ebx, %ebx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_179:
+.Linit_193:
 	cmpl	$36, %eax
-	je	.Linit_208
-	jbe	.Linit_418
+	je	.Linit_222
+	jbe	.Linit_453
 	cmpl	$42, %eax
-	je	.Linit_223
-	jbe	.Linit_419
+	je	.Linit_237
+	jbe	.Linit_454
 	cmpl	$45, %eax
-	je	.Linit_405
-	jbe	.Linit_420
+	je	.Linit_440
+	jbe	.Linit_455
 	cmpl	$46, %eax
-	jne	.Linit_404
+	jne	.Linit_439
 	movq	16(%rbp), %rax
 	leaq	24(%rsp), %rsi
 	xorl	%r8d, %r8d
@@ -1269,33 +1297,33 @@ run_step:
 	movq	56(%rbp), %r15
 	movq	(%r15), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_338
+	je	.Linit_358
 	leaq	32(%rsp), %rax
-	xorl	%r13d, %r13d
+	xorl	%r12d, %r12d
 	movq	$-2, %rbx
-	movl	$59, %r14d
-	movq	%rax, 8(%rsp)
-	jmp	.Linit_319
+	movl	$59, %r13d
+	movq	%rax, (%rsp)
+	jmp	.Linit_339
 	.p2align 4,,10
 	.p2align 3
-.Linit_314:
+.Linit_334:
 	cmpq	$-2, %rbx
-	je	.Linit_340
+	je	.Linit_363
 	testb	%al, %al
-	jne	.Linit_340
-.Linit_315:
+	jne	.Linit_363
+.Linit_335:
 	movq	8(%r15), %rdi
 	addq	$8, %r15
-	addl	$1, %r13d
+	addl	$1, %r12d
 	testq	%rdi, %rdi
-	je	.Linit_174
-.Linit_319:
+	je	.Linit_188
+.Linit_339:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r14, %rax
+	movq	%r13, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1305,9 +1333,9 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%al
 	cmpq	$-13, %r8
-	jne	.Linit_314
+	jne	.Linit_334
 	movq	(%r15), %rsi
-	movq	8(%rsp), %r8
+	movq	(%rsp), %r8
 	movl	$2, %r10d
 	xorl	%edx, %edx
 	movl	$332, %eax
@@ -1318,20 +1346,20 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_339
-	movl	%r13d, 372(%r12)
+	js	.Linit_359
+	movl	%r12d, 372(%r14)
 	movq	$-13, %rbx
-	jmp	.Linit_315
+	jmp	.Linit_335
 	.p2align 4,,10
 	.p2align 3
-.Linit_418:
+.Linit_453:
 	cmpl	$30, %eax
-	je	.Linit_210
-	jbe	.Linit_421
+	je	.Linit_224
+	jbe	.Linit_456
 	cmpl	$34, %eax
-	je	.Linit_218
+	je	.Linit_232
 	cmpl	$35, %eax
-	jne	.Linit_422
+	jne	.Linit_457
 	movq	56(%rbp), %rsi
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1345,15 +1373,15 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_421:
+.Linit_456:
 	cmpl	$27, %eax
-	je	.Linit_212
-	jbe	.Linit_423
+	je	.Linit_226
+	jbe	.Linit_458
 	cmpl	$28, %eax
-	je	.Linit_424
+	je	.Linit_459
 	movq	16(%rbp), %rax
 	movq	40(%rbp), %rsi
 	leaq	32(%rsp), %rdi
@@ -1374,17 +1402,17 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
-	movl	%eax, 348(%r12)
-	jmp	.Linit_174
+	js	.Linit_188
+	movl	%eax, 348(%r14)
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_419:
+.Linit_454:
 	cmpl	$39, %eax
-	je	.Linit_225
-	jbe	.Linit_425
+	je	.Linit_239
+	jbe	.Linit_460
 	cmpl	$40, %eax
-	je	.Linit_426
+	je	.Linit_461
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1397,17 +1425,17 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_406:
+.Linit_441:
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_423:
+.Linit_458:
 	cmpl	$25, %eax
-	je	.Linit_427
+	je	.Linit_462
 	addq	$296, %rsp
 	movq	%rbp, %rsi
-	movq	%r12, %rdi
+	movq	%r14, %rdi
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -1417,9 +1445,9 @@ run_step:
 	jmp	make_file
 	.p2align 4,,10
 	.p2align 3
-.Linit_425:
+.Linit_460:
 	cmpl	$37, %eax
-	je	.Linit_428
+	je	.Linit_463
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1434,7 +1462,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movl	$157, %eax
 	movl	$47, %edi
 	movl	$4, %esi
@@ -1445,7 +1473,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movq	16(%rbp), %rax
 	movq	24(%rbp), %rcx
 	leaq	32(%rsp), %rsi
@@ -1467,21 +1495,21 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movl	$157, %r12d
 	movl	$47, %edi
 	movl	$2, %esi
-	jmp	.Linit_307
+	jmp	.Linit_327
 	.p2align 4,,10
 	.p2align 3
-.Linit_308:
+.Linit_328:
 	addq	$1, %rdx
 	cmpq	$64, %rdx
-	je	.Linit_405
-.Linit_307:
+	je	.Linit_440
+.Linit_327:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
-	jnc	.Linit_308
+	jnc	.Linit_328
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1492,48 +1520,61 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jns	.Linit_308
-	jmp	.Linit_406
+	jns	.Linit_328
+	jmp	.Linit_441
 	.p2align 4,,10
 	.p2align 3
-.Linit_416:
+.Linit_451:
 	cmpl	$16, %eax
-	je	.Linit_198
-	jbe	.Linit_429
+	je	.Linit_212
+	jbe	.Linit_464
 	cmpl	$17, %eax
-	je	.Linit_430
+	je	.Linit_465
 	movb	$0, 24(%rsp)
-	leaq	32(%rsp), %r13
+	leaq	32(%rsp), %r12
 	movq	56(%rbp), %rsi
 	leaq	56(%rsp), %rdx
-	movq	%r13, %rax
+	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_251:
+.Linit_265:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_251
+	jne	.Linit_265
+	movq	$2621440, 32(%rsp)
+	xorl	%ebx, %ebx
+	movl	$437, %r15d
+	movq	%r12, %rdx
+	movq	$22, 48(%rsp)
+	movq	$-100, %rdi
+	jmp	.Linit_266
+	.p2align 4,,10
+	.p2align 3
+.Linit_466:
+	cmpq	$-11, %rax
+	jne	.Linit_360
+.Linit_266:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r13, %rdx
-	movq	$2621440, 32(%rsp)
-	movl	$437, %eax
-	movq	$-100, %rdi
-	movq	$22, 48(%rsp)
+	movq	%r15, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r14
+	addl	$1, %ebx
+	cmpl	$99, %ebx
+	jle	.Linit_466
+.Linit_360:
+	movq	%rax, %r13
 	testq	%rax, %rax
-	js	.Linit_431
+	js	.Linit_467
 	movl	$332, %r15d
 	movslq	%eax, %rdi
-	movq	%r13, %r8
+	movq	%rdx, %r8
 	xorl	%r9d, %r9d
 	leaq	24(%rsp), %rsi
 	movl	$4096, %r10d
@@ -1546,15 +1587,15 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_279
+	js	.Linit_297
 	movq	176(%rsp), %rax
-	movq	%rax, 8(%rsp)
+	movq	%rax, (%rsp)
 	testb	$16, 33(%rsp)
-	je	.Linit_260
+	je	.Linit_276
 	movq	16(%rbp), %rax
 	movl	$4096, %r10d
 	xorl	%r9d, %r9d
-	movslq	20(%r12,%rax,4), %rdi
+	movslq	20(%r14,%rax,4), %rdi
 	movq	%r15, %rax
 #APP
 # 13 "src/sys.h" 1
@@ -1563,52 +1604,52 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_279
+	js	.Linit_297
 	movq	176(%rsp), %rax
 	testb	$16, 33(%rsp)
-	je	.Linit_260
-	cmpq	%rax, 8(%rsp)
+	je	.Linit_276
+	cmpq	%rax, (%rsp)
 	movq	$-116, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
 	.p2align 4,,10
 	.p2align 3
-.Linit_279:
+.Linit_297:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$3, %eax
-	movq	%r14, %rdi
+	movq	%r13, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_413:
+.Linit_448:
 	cmpl	$3, %eax
-	je	.Linit_184
-	jbe	.Linit_432
+	je	.Linit_198
+	jbe	.Linit_468
 	cmpl	$4, %eax
-	je	.Linit_433
+	je	.Linit_469
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movl	$1297, %edi
+	leaq	run_aside(%rip), %r12
 	movq	%rdx, %rax
 	salq	$7, %rax
 	subq	%rdx, %rax
 	xorl	%edx, %edx
 	salq	$5, %rax
-	leaq	384(%r12,%rax), %r13
+	leaq	384(%r14,%rax), %r13
 	movq	24(%rbp), %rax
-	movq	%r12, 0(%r13)
+	movq	%r14, 0(%r13)
 	leaq	4064(%r13), %rsi
-	leaq	run_aside(%rip), %r12
 	movl	%eax, 8(%r13)
 	movq	32(%rbp), %rax
 	movq	$-125, 24(%r13)
@@ -1630,30 +1671,30 @@ run_step:
 #NO_APP
 	movl	%eax, 16(%r13)
 	movslq	%eax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_429:
+.Linit_464:
 	cmpl	$13, %eax
-	je	.Linit_200
+	je	.Linit_214
 	movq	16(%rbp), %rdx
 	movq	72(%rbp), %rsi
 	movq	56(%rbp), %rdi
 	call	new_mount
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	cmpq	$0, 64(%rbp)
-	jne	.Linit_245
-.Linit_248:
+	jne	.Linit_259
+.Linit_262:
 	cmpl	$14, 0(%rbp)
-	je	.Linit_434
-.Linit_247:
+	je	.Linit_470
+.Linit_261:
 	movl	12(%rbp), %eax
-	xorl	%r13d, %r13d
+	xorl	%r12d, %r12d
 	testl	%eax, %eax
-	jne	.Linit_435
-.Linit_249:
+	jne	.Linit_471
+.Linit_263:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1666,15 +1707,15 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%r13, %rbx
-	jmp	.Linit_174
+	movq	%r12, %rbx
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_432:
+.Linit_468:
 	cmpl	$1, %eax
-	je	.Linit_186
+	je	.Linit_200
 	cmpl	$2, %eax
-	jne	.Linit_404
+	jne	.Linit_439
 	movq	56(%rbp), %rsi
 	movl	$256, %r10d
 	xorl	%r9d, %r9d
@@ -1689,31 +1730,31 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movq	16(%rbp), %rax
 	movq	$-18, %rbx
 	cmpq	%rax, 64(%rsp)
 	cmovne	%rdx, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_412:
+.Linit_447:
 	cmpl	$31, %eax
-	jne	.Linit_436
-.Linit_176:
+	jne	.Linit_472
+.Linit_190:
 	movl	%esi, %edx
 	xorl	%r8d, %r8d
 	movl	$1, %esi
 	xorl	%ecx, %ecx
-	movq	%r12, %rdi
+	movq	%r14, %rdi
 	movl	$45, %ebx
 	call	report
 	leaq	32(%rsp), %rsi
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_300:
-	movslq	12(%r12), %rdi
+.Linit_320:
+	movslq	12(%r14), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1724,37 +1765,37 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_300
+	je	.Linit_320
 	cmpq	$24, %rax
-	je	.Linit_437
+	je	.Linit_473
 	testq	%rax, %rax
 	movq	$-32, %rbx
 	cmovs	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_436:
+.Linit_472:
 	movl	28(%rcx), %ebx
 	negq	%rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_404:
+.Linit_439:
 	movq	$-38, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_424:
+.Linit_459:
 	movl	4(%rbp), %esi
-	movq	56(%rbp), %rbx
+	movq	56(%rbp), %r13
 	testb	$2, %sil
-	jne	.Linit_334
+	jne	.Linit_354
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$80, %eax
-	movq	%rbx, %rdi
+	movq	%r13, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
@@ -1762,18 +1803,18 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_427:
+.Linit_462:
 	movq	48(%rbp), %rax
 	movq	24(%rbp), %r10
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	testq	%rax, %rax
-	je	.Linit_332
-	movslq	20(%r12,%rax,4), %rdi
-.Linit_293:
+	je	.Linit_352
+	movslq	20(%r14,%rax,4), %rdi
+.Linit_311:
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$259, %eax
@@ -1784,18 +1825,18 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movq	32(%rbp), %rdx
 	movq	40(%rbp), %r10
 	cmpq	$-1, %rdx
-	je	.Linit_405
-.Linit_410:
+	je	.Linit_440
+.Linit_445:
 	movq	48(%rbp), %rax
 	movq	56(%rbp), %rsi
 	testq	%rax, %rax
-	je	.Linit_333
-	movl	20(%r12,%rax,4), %eax
-.Linit_295:
+	je	.Linit_353
+	movl	20(%r14,%rax,4), %eax
+.Linit_313:
 	movslq	%eax, %rdi
 	movl	$256, %r8d
 	xorl	%r9d, %r9d
@@ -1806,12 +1847,12 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_426:
+.Linit_461:
 	xorl	%edx, %edx
-	movslq	348(%r12), %rdi
+	movslq	348(%r14), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1823,10 +1864,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_433:
+.Linit_469:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1842,8 +1883,8 @@ run_step:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_237
-	movq	(%r12), %rax
+	js	.Linit_251
+	movq	(%r14), %rax
 	movl	$1030, %esi
 	movl	20(%rax), %edx
 	movl	$72, %eax
@@ -1861,16 +1902,16 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_237:
-	movl	%ebx, 340(%r12)
+.Linit_251:
+	movl	%ebx, 340(%r14)
 	movslq	%ebx, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_430:
+.Linit_465:
 	addq	$296, %rsp
 	movq	%rbp, %rsi
-	movq	%r12, %rdi
+	movq	%r14, %rdi
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -1880,11 +1921,11 @@ run_step:
 	jmp	mask
 	.p2align 4,,10
 	.p2align 3
-.Linit_186:
+.Linit_200:
 	movq	64(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	movl	$-100, %edi
-.Linit_407:
+.Linit_442:
 	addq	$296, %rsp
 	popq	%rbx
 	popq	%rbp
@@ -1895,7 +1936,7 @@ run_step:
 	jmp	write_file
 	.p2align 4,,10
 	.p2align 3
-.Linit_200:
+.Linit_214:
 	movq	16(%rbp), %rsi
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1909,10 +1950,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_428:
+.Linit_463:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1927,7 +1968,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movq	16(%rbp), %rdx
 	movl	$117, %eax
 	movq	%rdx, %rdi
@@ -1938,19 +1979,19 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_415:
+.Linit_450:
 	movq	16(%rbp), %rax
 	movq	64(%rbp), %rdx
 	movq	56(%rbp), %rsi
-	movl	20(%r12,%rax,4), %edi
-	jmp	.Linit_407
+	movl	20(%r14,%rax,4), %edi
+	jmp	.Linit_442
 	.p2align 4,,10
 	.p2align 3
-.Linit_204:
-	movl	4(%rbp), %r13d
+.Linit_218:
+	movl	4(%rbp), %r12d
 	movb	$0, 24(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1958,19 +1999,19 @@ run_step:
 	xorl	%r9d, %r9d
 	movl	$428, %eax
 	movq	$-100, %rdi
-	sall	$15, %r13d
-	movzwl	%r13w, %r13d
-	movl	%r13d, %edx
+	sall	$15, %r12d
+	movzwl	%r12w, %r12d
+	movl	%r12d, %edx
 	orl	$524289, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r14
+	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movq	32(%rbp), %rdx
 	movq	24(%rbp), %rsi
 	movl	%eax, %edi
@@ -1978,34 +2019,34 @@ run_step:
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_279
+	js	.Linit_297
 	movq	16(%rbp), %rsi
 	movq	40(%rbp), %rdi
 	movq	%rsi, %rax
 	orq	%rdi, %rax
-	je	.Linit_280
+	je	.Linit_298
 	leaq	32(%rsp), %rax
 	leaq	64(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_281:
+.Linit_299:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_281
+	jne	.Linit_299
 	testq	%rdi, %rdi
-	jne	.Linit_282
+	jne	.Linit_300
 	movq	%rsi, 32(%rsp)
-.Linit_283:
-	movl	%r13d, %edx
+.Linit_301:
+	movl	%r12d, %edx
 	leaq	24(%rsp), %rsi
 	leaq	32(%rsp), %r10
 	xorl	%r9d, %r9d
 	orl	$4096, %edx
 	movl	$32, %r8d
 	movl	$442, %eax
-	movq	%r14, %rdi
+	movq	%r13, %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2013,20 +2054,20 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_279
-.Linit_280:
+	js	.Linit_297
+.Linit_298:
 	cmpq	$0, 64(%rbp)
-	jne	.Linit_438
-.Linit_285:
+	jne	.Linit_474
+.Linit_303:
 	testq	%rbx, %rbx
-	jne	.Linit_279
+	jne	.Linit_297
 	testb	$8, 4(%rbp)
-	je	.Linit_288
+	je	.Linit_306
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$81, %eax
-	movq	%r14, %rdi
+	movq	%r13, %rdi
 	movq	%rbx, %rsi
 	movq	%rbx, %rdx
 #APP
@@ -2035,63 +2076,63 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	je	.Linit_288
+	je	.Linit_306
 	movq	%rax, %rbx
-	jmp	.Linit_279
-.Linit_245:
+	jmp	.Linit_297
+.Linit_259:
 	movl	%eax, %edx
 	movq	%rbp, %rsi
-	movq	%r12, %rdi
+	movq	%r14, %rdi
 	call	attach
-	movq	%rax, %r13
+	movq	%rax, %r12
 	testq	%rax, %rax
-	je	.Linit_248
-	jmp	.Linit_249
-.Linit_338:
+	je	.Linit_262
+	jmp	.Linit_263
+.Linit_358:
 	movq	$-2, %rbx
-	jmp	.Linit_174
-.Linit_329:
+	jmp	.Linit_188
+.Linit_349:
 	movq	$-100, %rdi
-	jmp	.Linit_289
+	jmp	.Linit_307
 	.p2align 4,,10
 	.p2align 3
-.Linit_340:
-	movl	%r13d, 372(%r12)
+.Linit_363:
+	movl	%r12d, 372(%r14)
 	movq	%r8, %rbx
 	cmpq	$-20, %r8
-	je	.Linit_315
+	je	.Linit_335
 	testb	%al, %al
-	jne	.Linit_174
-	jmp	.Linit_315
+	jne	.Linit_188
+	jmp	.Linit_335
 	.p2align 4,,10
 	.p2align 3
-.Linit_339:
+.Linit_359:
 	xorl	%eax, %eax
 	movq	$-2, %r8
-	jmp	.Linit_314
+	jmp	.Linit_334
 	.p2align 4,,10
 	.p2align 3
-.Linit_218:
+.Linit_232:
 	movq	16(%rbp), %rbp
 	xorl	%esi, %esi
 	movl	$157, %r12d
 	movl	$24, %edi
-	jmp	.Linit_304
+	jmp	.Linit_324
 	.p2align 4,,10
 	.p2align 3
-.Linit_439:
+.Linit_475:
 	testq	%rax, %rax
-	js	.Linit_406
-.Linit_305:
+	js	.Linit_441
+.Linit_325:
 	addq	$1, %rsi
 	cmpq	$64, %rsi
-	je	.Linit_405
-.Linit_304:
+	je	.Linit_440
+.Linit_324:
 	movq	%rbp, %rdx
 	movl	%esi, %ecx
 	shrq	%cl, %rdx
 	andl	$1, %edx
-	jne	.Linit_305
+	jne	.Linit_325
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2102,16 +2143,16 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-22, %rax
-	jne	.Linit_439
+	jne	.Linit_475
 	xorl	%ebx, %ebx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_198:
+.Linit_212:
 	movq	16(%rbp), %rax
 	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	movl	20(%r12,%rax,4), %edx
+	movq	%r14, %rdi
+	movl	20(%r14,%rax,4), %edx
 	addq	$296, %rsp
 	popq	%rbx
 	popq	%rbp
@@ -2122,7 +2163,7 @@ run_step:
 	jmp	attach
 	.p2align 4,,10
 	.p2align 3
-.Linit_208:
+.Linit_222:
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2136,10 +2177,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_190:
+.Linit_204:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2154,11 +2195,11 @@ run_step:
 #NO_APP
 	movq	16(%rbp), %rdx
 	movslq	%eax, %rbx
-	movl	%eax, 20(%r12,%rdx,4)
-	jmp	.Linit_174
+	movl	%eax, 20(%r14,%rdx,4)
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_196:
+.Linit_210:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2176,11 +2217,11 @@ run_step:
 	movl	$166, %r13d
 	movl	$2, %esi
 	testq	%rax, %rax
-	je	.Linit_261
-	jmp	.Linit_262
+	je	.Linit_277
+	jmp	.Linit_278
 	.p2align 4,,10
 	.p2align 3
-.Linit_263:
+.Linit_279:
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2194,11 +2235,11 @@ run_step:
 #NO_APP
 	addq	$1, %r12
 	testq	%rax, %rax
-	jne	.Linit_402
-.Linit_261:
+	jne	.Linit_437
+.Linit_277:
 	cmpq	%r12, 16(%rbp)
-	jnb	.Linit_263
-.Linit_264:
+	jnb	.Linit_279
+.Linit_280:
 	xorl	%edx, %edx
 	movq	64(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -2213,7 +2254,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movq	56(%rbp), %rsi
 	movl	$332, %ebp
 	movb	$46, 25(%rsp)
@@ -2230,10 +2271,10 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movq	176(%rsp), %r12
 	testb	$16, 33(%rsp)
-	je	.Linit_271
+	je	.Linit_287
 	leaq	24(%rsp), %rsi
 	movl	$4096, %r10d
 	xorl	%r9d, %r9d
@@ -2245,29 +2286,29 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movq	176(%rsp), %rax
 	testb	$16, 33(%rsp)
-	je	.Linit_271
+	je	.Linit_287
 	cmpq	%rax, %r12
 	movq	$-18, %rbx
 	cmove	%rdx, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_182:
+.Linit_196:
 	movq	16(%rbp), %rdx
 	movl	$61, %ebp
 	movq	%rdx, %rax
 	salq	$7, %rax
 	subq	%rdx, %rax
 	salq	$5, %rax
-	leaq	384(%r12,%rax), %r13
+	leaq	384(%r14,%rax), %r12
 	.p2align 4,,10
 	.p2align 3
-.Linit_238:
+.Linit_252:
 	xorl	%edx, %edx
-	movslq	16(%r13), %rdi
+	movslq	16(%r12), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2280,20 +2321,20 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	cmpq	$-4, %rax
-	je	.Linit_238
+	je	.Linit_252
 	testq	%rax, %rax
-	js	.Linit_174
-	movq	24(%r13), %rax
+	js	.Linit_188
+	movq	24(%r12), %rax
 	testq	%rax, %rax
-	jns	.Linit_239
-	movl	20(%r13), %eax
-	movl	%eax, 368(%r12)
-.Linit_239:
-	movq	24(%r13), %rbx
-	jmp	.Linit_174
+	jns	.Linit_253
+	movl	20(%r12), %eax
+	movl	%eax, 368(%r14)
+.Linit_253:
+	movq	24(%r12), %rbx
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_223:
+.Linit_237:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2306,10 +2347,10 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	movslq	8(%r12), %rdx
+	movslq	8(%r14), %rdx
 	cmpq	%rdx, %rax
-	jne	.Linit_311
-	movl	16(%r12), %eax
+	jne	.Linit_331
+	movl	16(%r14), %eax
 	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2328,15 +2369,15 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	cmpw	$0, 30(%rsp)
-	je	.Linit_405
-.Linit_311:
+	je	.Linit_440
+.Linit_331:
 	movq	$-3, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_180:
+.Linit_194:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2352,33 +2393,33 @@ run_step:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
-	leaq	32(%rsp), %r13
+	js	.Linit_188
+	leaq	32(%rsp), %r12
 	leaq	72(%rsp), %rcx
-	movq	%r13, %rdx
+	movq	%r12, %rdx
 	.p2align 4,,10
 	.p2align 3
-.Linit_241:
+.Linit_255:
 	movq	%rdx, %rax
 	addq	$1, %rdx
 	movb	$0, (%rax)
 	cmpq	%rcx, %rdx
-	jne	.Linit_241
+	jne	.Linit_255
 	movq	56(%rbp), %rax
 	leaq	47(%rsp), %rsi
-	movq	%r13, %rdx
-	subq	%r13, %rax
+	movq	%r12, %rdx
+	subq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_242:
+.Linit_256:
 	movzbl	(%rax,%rdx), %ecx
 	testb	%cl, %cl
-	je	.Linit_244
+	je	.Linit_258
 	movb	%cl, (%rdx)
 	addq	$1, %rdx
 	cmpq	%rdx, %rsi
-	jne	.Linit_242
-.Linit_244:
+	jne	.Linit_256
+.Linit_258:
 	movl	$1, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2386,7 +2427,7 @@ run_step:
 	movw	%ax, 48(%rsp)
 	movl	$35092, %esi
 	movl	$16, %eax
-	movq	%r13, %rdx
+	movq	%r12, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2401,10 +2442,10 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_184:
+.Linit_198:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2418,10 +2459,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_212:
+.Linit_226:
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -2435,10 +2476,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_225:
+.Linit_239:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2452,16 +2493,16 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_178:
+.Linit_192:
 	movq	48(%rbp), %rax
 	movq	56(%rbp), %rdx
 	testq	%rax, %rax
-	je	.Linit_331
-	movslq	20(%r12,%rax,4), %rsi
-.Linit_292:
+	je	.Linit_351
+	movslq	20(%r14,%rax,4), %rsi
+.Linit_310:
 	movq	64(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2473,10 +2514,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_210:
+.Linit_224:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2489,25 +2530,25 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r13
+	movq	%rax, %r12
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movq	16(%rbp), %rax
 	movq	32(%rbp), %rdx
-	movl	%r13d, %edi
-	movl	%r13d, 40(%rsp)
+	movl	%r12d, %edi
+	movl	%r12d, 40(%rsp)
 	movq	24(%rbp), %rsi
 	movq	%rax, 32(%rsp)
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_299
+	jne	.Linit_319
 	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movslq	348(%r12), %rdi
+	movslq	348(%r14), %rdi
 	movl	$445, %eax
 	movl	$1, %esi
 #APP
@@ -2516,60 +2557,75 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-.Linit_299:
+.Linit_319:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$3, %eax
-	movq	%r13, %rdi
+	movq	%r12, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_174
-.Linit_402:
+	jmp	.Linit_188
+.Linit_437:
 	movq	%rax, %rbx
-.Linit_262:
+.Linit_278:
 	testq	%rbx, %rbx
-	js	.Linit_174
-	jmp	.Linit_264
-.Linit_334:
-	leaq	32(%rsp), %r13
+	js	.Linit_188
+	jmp	.Linit_280
+.Linit_354:
+	leaq	32(%rsp), %r12
 	leaq	56(%rsp), %rdx
-	movq	%r13, %rax
+	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_296:
+.Linit_314:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_296
+	jne	.Linit_314
 	andl	$4, %esi
+	xorl	%ebx, %ebx
+	movl	$437, %r14d
+	movq	%r12, %rdx
+	orl	$18, %esi
+	movq	$-100, %rdi
+	movq	$2621440, 32(%rsp)
+	movl	%esi, %eax
+	movq	%r13, %rsi
+	movq	%rax, 48(%rsp)
+	jmp	.Linit_315
+	.p2align 4,,10
+	.p2align 3
+.Linit_476:
+	cmpq	$-11, %rax
+	jne	.Linit_362
+.Linit_315:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	orl	$18, %esi
-	movq	$-100, %rdi
-	movq	%r13, %rdx
-	movq	$2621440, 32(%rsp)
-	movl	%esi, %eax
-	movq	%rbx, %rsi
-	movq	%rax, 48(%rsp)
-	movl	$437, %eax
+	movq	%r14, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
+	addl	$1, %ebx
+	cmpl	$99, %ebx
+	jle	.Linit_476
+.Linit_362:
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
 	movl	$81, %eax
 	movq	%rbx, %rdi
 	movq	%rdx, %rsi
@@ -2585,24 +2641,24 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_174
-.Linit_431:
+	jmp	.Linit_188
+.Linit_467:
 	leaq	40(%rax), %rax
-	movq	%r14, %rbx
+	movq	%r13, %rbx
 	cmpq	$38, %rax
-	ja	.Linit_174
+	ja	.Linit_188
 	movabsq	$-274878955522, %rdx
 	btq	%rax, %rdx
 	movq	$-116, %rax
 	cmovnc	%rax, %rbx
-	jmp	.Linit_174
-.Linit_437:
+	jmp	.Linit_188
+.Linit_473:
 	cmpl	$1, 32(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
-	jmp	.Linit_174
-.Linit_434:
+	jmp	.Linit_188
+.Linit_470:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2615,52 +2671,52 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r13
+	movq	%rax, %r12
 	testq	%rax, %rax
-	jne	.Linit_249
-	jmp	.Linit_247
-.Linit_282:
-	movslq	20(%r12,%rdi,4), %rax
+	jne	.Linit_263
+	jmp	.Linit_261
+.Linit_300:
+	movslq	20(%r14,%rdi,4), %rax
 	orq	$1048576, %rsi
 	movq	%rsi, 32(%rsp)
 	movq	%rax, 56(%rsp)
-	jmp	.Linit_283
-.Linit_438:
+	jmp	.Linit_301
+.Linit_474:
 	movl	%r15d, %edx
 	movq	%rbp, %rsi
-	movq	%r12, %rdi
+	movq	%r14, %rdi
 	call	attach
 	movq	%rax, %rbx
-	jmp	.Linit_285
-.Linit_435:
-	movl	%ebx, 20(%r12,%rax,4)
+	jmp	.Linit_303
+.Linit_471:
+	movl	%ebx, 20(%r14,%rax,4)
 	movslq	%ebx, %rbx
-	jmp	.Linit_174
-.Linit_288:
+	jmp	.Linit_188
+.Linit_306:
 	movl	12(%rbp), %eax
 	testl	%eax, %eax
-	je	.Linit_279
-	movl	%r14d, 20(%r12,%rax,4)
-	movslq	%r14d, %rbx
-	jmp	.Linit_174
-.Linit_331:
+	je	.Linit_297
+	movl	%r13d, 20(%r14,%rax,4)
+	movslq	%r13d, %rbx
+	jmp	.Linit_188
+.Linit_351:
 	movq	$-100, %rsi
-	jmp	.Linit_292
-.Linit_332:
+	jmp	.Linit_310
+.Linit_352:
 	movq	$-100, %rdi
-	jmp	.Linit_293
-.Linit_333:
+	jmp	.Linit_311
+.Linit_353:
 	movl	$-100, %eax
-	jmp	.Linit_295
-.Linit_260:
+	jmp	.Linit_313
+.Linit_276:
 	movq	$-95, %rbx
-	jmp	.Linit_279
-.Linit_271:
+	jmp	.Linit_297
+.Linit_287:
 	movq	$-95, %rbx
-	jmp	.Linit_174
-.Linit_422:
+	jmp	.Linit_188
+.Linit_457:
 	cmpl	$33, %eax
-	jne	.Linit_440
+	jne	.Linit_477
 	movq	24(%rbp), %rax
 	movq	16(%rbp), %rsi
 	leaq	32(%rsp), %rdx
@@ -2678,12 +2734,12 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_440:
+.Linit_477:
 	cmpl	$31, %eax
-	je	.Linit_441
+	je	.Linit_478
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2697,10 +2753,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
-.Linit_420:
+	jmp	.Linit_188
+.Linit_455:
 	cmpl	$43, %eax
-	je	.Linit_442
+	je	.Linit_479
 	movq	16(%rbp), %rax
 	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -2718,8 +2774,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
-.Linit_442:
+	jmp	.Linit_188
+.Linit_479:
 	movq	16(%rbp), %rdi
 	addq	$296, %rsp
 	popq	%rbx
@@ -2729,19 +2785,19 @@ run_step:
 	popq	%r14
 	popq	%r15
 	jmp	set_signals
-.Linit_441:
+.Linit_478:
 	movl	8(%rbp), %esi
-	jmp	.Linit_176
-.Linit_414:
+	jmp	.Linit_190
+.Linit_449:
 	cmpl	$7, %eax
-	je	.Linit_443
+	je	.Linit_480
 	movq	16(%rbp), %rax
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rdx, %rsi
-	movslq	20(%r12,%rax,4), %rdi
+	movslq	20(%r14,%rax,4), %rdi
 	movl	$308, %eax
 #APP
 # 13 "src/sys.h" 1
@@ -2749,8 +2805,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
-.Linit_443:
+	jmp	.Linit_188
+.Linit_480:
 	xorl	%edx, %edx
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -2764,21 +2820,21 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
-.Linit_417:
+	jmp	.Linit_188
+.Linit_452:
 	cmpl	$20, %eax
-	je	.Linit_206
-	leaq	32(%rsp), %r13
+	je	.Linit_220
+	leaq	32(%rsp), %r12
 	leaq	64(%rsp), %rcx
-	movq	%r13, %rax
+	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_207:
+.Linit_221:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_207
+	jne	.Linit_221
 	movq	16(%rbp), %rax
 	movl	4(%rbp), %edx
 	movq	56(%rbp), %rsi
@@ -2789,10 +2845,10 @@ run_step:
 	movq	%rax, 48(%rsp)
 	movq	48(%rbp), %rax
 	testq	%rax, %rax
-	je	.Linit_328
-	movslq	20(%r12,%rax,4), %rdi
-.Linit_277:
-	movq	%r13, %r10
+	je	.Linit_348
+	movslq	20(%r14,%rax,4), %rdi
+.Linit_295:
+	movq	%r12, %r10
 	movl	$32, %r8d
 	xorl	%r9d, %r9d
 	movl	$442, %eax
@@ -2802,67 +2858,82 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
-.Linit_206:
+	jmp	.Linit_188
+.Linit_220:
 	testb	$2, 4(%rbp)
-	je	.Linit_444
-	leaq	24(%rsp), %r14
+	je	.Linit_481
+	leaq	24(%rsp), %rsi
 	movb	$46, 24(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movb	$0, 25(%rsp)
 	xorl	%r9d, %r9d
 	movl	$257, %eax
-	movq	%r14, %rsi
 	movq	$-100, %rdi
+	movq	%rsi, 8(%rsp)
 	movl	$2621440, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r12
+	movq	%rax, (%rsp)
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
-	leaq	32(%rsp), %r13
+	js	.Linit_188
+	leaq	32(%rsp), %r12
 	movl	4(%rbp), %edi
 	movq	64(%rbp), %rsi
 	leaq	56(%rsp), %rdx
-	movq	%r13, %rax
+	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_274:
+.Linit_290:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_274
+	jne	.Linit_290
 	movl	%edi, %eax
-	movl	$24, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
+	xorl	%r14d, %r14d
+	movl	$437, %r15d
+	movq	%r12, %rdx
 	andl	$4, %eax
 	movq	$-100, %rdi
-	movq	%r13, %rdx
 	movq	$2621440, 32(%rsp)
 	orl	$18, %eax
 	movq	%rax, 48(%rsp)
-	movl	$437, %eax
+	jmp	.Linit_291
+	.p2align 4,,10
+	.p2align 3
+.Linit_482:
+	cmpq	$-11, %rax
+	jne	.Linit_361
+.Linit_291:
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r15, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r13
+	addl	$1, %r14d
 	movq	%rax, %rbx
+	cmpl	$99, %r14d
+	jle	.Linit_482
+.Linit_361:
+	movq	%rax, %r13
 	testq	%rax, %rax
-	js	.Linit_275
-	movl	$81, %r15d
+	js	.Linit_293
+	movl	$81, %r12d
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
 	movq	%r13, %rdi
-	movq	%r15, %rax
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
@@ -2871,13 +2942,13 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_276
+	jne	.Linit_294
 	movq	72(%rbp), %rdx
 	movq	56(%rbp), %rdi
 	movl	$165, %eax
-	movq	%r14, %rsi
 	movq	16(%rbp), %r10
 	movq	80(%rbp), %r8
+	movq	8(%rsp), %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2886,8 +2957,8 @@ run_step:
 	xorl	%r10d, %r10d
 	movq	%rax, %rbp
 	xorl	%r8d, %r8d
-	movq	%r15, %rax
-	movq	%r12, %rdi
+	movq	%r12, %rax
+	movq	(%rsp), %rdi
 	movq	%rbx, %rsi
 	movq	%rbx, %rdx
 #APP
@@ -2898,7 +2969,7 @@ run_step:
 	testq	%rbp, %rbp
 	cmovne	%rbp, %rax
 	movq	%rax, %rbx
-.Linit_276:
+.Linit_294:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2911,21 +2982,21 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_275:
+.Linit_293:
 	xorl	%edx, %edx
+	movq	(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$3, %eax
-	movq	%r12, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_174
-.Linit_444:
+	jmp	.Linit_188
+.Linit_481:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -2939,10 +3010,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
-.Linit_328:
+	jmp	.Linit_188
+.Linit_348:
 	movq	$-100, %rdi
-	jmp	.Linit_277
+	jmp	.Linit_295
 	.size	run_step, .-run_step
 	.p2align 4
 	.type	run_payload, @function
@@ -2976,8 +3047,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 360(%rbp)
 	testq	%rax, %rax
-	je	.Linit_452
-.Linit_446:
+	je	.Linit_490
+.Linit_484:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2991,36 +3062,36 @@ run_payload:
 # 0 "" 2
 #NO_APP
 	ud2
-.Linit_452:
+.Linit_490:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_447
+	jle	.Linit_485
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_449
+	jmp	.Linit_487
 	.p2align 4,,10
 	.p2align 3
-.Linit_453:
+.Linit_491:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_447
-.Linit_449:
+	je	.Linit_485
+.Linit_487:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 368(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_453
-.Linit_448:
+	jns	.Linit_491
+.Linit_486:
 	movq	%rax, 360(%rbp)
-	jmp	.Linit_446
-.Linit_447:
+	jmp	.Linit_484
+.Linit_485:
 	xorl	%eax, %eax
-	jmp	.Linit_448
+	jmp	.Linit_486
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	run_aside, @function
@@ -3040,26 +3111,26 @@ run_aside:
 	movq	48(%rdx), %rdx
 	leaq	(%rdx,%rcx,8), %rbx
 	testl	%eax, %eax
-	jle	.Linit_455
+	jle	.Linit_493
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_457
+	jmp	.Linit_495
 	.p2align 4,,10
 	.p2align 3
-.Linit_460:
+.Linit_498:
 	addq	$88, %rbx
 	cmpq	%r13, %rbx
-	je	.Linit_455
-.Linit_457:
+	je	.Linit_493
+.Linit_495:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%r12, %rdi
 	movl	%eax, 20(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_460
-.Linit_456:
+	jns	.Linit_498
+.Linit_494:
 	xorl	%edx, %edx
 	movq	%rax, 24(%rbp)
 	xorl	%r10d, %r10d
@@ -3073,9 +3144,9 @@ run_aside:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_455:
+.Linit_493:
 	xorl	%eax, %eax
-	jmp	.Linit_456
+	jmp	.Linit_494
 	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	jail_main, @function
@@ -3096,11 +3167,11 @@ jail_main:
 	movq	%r14, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_462:
+.Linit_500:
 	movl	$-1, (%rax)
 	addq	$4, %rax
 	cmpq	%rbx, %rax
-	jne	.Linit_462
+	jne	.Linit_500
 	movq	40(%rsp), %rax
 	addq	$8, %rbp
 	movl	$72, %r12d
@@ -3109,24 +3180,24 @@ jail_main:
 	leaq	88(%rax), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_465:
+.Linit_503:
 	movsbl	-8(%rbp), %eax
 	leaq	-8(%rbp), %rcx
 	testb	%al, %al
-	je	.Linit_469
+	je	.Linit_507
 	xorl	%edi, %edi
-	jmp	.Linit_468
+	jmp	.Linit_506
 	.p2align 4,,10
 	.p2align 3
-.Linit_464:
+.Linit_502:
 	movsbl	(%rcx), %eax
-.Linit_468:
+.Linit_506:
 	sall	$4, %edi
 	subl	$65, %eax
 	addq	$1, %rcx
 	orl	%eax, %edi
 	cmpq	%rcx, %rbp
-	jne	.Linit_464
+	jne	.Linit_502
 	movl	%edi, (%r14)
 	xorl	%r10d, %r10d
 	movslq	%edi, %rdi
@@ -3141,8 +3212,8 @@ jail_main:
 	addq	$4, %r14
 	addq	$8, %rbp
 	cmpq	%r14, %r13
-	jne	.Linit_465
-.Linit_469:
+	jne	.Linit_503
+.Linit_507:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3173,8 +3244,8 @@ jail_main:
 	movl	%eax, 9184(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_552
-.Linit_467:
+	js	.Linit_590
+.Linit_505:
 	leaq	384(%rsp), %rsi
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
@@ -3190,8 +3261,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_553
-.Linit_470:
+	js	.Linit_591
+.Linit_508:
 	movslq	8852(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
@@ -3205,8 +3276,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_554
-.Linit_471:
+	js	.Linit_592
+.Linit_509:
 	xorl	%ebp, %ebp
 	movslq	8852(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -3226,10 +3297,10 @@ jail_main:
 	movl	%r14d, %eax
 	andl	$1, %eax
 	movl	%eax, 56(%rsp)
-	je	.Linit_472
+	je	.Linit_510
 	cmpl	$1, 8840(%rsp)
-	jne	.Linit_555
-.Linit_472:
+	jne	.Linit_593
+.Linit_510:
 	leaq	72(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3244,7 +3315,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_473
+	js	.Linit_511
 	movq	8832(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
@@ -3265,37 +3336,37 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_473:
+.Linit_511:
 	movl	%ebp, 9176(%rsp)
 	movslq	%ebp, %rbp
 	testq	%rbp, %rbp
-	js	.Linit_556
-.Linit_474:
+	js	.Linit_594
+.Linit_512:
 	movq	8832(%rsp), %rdx
 	movl	12(%rdx), %eax
 	movq	32(%rdx), %r12
 	testl	%eax, %eax
-	jle	.Linit_476
+	jle	.Linit_514
 	subl	$1, %eax
 	movq	40(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	88(%r12,%rax,8), %rbp
-	jmp	.Linit_478
+	jmp	.Linit_516
 	.p2align 4,,10
 	.p2align 3
-.Linit_557:
+.Linit_595:
 	addq	$88, %r12
 	cmpq	%r12, %rbp
-	je	.Linit_476
-.Linit_478:
+	je	.Linit_514
+.Linit_516:
 	movl	8(%r12), %eax
 	movq	%r12, %rsi
 	movq	%r13, %rdi
 	movl	%eax, 9200(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_557
+	jns	.Linit_595
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$2, %esi
@@ -3315,7 +3386,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_476:
+.Linit_514:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3330,8 +3401,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_558
-.Linit_480:
+	js	.Linit_596
+.Linit_518:
 	movq	40(%rsp), %rsi
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
@@ -3355,12 +3426,12 @@ jail_main:
 #NO_APP
 	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_559
-.Linit_481:
+	js	.Linit_597
+.Linit_519:
 	movq	9192(%rsp), %rax
 	testq	%rax, %rax
-	js	.Linit_560
-.Linit_482:
+	js	.Linit_598
+.Linit_520:
 	movq	8832(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
@@ -3369,7 +3440,7 @@ jail_main:
 	leaq	-88(%rax,%rcx,8), %rbp
 	movl	9200(%rsp), %eax
 	cmpl	8(%rbp), %eax
-	je	.Linit_483
+	je	.Linit_521
 	movq	40(%rsp), %rdi
 	movl	$125, %ecx
 	movl	$2, %esi
@@ -3388,10 +3459,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_483:
+.Linit_521:
 	cmpl	$45, 0(%rbp)
-	je	.Linit_561
-.Linit_484:
+	je	.Linit_599
+.Linit_522:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3408,10 +3479,10 @@ jail_main:
 	leaq	8872(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_486:
+.Linit_524:
 	movslq	0(%rbp), %rdi
 	testl	%edi, %edi
-	js	.Linit_485
+	js	.Linit_523
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3423,13 +3494,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_485:
+.Linit_523:
 	addq	$4, %rbp
 	cmpq	%rbx, %rbp
-	jne	.Linit_486
+	jne	.Linit_524
 	movl	9180(%rsp), %eax
 	testl	%eax, %eax
-	js	.Linit_487
+	js	.Linit_525
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
@@ -3442,7 +3513,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_487:
+.Linit_525:
 	movq	%r14, %rax
 	leaq	256(%rsp), %rsi
 	xorl	%r10d, %r10d
@@ -3467,10 +3538,10 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_488
+	js	.Linit_526
 	testl	%r15d, %r15d
-	jne	.Linit_562
-.Linit_490:
+	jne	.Linit_600
+.Linit_528:
 	movq	40(%rsp), %rdi
 	xorl	%ecx, %ecx
 	movl	%r12d, %r8d
@@ -3484,12 +3555,12 @@ jail_main:
 	movq	%rax, 32(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_492:
+.Linit_530:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_492
+	jne	.Linit_530
 	movl	$1, %ebx
 	movl	$1, %ebp
 	movslq	60(%rsp), %r15
@@ -3508,20 +3579,20 @@ jail_main:
 	movl	%eax, 120(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_509:
+.Linit_547:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_497:
+.Linit_535:
 	xorl	%r13d, %r13d
 	movq	%r15, %rsi
-	jmp	.Linit_494
+	jmp	.Linit_532
 	.p2align 4,,10
 	.p2align 3
-.Linit_495:
+.Linit_533:
 	cmpq	%rax, %r14
-	je	.Linit_563
-.Linit_494:
+	je	.Linit_601
+.Linit_532:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3534,10 +3605,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_495
+	jg	.Linit_533
 	movq	%rsi, %r15
 	testl	%r13d, %r13d
-	jne	.Linit_496
+	jne	.Linit_534
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
@@ -3548,15 +3619,15 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_497
+	je	.Linit_535
 	testq	%rax, %rax
-	js	.Linit_564
+	js	.Linit_602
 	cmpw	$0, 118(%rsp)
-	je	.Linit_502
+	je	.Linit_540
 	movl	56(%rsp), %r8d
 	testl	%r8d, %r8d
-	je	.Linit_565
-.Linit_503:
+	je	.Linit_603
+.Linit_541:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3569,7 +3640,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_502:
+.Linit_540:
 	movq	%r15, 24(%rsp)
 	movq	48(%rsp), %rbp
 	movl	$64, %ebx
@@ -3577,9 +3648,9 @@ jail_main:
 	movl	$62, %r13d
 	.p2align 4,,10
 	.p2align 3
-.Linit_504:
+.Linit_542:
 	cmpw	$0, 110(%rsp)
-	je	.Linit_550
+	je	.Linit_588
 	xorl	%r15d, %r15d
 	movq	8(%rsp), %rsi
 	xorl	%r10d, %r10d
@@ -3594,10 +3665,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_550
+	jne	.Linit_588
 	movl	128(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_505
+	je	.Linit_543
 	xorl	%eax, %eax
 	movq	176(%rsp), %rdi
 	movl	%ecx, 84(%rsp)
@@ -3608,16 +3679,16 @@ jail_main:
 	movl	$0, 88(%rsp)
 	movl	%eax, 92(%rsp)
 	movq	%rdi, 96(%rsp)
-	jne	.Linit_506
+	jne	.Linit_544
 	movq	16(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_507:
+.Linit_545:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_507
+	jne	.Linit_545
 	movl	%ecx, 256(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3632,21 +3703,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_505:
+.Linit_543:
 	subl	$1, %ebx
-	jne	.Linit_504
+	jne	.Linit_542
 	.p2align 4,,10
 	.p2align 3
-.Linit_550:
+.Linit_588:
 	cmpw	$0, 126(%rsp)
 	movq	24(%rsp), %r15
-	je	.Linit_509
+	je	.Linit_547
 	leaq	80(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_512:
+.Linit_550:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3658,21 +3729,21 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_512
+	je	.Linit_550
 	cmpq	$24, %rax
-	je	.Linit_513
+	je	.Linit_551
 	testq	%rax, %rax
-	jns	.Linit_514
+	jns	.Linit_552
 	cmpq	$-104, %rax
-	je	.Linit_514
+	je	.Linit_552
 	cmpq	$-32, %rax
-	jne	.Linit_509
-.Linit_514:
+	jne	.Linit_547
+.Linit_552:
 	movl	$-1, 120(%rsp)
-	jmp	.Linit_509
+	jmp	.Linit_547
 	.p2align 4,,10
 	.p2align 3
-.Linit_506:
+.Linit_544:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3684,29 +3755,29 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_505
+	jmp	.Linit_543
 	.p2align 4,,10
 	.p2align 3
-.Linit_563:
+.Linit_601:
 	movl	64(%rsp), %eax
 	movl	$1, %r13d
 	movl	%eax, 68(%rsp)
-	jmp	.Linit_494
-.Linit_565:
+	jmp	.Linit_532
+.Linit_603:
 	movl	60(%rsp), %esi
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_503
-.Linit_513:
+	jmp	.Linit_541
+.Linit_551:
 	movl	80(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_566
+	je	.Linit_604
 	cmpl	$3, %eax
-	jne	.Linit_509
+	jne	.Linit_547
 	movl	56(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_522
+	je	.Linit_560
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3719,12 +3790,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_509
-.Linit_496:
+	jmp	.Linit_547
+.Linit_534:
 	movl	56(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_501
-.Linit_500:
+	je	.Linit_539
+.Linit_538:
 	movl	68(%rsp), %r8d
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
@@ -3751,7 +3822,7 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_562:
+.Linit_600:
 	leal	-1(%r15), %esi
 	movl	$436, %eax
 	movq	%rdx, %rdi
@@ -3762,8 +3833,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jns	.Linit_490
-.Linit_488:
+	jns	.Linit_528
+.Linit_526:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3796,8 +3867,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_490
-.Linit_555:
+	jmp	.Linit_528
+.Linit_593:
 	movq	40(%rsp), %rdi
 	movl	$18, %ecx
 	movl	$-1, %edx
@@ -3816,11 +3887,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_472
-.Linit_564:
+	jmp	.Linit_510
+.Linit_602:
 	movl	56(%rsp), %r11d
 	testl	%r11d, %r11d
-	je	.Linit_522
+	je	.Linit_560
 	movl	$231, %eax
 	movl	$125, %edi
 	movq	%rdx, %rsi
@@ -3833,19 +3904,19 @@ jail_main:
 	movq	40(%rsp), %rdi
 	leaq	68(%rsp), %rdx
 	call	kill_tree
-	jmp	.Linit_500
-.Linit_522:
+	jmp	.Linit_538
+.Linit_560:
 	movl	60(%rsp), %esi
 	movq	40(%rsp), %rdi
 	leaq	68(%rsp), %rdx
 	call	kill_tree
-.Linit_501:
+.Linit_539:
 	movl	60(%rsp), %esi
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_500
-.Linit_556:
+	jmp	.Linit_538
+.Linit_594:
 	movl	9204(%rsp), %r8d
 	movq	40(%rsp), %rdi
 	movq	%rbp, %rcx
@@ -3865,8 +3936,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_474
-.Linit_560:
+	jmp	.Linit_512
+.Linit_598:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$2, %esi
@@ -3886,8 +3957,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_482
-.Linit_554:
+	jmp	.Linit_520
+.Linit_592:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$-1, %edx
@@ -3907,8 +3978,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_471
-.Linit_559:
+	jmp	.Linit_509
+.Linit_597:
 	movl	9200(%rsp), %edx
 	movq	40(%rsp), %rdi
 	movq	%rax, %rcx
@@ -3928,8 +3999,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_481
-.Linit_558:
+	jmp	.Linit_519
+.Linit_596:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$2, %esi
@@ -3949,8 +4020,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_480
-.Linit_553:
+	jmp	.Linit_518
+.Linit_591:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$-1, %edx
@@ -3970,8 +4041,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_470
-.Linit_552:
+	jmp	.Linit_508
+.Linit_590:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$-1, %edx
@@ -3991,8 +4062,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_467
-.Linit_561:
+	jmp	.Linit_505
+.Linit_599:
 	movq	40(%rsp), %rdi
 	xorl	%r8d, %r8d
 	xorl	%ecx, %ecx
@@ -4011,21 +4082,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_484
-.Linit_566:
+	jmp	.Linit_522
+.Linit_604:
 	movl	84(%rsp), %esi
 	movl	92(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_518
+	je	.Linit_556
 	movq	16(%rsp), %rax
-.Linit_519:
+.Linit_557:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	movq	48(%rsp), %rcx
 	cmpq	%rcx, %rax
-	jne	.Linit_519
+	jne	.Linit_557
 	movq	96(%rsp), %rax
 	movslq	60(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -4041,16 +4112,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_509
-.Linit_518:
+	jmp	.Linit_547
+.Linit_556:
 	movslq	60(%rsp), %rdi
 	movl	88(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_521
+	je	.Linit_559
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_521:
+.Linit_559:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4061,7 +4132,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_509
+	jmp	.Linit_547
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

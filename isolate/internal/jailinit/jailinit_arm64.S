@@ -219,6 +219,129 @@ own_mounts:
 	.size	own_mounts, .-own_mounts
 	.align	2
 	.p2align 4,,11
+	.type	open_in_root, %function
+open_in_root:
+	sub	sp, sp, #32
+	mov	w5, w2
+	add	x2, sp, 8
+	mov	x3, x2
+	.p2align 3,,7
+.Linit_26:
+	mov	x4, x3
+	add	x3, x3, 1
+	strb	wzr, [x4]
+	add	x4, sp, 32
+	cmp	x3, x4
+	bne	.Linit_26
+	and	w3, w5, 4
+	sxtw	x7, w0
+	mov	w6, 0
+	mov	w0, 18
+	orr	w0, w3, w0
+	mov	x3, 2621440
+	str	x3, [sp, 8]
+	str	x0, [sp, 24]
+	.p2align 3,,7
+.Linit_27:
+	mov	x0, x7
+	mov	x8, 437
+	mov	x3, 24
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	add	w6, w6, 1
+	cmp	w6, 99
+	ccmn	x0, #11, 0, le
+	beq	.Linit_27
+	add	sp, sp, 32
+	ret
+	.size	open_in_root, .-open_in_root
+	.align	2
+	.p2align 4,,11
+	.type	attach, %function
+attach:
+	stp	x29, x30, [sp, -32]!
+	mov	w9, w2
+	mov	x3, x1
+	mov	x29, sp
+	ldr	w2, [x1, 4]
+	mov	x5, x0
+	strb	wzr, [sp, 31]
+	ldr	x4, [x1, 48]
+	tst	w2, 6
+	beq	.Linit_40
+	cbz	x4, .Linit_37
+	add	x4, x0, x4, lsl 2
+	ldr	w0, [x4, 20]
+.Linit_35:
+	ldr	x1, [x3, 64]
+	bl	open_in_root
+	mov	x6, x0
+	mov	x7, x0
+	tbnz	x0, #63, .Linit_31
+	add	x1, sp, 31
+	sxtw	x0, w9
+	mov	x2, x6
+	mov	x3, x1
+	mov	x8, 429
+	mov	x4, 68
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x6, x0
+	mov	x1, 0
+	mov	x0, x7
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_31:
+	mov	x0, x6
+	ldp	x29, x30, [sp], 32
+	ret
+	.p2align 2,,3
+.Linit_40:
+	sxtw	x0, w9
+	add	x1, sp, 31
+	cbz	x4, .Linit_36
+	add	x4, x5, x4, lsl 2
+	ldrsw	x2, [x4, 20]
+.Linit_33:
+	ldr	x3, [x3, 64]
+	mov	x8, 429
+	mov	x4, 4
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	mov	x0, x6
+	ldp	x29, x30, [sp], 32
+	ret
+	.p2align 2,,3
+.Linit_37:
+	mov	w0, -100
+	b	.Linit_35
+.Linit_36:
+	mov	x2, -100
+	b	.Linit_33
+	.size	attach, .-attach
+	.align	2
+	.p2align 4,,11
 	.type	new_mount, %function
 new_mount:
 	mov	x6, x1
@@ -236,13 +359,13 @@ new_mount:
 #NO_APP
 	mov	x9, x0
 	mov	x7, x0
-	tbnz	x0, #63, .Linit_25
-	cbz	x6, .Linit_30
+	tbnz	x0, #63, .Linit_41
+	cbz	x6, .Linit_46
 	ldr	x2, [x6]
-	cbnz	x2, .Linit_33
-	b	.Linit_30
+	cbnz	x2, .Linit_49
+	b	.Linit_46
 	.p2align 2,,3
-.Linit_43:
+.Linit_59:
 	mov	x3, x7
 	mov	x1, 1
 #APP
@@ -254,8 +377,8 @@ new_mount:
 	mov	x7, x0
 	cmp	x7, 0
 	ccmp	x2, 0, 4, eq
-	beq	.Linit_42
-.Linit_33:
+	beq	.Linit_58
+.Linit_49:
 	ldr	x7, [x6, 8]
 	mov	x0, x9
 	add	x6, x6, 16
@@ -265,7 +388,7 @@ new_mount:
 	ldrb	w10, [x7]
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w10, .Linit_43
+	cbnz	w10, .Linit_59
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -275,10 +398,10 @@ new_mount:
 	mov	x7, x0
 	cmp	x7, 0
 	ccmp	x2, 0, 4, eq
-	bne	.Linit_33
-.Linit_42:
-	cbz	x7, .Linit_30
-.Linit_29:
+	bne	.Linit_49
+.Linit_58:
+	cbz	x7, .Linit_46
+.Linit_45:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -291,11 +414,11 @@ new_mount:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_25:
+.Linit_41:
 	mov	x0, x7
 	ret
 	.p2align 2,,3
-.Linit_30:
+.Linit_46:
 	mov	x0, x9
 	mov	x8, 431
 	mov	x1, 6
@@ -309,7 +432,7 @@ new_mount:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_29
+	cbnz	x0, .Linit_45
 	mov	x2, x11
 	mov	x0, x9
 	mov	x8, 432
@@ -332,7 +455,7 @@ new_mount:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_25
+	b	.Linit_41
 	.size	new_mount, .-new_mount
 	.align	2
 	.p2align 4,,11
@@ -351,14 +474,14 @@ mount_id:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_44
+	tbnz	x0, #63, .Linit_60
 	ldr	w1, [sp]
 	mov	x0, -95
 	ldr	x2, [sp, 144]
 	str	x2, [x6]
 	tst	x1, 4096
 	csel	x0, x0, xzr, eq
-.Linit_44:
+.Linit_60:
 	add	sp, sp, 256
 	ret
 	.size	mount_id, .-mount_id
@@ -368,7 +491,7 @@ mount_id:
 same_file:
 	sub	sp, sp, #272
 	strb	wzr, [sp, 15]
-	cbz	x2, .Linit_51
+	cbz	x2, .Linit_67
 	mov	x7, x1
 	mov	x6, x2
 	sxtw	x0, w0
@@ -383,7 +506,7 @@ same_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_48
+	tbnz	x0, #63, .Linit_64
 	ldp	w0, w1, [sp, 152]
 	and	x3, x1, 255
 	lsl	x2, x0, 32
@@ -395,27 +518,250 @@ same_file:
 	orr	x0, x0, x1
 	orr	x0, x0, x2
 	cmp	x0, x7
-	bne	.Linit_52
+	bne	.Linit_68
 	ldr	x0, [sp, 48]
 	cmp	x0, x6
-	bne	.Linit_52
-.Linit_51:
+	bne	.Linit_68
+.Linit_67:
 	mov	x0, 0
-.Linit_48:
+.Linit_64:
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_52:
+.Linit_68:
 	mov	x0, -116
-	b	.Linit_48
+	b	.Linit_64
 	.size	same_file, .-same_file
+	.align	2
+	.p2align 4,,11
+	.type	mask, %function
+mask:
+	stp	x29, x30, [sp, -448]!
+	mov	x9, x1
+	mov	x29, sp
+	ldr	x1, [x1, 48]
+	strb	wzr, [sp, 31]
+	cbz	x1, .Linit_83
+	add	x1, x0, x1, lsl 2
+	ldr	w0, [x1, 20]
+.Linit_71:
+	ldr	x1, [x9, 56]
+	ldr	w2, [x9, 4]
+	bl	open_in_root
+	mov	x12, x0
+	mov	x6, 0
+	cmn	x0, #2
+	beq	.Linit_70
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_70
+	add	x13, sp, 64
+	mov	x8, 44
+	mov	x1, x13
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	cmp	x0, 0
+	cbnz	x0, .Linit_73
+	ldr	x0, [x9, 16]
+	cbnz	x0, .Linit_98
+.Linit_74:
+	add	x14, sp, 31
+	add	x10, sp, 192
+	mov	x1, x14
+	mov	x4, x10
+	mov	x0, x12
+	mov	x8, 291
+	mov	x2, 4096
+	mov	x3, 1
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_75
+	ldr	w0, [x9, 4]
+	tbz	x0, 4, .Linit_76
+	mov	x2, 36865
+	mov	x8, 428
+	movk	x2, 0x8, lsl 16
+	mov	x0, x12
+	mov	x3, 0
+	mov	x4, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x0
+.Linit_77:
+	mov	x6, x7
+	tbnz	x7, #63, .Linit_75
+.Linit_81:
+	add	x3, sp, 32
+	mov	x1, x3
+	.p2align 3,,7
+.Linit_82:
+	mov	x2, x1
+	add	x1, x1, 1
+	strb	wzr, [x2]
+	cmp	x1, x13
+	bne	.Linit_82
+	mov	x6, 15
+	mov	x0, x7
+	mov	x1, x14
+	mov	x8, 442
+	mov	x2, 36864
+	mov	x4, 32
+	mov	x5, 0
+	str	x6, [sp, 32]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	cbnz	x0, .Linit_80
+	mov	x3, x14
+	mov	x8, 429
+	mov	x0, x7
+	mov	x2, x12
+	mov	x4, 68
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+.Linit_80:
+	mov	x0, x7
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_75:
+	mov	x0, x12
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_70:
+	mov	x0, x6
+	ldp	x29, x30, [sp], 448
+	ret
+	.p2align 2,,3
+.Linit_73:
+	bge	.Linit_74
+	mov	x0, x12
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_70
+	.p2align 2,,3
+.Linit_98:
+	ldr	x1, [sp, 64]
+	mov	x6, -116
+	cmp	x0, x1
+	bne	.Linit_75
+	b	.Linit_74
+	.p2align 2,,3
+.Linit_76:
+	ldrh	w0, [sp, 220]
+	and	w0, w0, 61440
+	cmp	w0, 16384
+	beq	.Linit_99
+	mov	x2, 1
+	mov	x8, 428
+	ldr	x1, [x9, 64]
+	movk	x2, 0x8, lsl 16
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x0
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_75
+	mov	x4, x10
+	mov	x1, x14
+	mov	x8, 291
+	mov	x2, 4096
+	mov	x3, 1
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	cmp	x0, 0
+	cbnz	x0, .Linit_79
+	ldrh	w0, [sp, 220]
+	mov	x6, -116
+	and	w0, w0, 61440
+	cmp	w0, 8192
+	bne	.Linit_80
+	ldr	x1, [sp, 320]
+	mov	x0, 1
+	movk	x0, 0x3, lsl 32
+	cmp	x1, x0
+	bne	.Linit_80
+	b	.Linit_81
+	.p2align 2,,3
+.Linit_79:
+	bge	.Linit_81
+	b	.Linit_80
+	.p2align 2,,3
+.Linit_99:
+	ldp	x0, x1, [x9, 72]
+	mov	x2, 15
+	bl	new_mount
+	mov	x7, x0
+	b	.Linit_77
+	.p2align 2,,3
+.Linit_83:
+	mov	w0, -100
+	b	.Linit_71
+	.size	mask, .-mask
 	.align	2
 	.p2align 4,,11
 	.type	keep_fd, %function
 keep_fd:
 	mov	x6, x1
 	mov	x7, x1
-	tbnz	x1, #63, .Linit_54
+	tbnz	x1, #63, .Linit_100
 	ldr	x2, [x0]
 	mov	x8, 25
 	mov	x1, 1030
@@ -439,7 +785,7 @@ keep_fd:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_54:
+.Linit_100:
 	mov	x0, x7
 	ret
 	.size	keep_fd, .-keep_fd
@@ -452,16 +798,16 @@ set_signals:
 	mov	x10, sp
 	mov	x1, x10
 	.p2align 3,,7
-.Linit_58:
+.Linit_104:
 	mov	x0, x1
 	add	x1, x1, 1
 	strb	wzr, [x0]
 	add	x0, sp, 32
 	cmp	x1, x0
-	bne	.Linit_58
+	bne	.Linit_104
 	mov	x7, 1
 	.p2align 3,,7
-.Linit_62:
+.Linit_108:
 	sub	w2, w7, #1
 	cmp	w7, 9
 	mov	x0, x7
@@ -474,7 +820,7 @@ set_signals:
 	mov	x3, 8
 	mov	x4, 0
 	mov	x5, 0
-	beq	.Linit_67
+	beq	.Linit_113
 	str	x6, [sp]
 #APP
 // 42 "src/sys.h" 1
@@ -482,17 +828,17 @@ set_signals:
 // 0 "" 2
 #NO_APP
 	add	x7, x7, 1
-	tbnz	x0, #63, .Linit_57
+	tbnz	x0, #63, .Linit_103
 	cmp	x7, 65
-	bne	.Linit_62
+	bne	.Linit_108
 	mov	x0, 0
-.Linit_57:
+.Linit_103:
 	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_67:
+.Linit_113:
 	add	x7, x7, 1
-	b	.Linit_62
+	b	.Linit_108
 	.size	set_signals, .-set_signals
 	.align	2
 	.p2align 4,,11
@@ -517,24 +863,24 @@ exec:
 #NO_APP
 	ldr	x9, [x10, 56]
 	ldr	x0, [x9]
-	cbz	x0, .Linit_75
+	cbz	x0, .Linit_121
 	add	x13, sp, 16
 	mov	w7, 0
 	mov	x11, -2
-	b	.Linit_74
+	b	.Linit_120
 	.p2align 2,,3
-.Linit_70:
+.Linit_116:
 	cmn	x0, #2
 	cset	w1, ne
-.Linit_71:
+.Linit_117:
 	cmp	w1, 0
 	ccmn	x11, #2, 4, eq
-	beq	.Linit_83
-.Linit_72:
+	beq	.Linit_129
+.Linit_118:
 	ldr	x0, [x9, 8]!
 	add	w7, w7, 1
-	cbz	x0, .Linit_68
-.Linit_74:
+	cbz	x0, .Linit_114
+.Linit_120:
 	ldp	x1, x2, [x10, 64]
 	mov	x8, 221
 	mov	x3, 0
@@ -547,7 +893,7 @@ exec:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #13
-	bne	.Linit_70
+	bne	.Linit_116
 	ldr	x1, [x9]
 	mov	x4, x13
 	mov	x8, 291
@@ -560,33 +906,33 @@ exec:
 // 0 "" 2
 #NO_APP
 	mov	w1, 0
-	tbnz	x0, #63, .Linit_76
+	tbnz	x0, #63, .Linit_122
 	ldr	x0, [x9, 8]!
 	str	w7, [x12, 372]
 	mov	x11, x6
 	add	w7, w7, 1
-	cbnz	x0, .Linit_74
-.Linit_68:
+	cbnz	x0, .Linit_120
+.Linit_114:
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_83:
+.Linit_129:
 	str	w7, [x12, 372]
 	cmp	w1, 0
 	mov	x11, x6
 	ccmn	x6, #20, 4, ne
-	beq	.Linit_72
+	beq	.Linit_118
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_76:
+.Linit_122:
 	mov	x6, -2
-	b	.Linit_71
-.Linit_75:
+	b	.Linit_117
+.Linit_121:
 	mov	x11, -2
-	b	.Linit_68
+	b	.Linit_114
 	.size	exec, .-exec
 	.align	2
 	.p2align 4,,11
@@ -603,10 +949,10 @@ kill_tree:
 	add	x7, sp, 12
 	add	x14, sp, 16
 	.p2align 3,,7
-.Linit_98:
+.Linit_144:
 	mov	x11, 0
-	tbz	w0, #31, .Linit_109
-.Linit_85:
+	tbz	w0, #31, .Linit_155
+.Linit_131:
 	mov	x8, 129
 	mov	x0, x15
 	mov	x1, 9
@@ -619,25 +965,25 @@ kill_tree:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_86:
+.Linit_132:
 	add	x6, sp, 16
 	mov	w0, 0
 	add	x9, x11, x6
 	cmp	x11, 0
-	bgt	.Linit_92
-	b	.Linit_93
+	bgt	.Linit_138
+	b	.Linit_139
 	.p2align 2,,3
-.Linit_90:
+.Linit_136:
 	add	w1, w3, w1, lsl 1
 	add	x6, x6, 1
 	sub	w0, w1, #48
 	cmp	x9, x6
-	beq	.Linit_93
-.Linit_92:
+	beq	.Linit_139
+.Linit_138:
 	ldrb	w3, [x6]
 	add	w1, w0, w0, lsl 2
 	cmp	w3, 32
-	bne	.Linit_90
+	bne	.Linit_136
 	sxtw	x0, w0
 	mov	x8, 129
 	mov	x1, 9
@@ -653,8 +999,8 @@ kill_tree:
 	add	x6, x6, 1
 	mov	w0, 0
 	cmp	x9, x6
-	bne	.Linit_92
-.Linit_93:
+	bne	.Linit_138
+.Linit_139:
 	ldr	w2, [x13, 340]
 	mov	x1, x7
 	mov	x8, 260
@@ -672,10 +1018,10 @@ kill_tree:
 	mov	x6, x0
 	cset	w9, ne
 	cmp	x0, 0
-	bgt	.Linit_95
-	b	.Linit_89
+	bgt	.Linit_141
+	b	.Linit_135
 	.p2align 2,,3
-.Linit_94:
+.Linit_140:
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -683,8 +1029,8 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	ble	.Linit_89
-.Linit_95:
+	ble	.Linit_135
+.Linit_141:
 	cmp	w9, 0
 	mov	x1, x7
 	ccmp	x6, x10, 0, ne
@@ -694,7 +1040,7 @@ kill_tree:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	bne	.Linit_94
+	bne	.Linit_140
 	ldr	w6, [sp, 12]
 	str	w6, [x12]
 #APP
@@ -704,14 +1050,14 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	bgt	.Linit_95
-.Linit_89:
+	bgt	.Linit_141
+.Linit_135:
 	cmn	x6, #10
-	beq	.Linit_84
+	beq	.Linit_130
 	ldr	w0, [x13, 340]
-	cbnz	x6, .Linit_98
-	tbnz	w0, #31, .Linit_84
-.Linit_109:
+	cbnz	x6, .Linit_144
+	tbnz	w0, #31, .Linit_130
+.Linit_155:
 	sxtw	x0, w0
 	mov	x1, x14
 	mov	x8, 67
@@ -726,9 +1072,9 @@ kill_tree:
 #NO_APP
 	ldr	w1, [x13, 340]
 	mov	x11, x0
-	tbz	w1, #31, .Linit_86
-	b	.Linit_85
-.Linit_84:
+	tbz	w1, #31, .Linit_132
+	b	.Linit_131
+.Linit_130:
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
@@ -738,18 +1084,18 @@ kill_tree:
 	.type	send_signal, %function
 send_signal:
 	ldr	w2, [x1, 12]
-	cbz	w2, .Linit_112
+	cbz	w2, .Linit_158
 	sub	sp, sp, #128
 	mov	x2, sp
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_113:
+.Linit_159:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 128
 	cmp	x3, x4
-	bne	.Linit_113
+	bne	.Linit_159
 	ldr	w6, [x1, 4]
 	mov	w9, -1
 	ldr	x7, [x1, 16]
@@ -770,7 +1116,7 @@ send_signal:
 	add	sp, sp, 128
 	ret
 	.p2align 2,,3
-.Linit_112:
+.Linit_158:
 	ldp	w1, w3, [x1, 4]
 	neg	w2, w0
 	sxtw	x0, w0
@@ -798,10 +1144,10 @@ make_file:
 	ldr	x0, [x1, 48]
 	sub	sp, sp, x12
 	mov	x12, x1
-	cbz	x0, .Linit_139
+	cbz	x0, .Linit_185
 	add	x0, x14, x0, lsl 2
 	ldrsw	x0, [x0, 20]
-.Linit_123:
+.Linit_169:
 	mov	x2, 32961
 	mov	x8, 56
 	ldr	x3, [x12, 16]
@@ -816,30 +1162,30 @@ make_file:
 #NO_APP
 	mov	x11, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_122
+	tbnz	x0, #63, .Linit_168
 	ldr	x0, [x12, 40]
-	cbz	x0, .Linit_138
+	cbz	x0, .Linit_184
 	mov	x13, sp
 	add	x10, sp, 16
 	mov	w15, 1
-.Linit_128:
+.Linit_174:
 	add	x0, x14, x0, lsl 2
 	mov	x2, x13
 	ldr	w7, [x0, 20]
 	.p2align 3,,7
-.Linit_131:
+.Linit_177:
 	mov	x3, x2
 	add	x2, x2, 1
 	strb	wzr, [x3]
 	cmp	x2, x10
-	bne	.Linit_131
+	bne	.Linit_177
 	ldr	w0, [x14, 16]
 	str	w7, [sp]
 	strh	w15, [sp, 4]
 	str	w0, [sp, 8]
 	strh	w15, [sp, 12]
 	.p2align 3,,7
-.Linit_132:
+.Linit_178:
 	mov	x0, x13
 	mov	x8, 73
 	mov	x1, 2
@@ -854,13 +1200,13 @@ make_file:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #4
-	beq	.Linit_132
-	tbnz	x0, #63, .Linit_127
+	beq	.Linit_178
+	tbnz	x0, #63, .Linit_173
 	ldrsh	w0, [sp, 14]
-	cbnz	w0, .Linit_134
+	cbnz	w0, .Linit_180
 	sxtw	x7, w7
 	.p2align 3,,7
-.Linit_135:
+.Linit_181:
 	mov	x0, x7
 	mov	x1, x10
 	mov	x8, 63
@@ -875,18 +1221,18 @@ make_file:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_135
+	beq	.Linit_181
 	cmp	x0, 0
-	cbz	x0, .Linit_138
-	blt	.Linit_141
+	cbz	x0, .Linit_184
+	blt	.Linit_187
 	mov	x7, 0
-	b	.Linit_130
+	b	.Linit_176
 	.p2align 2,,3
-.Linit_151:
+.Linit_197:
 	add	x7, x7, x0
 	cmp	x7, x9
-	bge	.Linit_150
-.Linit_130:
+	bge	.Linit_196
+.Linit_176:
 	mov	x0, x11
 	add	x1, x10, x7
 	sub	x2, x9, x7
@@ -900,8 +1246,8 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_151
-.Linit_127:
+	tbz	x0, #63, .Linit_197
+.Linit_173:
 	mov	x0, x11
 	mov	x8, 57
 	mov	x1, 0
@@ -914,17 +1260,17 @@ make_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_122:
+.Linit_168:
 	mov	x0, x6
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
 	.p2align 2,,3
-.Linit_138:
+.Linit_184:
 	ldr	x1, [x12, 24]
 	mov	x6, 0
 	cmn	x1, #1
-	beq	.Linit_127
+	beq	.Linit_173
 	ldr	x2, [x12, 32]
 	mov	x0, x11
 	mov	x8, 55
@@ -937,365 +1283,22 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_127
+	b	.Linit_173
 	.p2align 2,,3
-.Linit_150:
+.Linit_196:
 	ldr	x0, [x12, 40]
-	b	.Linit_128
+	b	.Linit_174
 	.p2align 2,,3
-.Linit_134:
+.Linit_180:
 	mov	x6, -3
-	b	.Linit_127
-.Linit_139:
+	b	.Linit_173
+.Linit_185:
 	mov	x0, -100
-	b	.Linit_123
-.Linit_141:
-	mov	x6, x9
-	b	.Linit_127
-	.size	make_file, .-make_file
-	.align	2
-	.p2align 4,,11
-	.type	attach, %function
-attach:
-	sub	sp, sp, #32
-	ldr	w5, [x1, 4]
-	ldr	x4, [x1, 48]
-	mov	x3, x1
-	strb	wzr, [sp, 7]
-	mov	x6, x0
-	mov	w7, w2
-	tst	w5, 6
-	beq	.Linit_163
-	cbz	x4, .Linit_159
-	add	x4, x0, x4, lsl 2
-	ldrsw	x0, [x4, 20]
-.Linit_156:
-	add	x2, sp, 8
-	ldr	x1, [x3, 64]
-	mov	x3, x2
-	.p2align 3,,7
-.Linit_157:
-	mov	x4, x3
-	add	x3, x3, 1
-	strb	wzr, [x4]
-	add	x4, sp, 32
-	cmp	x3, x4
-	bne	.Linit_157
-	and	w6, w5, 4
-	mov	w3, 18
-	mov	x9, 2621440
-	orr	w6, w6, w3
-	mov	x8, 437
-	mov	x3, 24
-	mov	x4, 0
-	mov	x5, 0
-	str	x9, [sp, 8]
-	str	x6, [sp, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_152
-	add	x1, sp, 7
-	sxtw	x0, w7
-	mov	x2, x6
-	mov	x3, x1
-	mov	x8, 429
-	mov	x4, 68
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x6, x0
-	mov	x1, 0
-	mov	x0, x9
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_152:
-	mov	x0, x6
-	add	sp, sp, 32
-	ret
-	.p2align 2,,3
-.Linit_163:
-	sxtw	x0, w2
-	add	x1, sp, 7
-	cbz	x4, .Linit_158
-	add	x4, x6, x4, lsl 2
-	ldrsw	x2, [x4, 20]
-.Linit_154:
-	ldr	x3, [x3, 64]
-	mov	x8, 429
-	mov	x4, 4
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	mov	x0, x6
-	add	sp, sp, 32
-	ret
-.Linit_159:
-	mov	x0, -100
-	b	.Linit_156
-.Linit_158:
-	mov	x2, -100
-	b	.Linit_154
-	.size	attach, .-attach
-	.align	2
-	.p2align 4,,11
-	.type	mask, %function
-mask:
-	stp	x29, x30, [sp, -448]!
-	mov	x7, x1
-	mov	x29, sp
-	ldr	x2, [x1, 48]
-	strb	wzr, [sp, 31]
-	cbz	x2, .Linit_178
-	add	x2, x0, x2, lsl 2
-	ldrsw	x0, [x2, 20]
-.Linit_165:
-	ldr	x1, [x7, 56]
-	add	x9, sp, 192
-	ldr	w6, [x7, 4]
-	mov	x2, x9
-	add	x4, sp, 216
-	.p2align 3,,7
-.Linit_166:
-	mov	x3, x2
-	add	x2, x2, 1
-	strb	wzr, [x3]
-	cmp	x2, x4
-	bne	.Linit_166
-	mov	w2, 18
-	and	w6, w6, 4
-	orr	w6, w6, w2
-	mov	x10, 2621440
-	mov	x2, x9
-	mov	x8, 437
-	mov	x3, 24
-	mov	x4, 0
-	mov	x5, 0
-	str	x10, [sp, 192]
-	str	x6, [sp, 208]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, 0
-	mov	x12, x0
-	cmn	x0, #2
-	beq	.Linit_164
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_164
-	add	x13, sp, 64
-	mov	x8, 44
-	mov	x1, x13
-	mov	x2, 0
-	mov	x3, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	cmp	x0, 0
-	cbnz	x0, .Linit_168
-	ldr	x0, [x7, 16]
-	cbnz	x0, .Linit_194
-.Linit_169:
-	add	x14, sp, 31
-	mov	x0, x12
-	mov	x1, x14
-	mov	x4, x9
-	mov	x8, 291
-	mov	x2, 4096
-	mov	x3, 1
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_170
-	ldr	w0, [x7, 4]
-	tbz	x0, 4, .Linit_171
-	mov	x2, 36865
-	mov	x8, 428
-	movk	x2, 0x8, lsl 16
-	mov	x0, x12
-	mov	x3, 0
-	mov	x4, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x7, x0
-.Linit_172:
-	mov	x6, x7
-	tbnz	x7, #63, .Linit_170
-.Linit_176:
-	add	x3, sp, 32
-	mov	x1, x3
-	.p2align 3,,7
-.Linit_177:
-	mov	x2, x1
-	add	x1, x1, 1
-	strb	wzr, [x2]
-	cmp	x1, x13
-	bne	.Linit_177
-	mov	x6, 15
-	mov	x0, x7
-	mov	x1, x14
-	mov	x8, 442
-	mov	x2, 36864
-	mov	x4, 32
-	mov	x5, 0
-	str	x6, [sp, 32]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	cbnz	x0, .Linit_175
-	mov	x3, x14
-	mov	x8, 429
-	mov	x0, x7
-	mov	x2, x12
-	mov	x4, 68
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-.Linit_175:
-	mov	x0, x7
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_170:
-	mov	x0, x12
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_164:
-	mov	x0, x6
-	ldp	x29, x30, [sp], 448
-	ret
-	.p2align 2,,3
-.Linit_168:
-	bge	.Linit_169
-	mov	x0, x12
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_164
-	.p2align 2,,3
-.Linit_194:
-	ldr	x1, [sp, 64]
-	mov	x6, -116
-	cmp	x0, x1
-	bne	.Linit_170
 	b	.Linit_169
-	.p2align 2,,3
-.Linit_171:
-	ldrh	w0, [sp, 220]
-	and	w0, w0, 61440
-	cmp	w0, 16384
-	beq	.Linit_195
-	mov	x2, 1
-	mov	x8, 428
-	ldr	x1, [x7, 64]
-	movk	x2, 0x8, lsl 16
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x7, x0
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_170
-	mov	x4, x9
-	mov	x1, x14
-	mov	x8, 291
-	mov	x2, 4096
-	mov	x3, 1
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	cmp	x0, 0
-	cbnz	x0, .Linit_174
-	ldrh	w0, [sp, 220]
-	mov	x6, -116
-	and	w0, w0, 61440
-	cmp	w0, 8192
-	bne	.Linit_175
-	ldr	x1, [sp, 320]
-	mov	x0, 1
-	movk	x0, 0x3, lsl 32
-	cmp	x1, x0
-	bne	.Linit_175
-	b	.Linit_176
-.Linit_174:
-	bge	.Linit_176
-	b	.Linit_175
-.Linit_195:
-	ldp	x0, x1, [x7, 72]
-	mov	x2, 15
-	bl	new_mount
-	mov	x7, x0
-	b	.Linit_172
-.Linit_178:
-	mov	x0, -100
-	b	.Linit_165
-	.size	mask, .-mask
+.Linit_187:
+	mov	x6, x9
+	b	.Linit_173
+	.size	make_file, .-make_file
 	.align	2
 	.p2align 4,,11
 	.type	run_step, %function
@@ -1307,33 +1310,33 @@ run_step:
 	ldr	x5, [x0]
 	ldr	w3, [x1]
 	ldr	w4, [x5, 24]
-	cbz	w4, .Linit_197
+	cbz	w4, .Linit_199
 	ldr	w2, [x1, 8]
 	add	w0, w2, 1
 	cmp	w4, w0
-	beq	.Linit_402
-.Linit_197:
+	beq	.Linit_398
+.Linit_199:
 	cmp	w3, 24
-	beq	.Linit_200
-	bhi	.Linit_201
-	cmp	w3, 12
 	beq	.Linit_202
 	bhi	.Linit_203
-	cmp	w3, 6
+	cmp	w3, 12
 	beq	.Linit_204
-	bls	.Linit_403
+	bhi	.Linit_205
+	cmp	w3, 6
+	beq	.Linit_206
+	bls	.Linit_399
 	cmp	w3, 9
-	beq	.Linit_212
-	bls	.Linit_404
+	beq	.Linit_214
+	bls	.Linit_400
 	cmp	w3, 10
-	beq	.Linit_405
+	beq	.Linit_401
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 1
 	.p2align 3,,7
-.Linit_393:
+.Linit_389:
 	mov	x2, 0
-.Linit_395:
+.Linit_391:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -1343,19 +1346,19 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-.Linit_196:
+.Linit_198:
 	mov	x0, x10
 	ldp	x29, x30, [sp], 80
 	ret
 	.p2align 2,,3
-.Linit_203:
+.Linit_205:
 	cmp	w3, 19
-	beq	.Linit_218
-	bls	.Linit_406
+	beq	.Linit_220
+	bls	.Linit_402
 	cmp	w3, 22
-	beq	.Linit_226
+	beq	.Linit_228
 	cmp	w3, 23
-	bne	.Linit_407
+	bne	.Linit_403
 .Linit_287:
 	ldr	x0, [x12, 48]
 	cbz	x0, .Linit_327
@@ -1375,62 +1378,62 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	ldp	x2, x3, [x12, 24]
 	cmn	x2, #1
-	bne	.Linit_400
+	bne	.Linit_396
 	.p2align 3,,7
-.Linit_394:
+.Linit_390:
 	mov	x10, 0
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_201:
+.Linit_203:
 	cmp	w3, 36
-	beq	.Linit_230
-	bls	.Linit_408
+	beq	.Linit_232
+	bls	.Linit_404
 	cmp	w3, 42
-	beq	.Linit_245
-	bls	.Linit_409
+	beq	.Linit_247
+	bls	.Linit_405
 	cmp	w3, 45
-	beq	.Linit_394
-	bls	.Linit_410
+	beq	.Linit_390
+	bls	.Linit_406
 	cmp	w3, 46
-	bne	.Linit_391
+	bne	.Linit_387
 	ldp	x29, x30, [sp], 80
 	mov	x1, x12
 	mov	x0, x14
 	b	exec
 	.p2align 2,,3
-.Linit_408:
+.Linit_404:
 	cmp	w3, 30
-	beq	.Linit_232
-	bls	.Linit_411
+	beq	.Linit_234
+	bls	.Linit_407
 	cmp	w3, 34
-	beq	.Linit_240
+	beq	.Linit_242
 	cmp	w3, 35
-	bne	.Linit_412
+	bne	.Linit_408
 	ldr	x0, [x12, 16]
 	mov	x8, 159
 	ldr	x1, [x12, 56]
-	b	.Linit_393
+	b	.Linit_389
 	.p2align 2,,3
-.Linit_409:
+.Linit_405:
 	cmp	w3, 39
-	beq	.Linit_247
-	bls	.Linit_413
+	beq	.Linit_249
+	bls	.Linit_409
 	cmp	w3, 40
-	beq	.Linit_414
+	beq	.Linit_410
 	mov	x8, 167
 	mov	x0, 1
 	mov	x1, 9
-	b	.Linit_393
+	b	.Linit_389
 	.p2align 2,,3
-.Linit_411:
+.Linit_407:
 	cmp	w3, 27
-	beq	.Linit_234
-	bls	.Linit_415
+	beq	.Linit_236
+	bls	.Linit_411
 	cmp	w3, 28
-	beq	.Linit_416
+	beq	.Linit_412
 	ldp	x9, x7, [x12, 16]
 	add	x0, sp, 40
 	ldp	x6, x1, [x12, 32]
@@ -1447,13 +1450,13 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	str	w0, [x14, 348]
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_413:
+.Linit_409:
 	cmp	w3, 37
-	beq	.Linit_417
+	beq	.Linit_413
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -1467,7 +1470,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	mov	x0, 47
 	mov	x1, 4
 #APP
@@ -1476,7 +1479,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	ldp	x6, x9, [x12, 16]
 	mov	x10, 1314
 	movk	x10, 0x2008, lsl 16
@@ -1496,14 +1499,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	mov	x6, 0
 	b	.Linit_315
 	.p2align 2,,3
 .Linit_316:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_394
+	beq	.Linit_390
 .Linit_315:
 	ldr	x7, [x12, 24]
 	mov	x2, x6
@@ -1522,59 +1525,38 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	tbz	x0, #63, .Linit_316
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_415:
+.Linit_411:
 	cmp	w3, 25
-	beq	.Linit_418
+	beq	.Linit_414
 	ldp	x29, x30, [sp], 80
 	mov	x1, x12
 	mov	x0, x14
 	b	make_file
 	.p2align 2,,3
-.Linit_406:
+.Linit_402:
 	cmp	w3, 16
-	beq	.Linit_220
-	bls	.Linit_419
+	beq	.Linit_222
+	bls	.Linit_415
 	cmp	w3, 17
-	beq	.Linit_420
+	beq	.Linit_416
 	ldr	x1, [x12, 56]
-	add	x2, sp, 40
-	mov	x0, x2
-	add	x4, sp, 64
-	strb	wzr, [sp, 23]
-	stp	xzr, xzr, [sp, 24]
-	.p2align 3,,7
-.Linit_271:
-	mov	x5, x0
-	add	x0, x0, 1
-	strb	wzr, [x5]
-	cmp	x0, x4
-	bne	.Linit_271
-	mov	x7, 2621440
-	mov	x6, 22
-	mov	x8, 437
-	mov	x0, -100
-	mov	x3, 24
-	mov	x4, 0
-	mov	x5, 0
-	str	x7, [sp, 40]
-	str	x6, [sp, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
+	mov	w2, 4
+	mov	w0, -100
+	strb	wzr, [sp, 24]
+	stp	xzr, xzr, [sp, 32]
+	bl	open_in_root
 	mov	x7, x0
-	tbnz	x0, #63, .Linit_421
-	add	x9, sp, 23
-	add	x3, sp, 24
+	tbnz	x0, #63, .Linit_417
+	add	x9, sp, 24
+	add	x3, sp, 32
 	mov	x1, x9
 	mov	w2, 4096
 	bl	mount_id
 	mov	x10, x0
-	cbz	x0, .Linit_422
-.Linit_274:
+	cbz	x0, .Linit_418
+.Linit_275:
 	mov	x0, x7
 	mov	x8, 57
 	mov	x1, 0
@@ -1587,14 +1569,14 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_403:
+.Linit_399:
 	cmp	w3, 3
-	beq	.Linit_206
-	bls	.Linit_423
+	beq	.Linit_208
+	bls	.Linit_419
 	cmp	w3, 4
-	beq	.Linit_424
+	beq	.Linit_420
 	ldp	x0, x7, [x12, 16]
 	add	x3, x14, 384
 	ldr	x6, [x12, 32]
@@ -1629,27 +1611,27 @@ run_step:
 #NO_APP
 	str	w0, [x10, 16]
 	sxtw	x10, w0
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_419:
+.Linit_415:
 	cmp	w3, 13
-	beq	.Linit_222
+	beq	.Linit_224
 	ldr	x2, [x12, 16]
 	ldr	x0, [x12, 56]
 	ldr	x1, [x12, 72]
 	bl	new_mount
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_265
-.Linit_268:
+	cbnz	x0, .Linit_267
+.Linit_270:
 	ldr	w0, [x12]
 	cmp	w0, 14
-	beq	.Linit_425
-.Linit_267:
+	beq	.Linit_421
+.Linit_269:
 	ldr	w0, [x12, 12]
 	mov	x6, 0
-	cbnz	w0, .Linit_426
+	cbnz	w0, .Linit_422
 	.p2align 3,,7
 .Linit_307:
 	mov	x0, x10
@@ -1665,21 +1647,21 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x6
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_423:
+.Linit_419:
 	cmp	w3, 1
-	beq	.Linit_208
+	beq	.Linit_210
 	cmp	w3, 2
-	bne	.Linit_391
+	bne	.Linit_387
 	ldp	x29, x30, [sp], 80
 	mov	x0, x12
 	b	own_mounts
 	.p2align 2,,3
-.Linit_402:
+.Linit_398:
 	cmp	w3, 31
-	bne	.Linit_427
-.Linit_198:
+	bne	.Linit_423
+.Linit_200:
 	mov	w1, 1
 	mov	x0, x14
 	mov	w4, 0
@@ -1707,62 +1689,40 @@ run_step:
 	cmp	x0, 0
 	mov	x0, -32
 	csel	x10, x10, x0, lt
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_427:
+.Linit_423:
 	ldr	w10, [x5, 28]
 	neg	x10, x10
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_391:
+.Linit_387:
 	mov	x10, -38
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_414:
+.Linit_410:
 	ldrsw	x0, [x14, 348]
 	mov	x8, 446
 	mov	x1, 0
-	b	.Linit_393
+	b	.Linit_389
 	.p2align 2,,3
-.Linit_416:
-	ldr	w3, [x12, 4]
+.Linit_412:
+	ldr	w2, [x12, 4]
 	mov	x8, 49
 	ldr	x0, [x12, 56]
-	tbz	x3, 1, .Linit_396
-	add	x2, sp, 40
-	add	x4, sp, 64
-	mov	x5, x2
-	.p2align 3,,7
-.Linit_304:
-	mov	x6, x5
-	add	x5, x5, 1
-	strb	wzr, [x6]
-	cmp	x5, x4
-	bne	.Linit_304
-	and	w6, w3, 4
-	mov	w1, 18
-	mov	x7, 2621440
-	orr	w6, w6, w1
-	mov	x8, 437
+	tbz	x2, 1, .Linit_392
 	mov	x1, x0
-	mov	x3, 24
-	mov	x0, -100
-	mov	x4, 0
-	mov	x5, 0
-	str	x7, [sp, 40]
-	str	x6, [sp, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
+	mov	w0, -100
+	bl	open_in_root
 	mov	x10, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1776,15 +1736,15 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_420:
+.Linit_416:
 	ldp	x29, x30, [sp], 80
 	mov	x1, x12
 	mov	x0, x14
 	b	mask
 	.p2align 2,,3
-.Linit_405:
+.Linit_401:
 	ldr	x0, [x12, 16]
 	ldp	x1, x2, [x12, 56]
 	add	x0, x14, x0, lsl 2
@@ -1792,13 +1752,13 @@ run_step:
 	ldp	x29, x30, [sp], 80
 	b	write_file
 	.p2align 2,,3
-.Linit_222:
+.Linit_224:
 	ldr	x1, [x12, 16]
 	mov	x8, 161
 	ldr	x0, [x12, 56]
-	b	.Linit_393
+	b	.Linit_389
 	.p2align 2,,3
-.Linit_424:
+.Linit_420:
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1816,15 +1776,15 @@ run_step:
 	bl	keep_fd
 	sxtw	x10, w0
 	str	w0, [x14, 340]
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_208:
+.Linit_210:
 	ldp	x1, x2, [x12, 56]
 	mov	w0, -100
 	ldp	x29, x30, [sp], 80
 	b	write_file
 	.p2align 2,,3
-.Linit_417:
+.Linit_413:
 	mov	x8, 167
 	mov	x0, 8
 	mov	x1, 1
@@ -1838,7 +1798,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	ldr	x0, [x12, 16]
 	mov	x8, 147
 	mov	x1, x0
@@ -1849,9 +1809,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_418:
+.Linit_414:
 	ldr	x0, [x12, 48]
 	cbz	x0, .Linit_330
 	add	x0, x14, x0, lsl 2
@@ -1869,11 +1829,11 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	ldp	x2, x3, [x12, 32]
 	cmn	x2, #1
-	beq	.Linit_394
-.Linit_400:
+	beq	.Linit_390
+.Linit_396:
 	ldp	x0, x1, [x12, 48]
 	cbz	x0, .Linit_331
 	add	x0, x14, x0, lsl 2
@@ -1889,9 +1849,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_226:
+.Linit_228:
 	ldr	w9, [x12, 4]
 	mov	w2, 1
 	movk	w2, 0x8, lsl 16
@@ -1911,19 +1871,19 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	ldp	x1, x2, [x12, 24]
 	mov	w11, w0
 	bl	same_file
 	mov	x6, x0
 	tbnz	x0, #63, .Linit_307
 	ldr	x5, [x12, 16]
-	ldr	x3, [x12, 40]
-	orr	x0, x5, x3
+	ldr	x2, [x12, 40]
+	orr	x0, x5, x2
 	cbz	x0, .Linit_288
-	add	x2, sp, 40
+	add	x3, sp, 40
 	add	x4, sp, 72
-	mov	x0, x2
+	mov	x0, x3
 	.p2align 3,,7
 .Linit_289:
 	mov	x1, x0
@@ -1931,15 +1891,14 @@ run_step:
 	strb	wzr, [x1]
 	cmp	x0, x4
 	bne	.Linit_289
-	cbnz	x3, .Linit_290
+	cbnz	x2, .Linit_290
 	str	x5, [sp, 40]
 .Linit_291:
 	orr	w9, w9, 4096
-	mov	x3, x2
 	mov	x0, x10
 	add	x1, sp, 32
-	sxtw	x2, w9
 	mov	x8, 442
+	sxtw	x2, w9
 	mov	x4, 32
 	mov	x5, 0
 #APP
@@ -1951,7 +1910,7 @@ run_step:
 	tbnz	x0, #63, .Linit_307
 .Linit_288:
 	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_428
+	cbnz	x0, .Linit_424
 .Linit_293:
 	cbnz	x6, .Linit_307
 	ldr	w0, [x12, 4]
@@ -1971,15 +1930,15 @@ run_step:
 	cbz	x0, .Linit_296
 	mov	x6, x0
 	b	.Linit_307
-.Linit_265:
+.Linit_267:
 	mov	w2, w10
 	mov	x1, x12
 	mov	x0, x14
 	bl	attach
 	mov	x6, x0
-	cbz	x0, .Linit_268
+	cbz	x0, .Linit_270
 	b	.Linit_307
-.Linit_428:
+.Linit_424:
 	mov	w2, w11
 	mov	x1, x12
 	mov	x0, x14
@@ -1995,18 +1954,18 @@ run_step:
 	add	x0, x14, w0, uxtw 2
 	sxtw	x10, w11
 	str	w11, [x0, 20]
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_435:
+.Linit_429:
 	cmp	w3, 31
-	beq	.Linit_429
+	beq	.Linit_425
 	mov	x8, 157
 	mov	x0, 0
-.Linit_396:
+.Linit_392:
 	mov	x1, 0
-	b	.Linit_393
+	b	.Linit_389
 	.p2align 2,,3
-.Linit_202:
+.Linit_204:
 	mov	x1, 2
 	mov	x8, 198
 	movk	x1, 0x8, lsl 16
@@ -2020,40 +1979,41 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x6, x0
+	mov	x7, x0
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	add	x2, sp, 40
-	mov	x1, x2
+	tbnz	x0, #63, .Linit_198
+	add	x3, sp, 40
+	mov	x1, x3
 	.p2align 3,,7
-.Linit_261:
+.Linit_263:
 	mov	x4, x1
 	add	x0, sp, 80
 	add	x1, x1, 1
 	strb	wzr, [x4]
 	cmp	x1, x0
-	bne	.Linit_261
+	bne	.Linit_263
 	ldr	x5, [x12, 56]
 	mov	x1, x5
 	add	x5, x5, 15
-	sub	x3, x2, x1
+	sub	x6, x3, x1
 	.p2align 3,,7
-.Linit_262:
+.Linit_264:
 	ldrb	w4, [x1]
-	cbz	w4, .Linit_264
-	strb	w4, [x3, x1]
+	cbz	w4, .Linit_266
+	strb	w4, [x6, x1]
 	add	x1, x1, 1
 	cmp	x5, x1
-	bne	.Linit_262
-.Linit_264:
-	mov	w7, 1
-	mov	x0, x6
+	bne	.Linit_264
+.Linit_266:
+	mov	x2, x3
+	mov	w6, 1
+	mov	x0, x7
 	mov	x8, 29
 	mov	x1, 35092
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	strh	w7, [sp, 56]
+	strh	w6, [sp, 56]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2062,23 +2022,23 @@ run_step:
 	mov	x8, 57
 	mov	x10, x0
 	mov	x1, 0
-	mov	x0, x6
+	mov	x0, x7
 	mov	x2, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_234:
+.Linit_236:
 	ldr	x2, [x12, 16]
 	mov	x8, 35
 	ldr	x1, [x12, 56]
 	mov	x0, -100
-	b	.Linit_395
+	b	.Linit_391
 	.p2align 2,,3
-.Linit_220:
+.Linit_222:
 	ldr	x2, [x12, 16]
 	mov	x1, x12
 	mov	x0, x14
@@ -2087,7 +2047,7 @@ run_step:
 	ldp	x29, x30, [sp], 80
 	b	attach
 	.p2align 2,,3
-.Linit_230:
+.Linit_232:
 	ldr	x0, [x12, 16]
 	mov	x8, 149
 	mov	x3, 0
@@ -2101,9 +2061,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_218:
+.Linit_220:
 	ldr	x0, [x12, 56]
 	mov	x8, 41
 	mov	x2, 0
@@ -2119,10 +2079,10 @@ run_step:
 #NO_APP
 	mov	x6, 0
 	mov	x10, x0
-	cbz	x0, .Linit_275
-	b	.Linit_276
+	cbz	x0, .Linit_276
+	b	.Linit_277
 	.p2align 2,,3
-.Linit_277:
+.Linit_278:
 	ldr	x0, [x12, 56]
 #APP
 // 42 "src/sys.h" 1
@@ -2131,8 +2091,8 @@ run_step:
 #NO_APP
 	add	x6, x6, 1
 	mov	x10, x0
-	cbnz	x0, .Linit_276
-.Linit_275:
+	cbnz	x0, .Linit_277
+.Linit_276:
 	ldr	x0, [x12, 16]
 	mov	x8, 39
 	mov	x1, 2
@@ -2140,9 +2100,9 @@ run_step:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cmp	x6, x0
-	bls	.Linit_277
-.Linit_278:
+	cmp	x0, x6
+	bcs	.Linit_278
+.Linit_279:
 	ldr	x0, [x12, 64]
 	mov	x8, 49
 	mov	x1, 0
@@ -2156,7 +2116,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	ldr	x1, [x12, 56]
 	mov	w0, 46
 	strb	w0, [sp, 25]
@@ -2166,21 +2126,21 @@ run_step:
 	strb	wzr, [sp, 26]
 	bl	mount_id
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	add	x3, sp, 40
 	add	x1, sp, 24
 	mov	w2, 0
 	mov	w0, -100
 	bl	mount_id
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	ldp	x1, x0, [sp, 32]
 	mov	x10, -18
 	cmp	x1, x0
 	csel	x10, x10, xzr, ne
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_212:
+.Linit_214:
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -2197,16 +2157,16 @@ run_step:
 	sxtw	x10, w0
 	add	x1, x14, x1, lsl 2
 	str	w0, [x1, 20]
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_204:
+.Linit_206:
 	ldr	x1, [x12, 16]
 	add	x0, x14, 384
 	lsl	x6, x1, 7
 	sub	x6, x6, x1
 	add	x6, x0, x6, lsl 5
 	.p2align 3,,7
-.Linit_258:
+.Linit_260:
 	ldrsw	x0, [x6, 16]
 	mov	x8, 260
 	mov	x1, 0
@@ -2221,19 +2181,19 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	cmn	x0, #4
-	beq	.Linit_258
-	tbnz	x0, #63, .Linit_196
+	beq	.Linit_260
+	tbnz	x0, #63, .Linit_198
 	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_430
+	tbnz	x0, #63, .Linit_426
 	ldr	x10, [x6, 24]
-	b	.Linit_196
-.Linit_430:
+	b	.Linit_198
+.Linit_426:
 	ldr	w0, [x6, 20]
 	str	w0, [x14, 368]
 	ldr	x10, [x6, 24]
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_245:
+.Linit_247:
 	mov	x8, 173
 	mov	x0, 0
 	mov	x1, 0
@@ -2263,26 +2223,26 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	ldrsh	w0, [sp, 38]
-	cbz	w0, .Linit_394
+	cbz	w0, .Linit_390
 .Linit_319:
 	mov	x10, -3
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_247:
+.Linit_249:
 	mov	x8, 167
 	mov	x0, 38
 	mov	x1, 1
-	b	.Linit_393
+	b	.Linit_389
 	.p2align 2,,3
-.Linit_206:
+.Linit_208:
 	mov	x8, 167
 	mov	x0, 36
 	mov	x1, 1
-	b	.Linit_393
+	b	.Linit_389
 	.p2align 2,,3
-.Linit_200:
+.Linit_202:
 	ldr	x1, [x12, 48]
 	ldr	x0, [x12, 64]
 	cbz	x1, .Linit_329
@@ -2292,9 +2252,9 @@ run_step:
 	ldr	x2, [x12, 56]
 	sxtw	x1, w1
 	mov	x8, 36
-	b	.Linit_395
+	b	.Linit_391
 	.p2align 2,,3
-.Linit_232:
+.Linit_234:
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -2308,7 +2268,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	ldp	x3, x1, [x12, 16]
 	str	x3, [sp, 40]
 	ldr	x2, [x12, 32]
@@ -2331,17 +2291,17 @@ run_step:
 	mov	x6, x0
 	b	.Linit_307
 	.p2align 2,,3
-.Linit_240:
+.Linit_242:
 	ldr	x9, [x12, 16]
 	mov	x6, 0
 	b	.Linit_312
 	.p2align 2,,3
-.Linit_431:
-	tbnz	x0, #63, .Linit_196
+.Linit_427:
+	tbnz	x0, #63, .Linit_198
 .Linit_313:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_394
+	beq	.Linit_390
 .Linit_312:
 	mov	x1, x6
 	mov	x8, 167
@@ -2359,24 +2319,24 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	cmn	x0, #22
-	bne	.Linit_431
+	bne	.Linit_427
 	mov	x10, 0
-	b	.Linit_196
+	b	.Linit_198
 .Linit_309:
 	ldr	w0, [sp, 40]
 	mov	x10, -125
 	cmp	w0, 1
 	csel	x10, x10, xzr, ne
-	b	.Linit_196
+	b	.Linit_198
 	.p2align 2,,3
-.Linit_276:
-	tbnz	x10, #63, .Linit_196
-	b	.Linit_278
-.Linit_421:
+.Linit_277:
+	tbnz	x10, #63, .Linit_198
+	b	.Linit_279
+.Linit_417:
 	add	x0, x0, 40
 	mov	x10, x7
 	cmp	x0, 38
-	bhi	.Linit_196
+	bhi	.Linit_198
 	mov	x1, -2
 	mov	x2, -116
 	movk	x1, 0xffef, lsl 16
@@ -2384,8 +2344,8 @@ run_step:
 	asr	x0, x1, x0
 	tst	x0, 1
 	csel	x10, x7, x2, ne
-	b	.Linit_196
-.Linit_425:
+	b	.Linit_198
+.Linit_421:
 	mov	x0, x10
 	mov	x8, 50
 	mov	x1, 0
@@ -2400,105 +2360,56 @@ run_step:
 #NO_APP
 	mov	x6, x0
 	cbnz	x0, .Linit_307
-	b	.Linit_267
-.Linit_422:
+	b	.Linit_269
+.Linit_418:
 	ldr	x0, [x12, 16]
 	mov	x1, x9
-	add	x3, sp, 32
+	add	x3, sp, 40
 	mov	w2, 4096
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
 	bl	mount_id
 	mov	x10, x0
-	cbnz	x0, .Linit_274
-	ldp	x1, x0, [sp, 24]
+	cbnz	x0, .Linit_275
+	ldp	x1, x0, [sp, 32]
 	mov	x10, -116
 	cmp	x1, x0
 	csel	x10, xzr, x10, eq
-	b	.Linit_274
+	b	.Linit_275
 .Linit_290:
-	add	x3, x14, x3, lsl 2
+	add	x2, x14, x2, lsl 2
 	orr	x5, x5, 1048576
 	str	x5, [sp, 40]
-	ldrsw	x0, [x3, 20]
+	ldrsw	x0, [x2, 20]
 	str	x0, [sp, 64]
 	b	.Linit_291
-.Linit_426:
+.Linit_422:
 	add	x0, x14, w0, uxtw 2
 	str	w10, [x0, 20]
 	sxtw	x10, w10
-	b	.Linit_196
-.Linit_330:
-	mov	w0, -100
-	b	.Linit_301
+	b	.Linit_198
 .Linit_329:
 	mov	w1, -100
 	b	.Linit_300
+.Linit_330:
+	mov	w0, -100
+	b	.Linit_301
 .Linit_331:
 	mov	w0, -100
 	b	.Linit_303
-.Linit_410:
-	cmp	w3, 43
-	beq	.Linit_432
-	ldr	x7, [x12, 16]
-	add	x2, sp, 40
-	ldr	x6, [x12, 56]
-	mov	x8, 277
-	mov	x0, 1
-	mov	x1, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w7, [sp, 40]
-	str	x6, [sp, 48]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_196
-.Linit_432:
-	ldr	x0, [x12, 16]
-	ldp	x29, x30, [sp], 80
-	b	set_signals
-.Linit_404:
-	cmp	w3, 7
-	beq	.Linit_433
-	ldr	x0, [x12, 16]
-	mov	x8, 268
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	add	x0, x14, x0, lsl 2
-	mov	x5, 0
-	ldrsw	x0, [x0, 20]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_196
-.Linit_433:
-	ldr	x0, [x12, 16]
-	mov	x8, 97
-	mov	x1, 0
-	b	.Linit_393
-.Linit_407:
+.Linit_403:
 	cmp	w3, 20
-	beq	.Linit_228
-	add	x2, sp, 40
+	beq	.Linit_230
+	add	x3, sp, 40
 	add	x4, sp, 72
-	mov	x0, x2
+	mov	x0, x3
 	.p2align 3,,7
-.Linit_229:
+.Linit_231:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x4
-	bne	.Linit_229
+	bne	.Linit_231
 	ldr	x1, [x12, 16]
 	str	x1, [sp, 40]
 	ldr	x0, [x12, 48]
@@ -2508,27 +2419,26 @@ run_step:
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
 .Linit_285:
-	ldr	w4, [x12, 4]
-	mov	x3, x2
-	ldr	x1, [x12, 56]
+	ldr	w2, [x12, 4]
 	sxtw	x0, w0
-	ubfiz	x2, x4, 15, 1
+	ldr	x1, [x12, 56]
 	mov	x8, 442
-	mov	x5, 0
+	ubfiz	x2, x2, 15, 1
 	mov	x4, 32
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
-.Linit_228:
+	b	.Linit_198
+.Linit_230:
 	ldr	w0, [x12, 4]
-	tbz	x0, 1, .Linit_434
-	add	x9, sp, 32
+	tbz	x0, 1, .Linit_428
+	add	x9, sp, 40
 	mov	w0, 46
-	strb	w0, [sp, 32]
+	strb	w0, [sp, 40]
 	mov	x1, x9
 	mov	x8, 56
 	mov	x0, -100
@@ -2536,48 +2446,26 @@ run_step:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	strb	wzr, [sp, 33]
+	strb	wzr, [sp, 41]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_198
 	ldr	x1, [x12, 64]
-	add	x2, sp, 40
-	ldr	w6, [x12, 4]
-	mov	x0, x2
-	add	x4, sp, 64
-	.p2align 3,,7
-.Linit_282:
-	mov	x3, x0
-	add	x0, x0, 1
-	strb	wzr, [x3]
-	cmp	x0, x4
-	bne	.Linit_282
-	mov	w0, 18
-	and	w6, w6, 4
-	orr	w6, w6, w0
-	mov	x7, 2621440
-	mov	x8, 437
-	mov	x0, -100
-	mov	x3, 24
-	mov	x4, 0
-	mov	x5, 0
-	str	x7, [sp, 40]
-	str	x6, [sp, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
+	mov	w0, -100
+	ldr	w2, [x12, 4]
+	bl	open_in_root
 	mov	x6, x0
 	tbnz	x0, #63, .Linit_307
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2624,7 +2512,7 @@ run_step:
 #NO_APP
 	mov	x6, x7
 	b	.Linit_307
-.Linit_434:
+.Linit_428:
 	ldr	x3, [x12, 16]
 	mov	x8, 40
 	ldp	x0, x1, [x12, 56]
@@ -2636,13 +2524,13 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
+	b	.Linit_198
 .Linit_326:
 	mov	w0, -100
 	b	.Linit_285
-.Linit_412:
+.Linit_408:
 	cmp	w3, 33
-	bne	.Linit_435
+	bne	.Linit_429
 	ldp	x1, x7, [x12, 16]
 	add	x2, sp, 40
 	ldr	x6, [x12, 32]
@@ -2658,10 +2546,59 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
-.Linit_429:
-	ldr	w2, [x12, 8]
 	b	.Linit_198
+.Linit_406:
+	cmp	w3, 43
+	beq	.Linit_430
+	ldr	x7, [x12, 16]
+	add	x2, sp, 40
+	ldr	x6, [x12, 56]
+	mov	x8, 277
+	mov	x0, 1
+	mov	x1, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w7, [sp, 40]
+	str	x6, [sp, 48]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_198
+.Linit_430:
+	ldr	x0, [x12, 16]
+	ldp	x29, x30, [sp], 80
+	b	set_signals
+.Linit_400:
+	cmp	w3, 7
+	beq	.Linit_431
+	ldr	x0, [x12, 16]
+	mov	x8, 268
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	add	x0, x14, x0, lsl 2
+	mov	x5, 0
+	ldrsw	x0, [x0, 20]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_198
+.Linit_431:
+	ldr	x0, [x12, 16]
+	mov	x8, 97
+	mov	x1, 0
+	b	.Linit_389
+.Linit_425:
+	ldr	w2, [x12, 8]
+	b	.Linit_200
 	.size	run_step, .-run_step
 	.align	2
 	.p2align 4,,11
@@ -2696,8 +2633,8 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	str	x0, [x19, 360]
-	cbz	x0, .Linit_443
-.Linit_437:
+	cbz	x0, .Linit_439
+.Linit_433:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2711,35 +2648,35 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	brk #1000
-.Linit_443:
+.Linit_439:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_438
+	ble	.Linit_434
 	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_440
+	b	.Linit_436
 	.p2align 2,,3
-.Linit_444:
+.Linit_440:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_438
-.Linit_440:
+	beq	.Linit_434
+.Linit_436:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
 	str	w0, [x19, 368]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_444
+	tbz	x0, #63, .Linit_440
 	str	x0, [x19, 360]
-	b	.Linit_437
-.Linit_438:
+	b	.Linit_433
+.Linit_434:
 	mov	x0, 0
 	str	x0, [x19, 360]
-	b	.Linit_437
+	b	.Linit_433
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -2757,23 +2694,23 @@ run_aside:
 	ldr	x0, [x0, 48]
 	smaddl	x18, w18, w1, x0
 	cmp	w20, 0
-	ble	.Linit_446
+	ble	.Linit_442
 	smaddl	x20, w20, w1, x18
-	b	.Linit_448
+	b	.Linit_444
 	.p2align 2,,3
-.Linit_451:
+.Linit_447:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_446
-.Linit_448:
+	beq	.Linit_442
+.Linit_444:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	str	w2, [x19, 20]
 	mov	x0, x21
 	bl	run_step
 	mov	x6, x0
-	tbz	x0, #63, .Linit_451
-.Linit_447:
+	tbz	x0, #63, .Linit_447
+.Linit_443:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -2787,9 +2724,9 @@ run_aside:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_446:
+.Linit_442:
 	mov	x6, 0
-	b	.Linit_447
+	b	.Linit_443
 	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
@@ -2814,28 +2751,28 @@ jail_main:
 	str	x27, [sp, 80]
 	str	x2, [sp, 104]
 	.p2align 3,,7
-.Linit_453:
+.Linit_449:
 	str	w0, [x1], 4
 	cmp	x1, x18
-	bne	.Linit_453
+	bne	.Linit_449
 	add	x7, x10, 8
 	add	x10, x10, 144
 	.p2align 3,,7
-.Linit_456:
+.Linit_452:
 	ldrb	w0, [x7, -8]
 	sub	x1, x7, #8
-	cbz	w0, .Linit_460
+	cbz	w0, .Linit_456
 	mov	w6, 0
-	b	.Linit_459
+	b	.Linit_455
 	.p2align 2,,3
-.Linit_455:
+.Linit_451:
 	ldrb	w0, [x1]
-.Linit_459:
+.Linit_455:
 	sub	w0, w0, #65
 	add	x1, x1, 1
 	orr	w6, w0, w6, lsl 4
 	cmp	x7, x1
-	bne	.Linit_455
+	bne	.Linit_451
 	sxtw	x0, w6
 	mov	x8, 25
 	mov	x1, 2
@@ -2851,8 +2788,8 @@ jail_main:
 #NO_APP
 	add	x7, x7, 8
 	cmp	x10, x7
-	bne	.Linit_456
-.Linit_460:
+	bne	.Linit_452
+.Linit_456:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2888,8 +2825,8 @@ jail_main:
 	mov	x0, 0
 	str	w1, [sp, 9088]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_540
-.Linit_458:
+	tbnz	x0, #63, .Linit_536
+.Linit_454:
 	ldrsw	x0, [sp, 8756]
 	add	x1, sp, 288
 	mov	x8, 80
@@ -2902,8 +2839,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_541
-.Linit_461:
+	tbnz	x0, #63, .Linit_537
+.Linit_457:
 	mov	x3, 2
 	ldrsw	x4, [sp, 8756]
 	ldr	x1, [sp, 336]
@@ -2917,8 +2854,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_542
-.Linit_462:
+	tbnz	x0, #63, .Linit_538
+.Linit_458:
 	ldrsw	x0, [sp, 8756]
 	mov	x8, 57
 	mov	x1, 0
@@ -2936,11 +2873,11 @@ jail_main:
 	ldr	w21, [x0, 20]
 	str	x0, [sp, 8736]
 	and	w26, w20, 1
-	tbz	x20, 0, .Linit_463
+	tbz	x20, 0, .Linit_459
 	ldr	w0, [sp, 8744]
 	cmp	w0, 1
-	bne	.Linit_543
-.Linit_463:
+	bne	.Linit_539
+.Linit_459:
 	mov	x3, 2048
 	add	x1, sp, 104
 	mov	x8, 74
@@ -2959,30 +2896,30 @@ jail_main:
 	bl	keep_fd
 	str	w0, [sp, 9080]
 	sxtw	x3, w0
-	tbnz	x0, 31, .Linit_544
-.Linit_464:
+	tbnz	x0, 31, .Linit_540
+.Linit_460:
 	ldr	x1, [sp, 8736]
 	ldr	w0, [x1, 12]
 	ldr	x19, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_466
+	ble	.Linit_462
 	sub	w0, w0, #1
 	add	x1, x19, 88
 	mov	w2, 88
 	umaddl	x22, w0, w2, x1
-	b	.Linit_468
+	b	.Linit_464
 	.p2align 2,,3
-.Linit_545:
+.Linit_541:
 	cmp	x22, x19
-	beq	.Linit_466
-.Linit_468:
+	beq	.Linit_462
+.Linit_464:
 	ldr	w2, [x19, 8]
 	mov	x1, x19
 	mov	x0, x23
 	add	x19, x19, 88
 	str	w2, [sp, 9104]
 	bl	run_step
-	tbz	x0, #63, .Linit_545
+	tbz	x0, #63, .Linit_541
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3001,7 +2938,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_466:
+.Linit_462:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -3014,8 +2951,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_546
-.Linit_470:
+	tbnz	x0, #63, .Linit_542
+.Linit_466:
 	mov	x1, 8736
 	add	x1, sp, x1
 	mov	x10, x1
@@ -3038,11 +2975,11 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x25, x0
-	tbnz	x0, #63, .Linit_547
-.Linit_471:
+	tbnz	x0, #63, .Linit_543
+.Linit_467:
 	ldr	x3, [sp, 9096]
-	tbnz	x3, #63, .Linit_548
-.Linit_472:
+	tbnz	x3, #63, .Linit_544
+.Linit_468:
 	ldr	x1, [sp, 8736]
 	mov	w3, 88
 	ldr	w2, [sp, 9104]
@@ -3052,7 +2989,7 @@ jail_main:
 	umaddl	x14, w14, w3, x0
 	ldr	w0, [x14, 8]
 	cmp	w2, w0
-	beq	.Linit_473
+	beq	.Linit_469
 	ldr	w2, [sp, 9104]
 	mov	x0, x23
 	ldr	w4, [sp, 9108]
@@ -3071,11 +3008,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_473:
+.Linit_469:
 	ldr	w0, [x14]
 	cmp	w0, 45
-	beq	.Linit_549
-.Linit_474:
+	beq	.Linit_545
+.Linit_470:
 	ldr	x1, [sp, 336]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -3090,7 +3027,7 @@ jail_main:
 #NO_APP
 	add	x6, x23, 40
 	.p2align 3,,7
-.Linit_476:
+.Linit_472:
 	ldr	w7, [x6]
 	mov	x8, 57
 	mov	x1, 0
@@ -3099,18 +3036,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w7
 	mov	x5, 0
-	tbnz	w7, #31, .Linit_475
+	tbnz	w7, #31, .Linit_471
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_475:
+.Linit_471:
 	add	x6, x6, 4
 	cmp	x18, x6
-	bne	.Linit_476
+	bne	.Linit_472
 	ldr	w0, [sp, 9084]
-	tbnz	w0, #31, .Linit_477
+	tbnz	w0, #31, .Linit_473
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -3123,7 +3060,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_477:
+.Linit_473:
 	ubfiz	x6, x20, 4, 32
 	add	x19, sp, 136
 	add	x20, sp, 160
@@ -3146,9 +3083,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_478
-	cbnz	w21, .Linit_550
-.Linit_480:
+	tbnz	x0, #63, .Linit_474
+	cbnz	w21, .Linit_546
+.Linit_476:
 	add	x24, sp, 112
 	mov	x0, x23
 	mov	w2, 0
@@ -3161,12 +3098,12 @@ jail_main:
 	add	x2, x24, 24
 	str	wzr, [sp, 100]
 	.p2align 3,,7
-.Linit_482:
+.Linit_478:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_482
+	bne	.Linit_478
 	ldr	w1, [sp, 8748]
 	add	x18, sp, 96
 	ldr	w2, [sp, 8752]
@@ -3181,14 +3118,14 @@ jail_main:
 	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
 	.p2align 3,,7
-.Linit_487:
+.Linit_483:
 	mov	w6, 0
-	b	.Linit_484
+	b	.Linit_480
 	.p2align 2,,3
-.Linit_485:
+.Linit_481:
 	cmp	x27, x0
-	beq	.Linit_551
-.Linit_484:
+	beq	.Linit_547
+.Linit_480:
 	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
@@ -3202,8 +3139,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_485
-	cbnz	w6, .Linit_486
+	bgt	.Linit_481
+	cbnz	w6, .Linit_482
 	mov	x0, x24
 	mov	x8, 73
 	mov	x1, 3
@@ -3214,12 +3151,12 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_487
-	tbnz	x0, #63, .Linit_552
+	beq	.Linit_483
+	tbnz	x0, #63, .Linit_548
 	ldrsh	w0, [sp, 126]
-	cbz	w0, .Linit_492
-	cbz	w26, .Linit_553
-.Linit_493:
+	cbz	w0, .Linit_488
+	cbz	w26, .Linit_549
+.Linit_489:
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -3232,11 +3169,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_492:
+.Linit_488:
 	mov	w10, 64
-	b	.Linit_494
+	b	.Linit_490
 	.p2align 2,,3
-.Linit_554:
+.Linit_550:
 	ldrsw	x0, [sp, 9080]
 #APP
 // 42 "src/sys.h" 1
@@ -3245,11 +3182,11 @@ jail_main:
 #NO_APP
 	mov	x1, x19
 	cmp	x0, x2
-	bne	.Linit_498
+	bne	.Linit_494
 	ldr	w2, [sp, 160]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_495
+	beq	.Linit_491
 	ldr	w4, [sp, 168]
 	ldr	x3, [sp, 208]
 	cmn	w4, #1
@@ -3258,10 +3195,10 @@ jail_main:
 	stp	wzr, w4, [sp, 144]
 	str	x3, [sp, 152]
 	bl	send_signal
-.Linit_495:
+.Linit_491:
 	subs	w10, w10, #1
-	beq	.Linit_498
-.Linit_494:
+	beq	.Linit_494
+.Linit_490:
 	ldrsh	w0, [sp, 118]
 	mov	x1, x20
 	mov	x8, 63
@@ -3269,12 +3206,12 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_554
-.Linit_498:
+	cbnz	w0, .Linit_550
+.Linit_494:
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_487
+	cbz	w0, .Linit_483
 	.p2align 3,,7
-.Linit_500:
+.Linit_496:
 	ldrsw	x0, [sp, 8748]
 	mov	x1, x19
 	mov	x8, 207
@@ -3288,36 +3225,36 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_500
+	beq	.Linit_496
 	cmp	x0, x2
-	beq	.Linit_501
-	tbz	x0, #63, .Linit_502
+	beq	.Linit_497
+	tbz	x0, #63, .Linit_498
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_487
-.Linit_502:
+	bne	.Linit_483
+.Linit_498:
 	mov	w0, -1
 	str	w0, [sp, 128]
-	b	.Linit_487
+	b	.Linit_483
 	.p2align 2,,3
-.Linit_551:
+.Linit_547:
 	ldr	w0, [sp, 96]
 	mov	w6, w2
 	str	w0, [sp, 100]
-	b	.Linit_484
-.Linit_553:
+	b	.Linit_480
+.Linit_549:
 	mov	w1, w21
 	mov	x0, x23
 	bl	kill_tree
-	b	.Linit_493
-.Linit_501:
+	b	.Linit_489
+.Linit_497:
 	ldr	w0, [sp, 136]
 	cmp	w0, 2
-	beq	.Linit_555
+	beq	.Linit_551
 	cmp	w0, 3
-	bne	.Linit_487
-	cbz	w26, .Linit_505
+	bne	.Linit_483
+	cbz	w26, .Linit_501
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -3328,10 +3265,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_487
+	b	.Linit_483
+.Linit_482:
+	cbz	w26, .Linit_487
 .Linit_486:
-	cbz	w26, .Linit_491
-.Linit_490:
 	ldr	w4, [sp, 100]
 	mov	x0, x23
 	mov	x3, 0
@@ -3359,7 +3296,7 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_550:
+.Linit_546:
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -3369,8 +3306,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_480
-.Linit_478:
+	tbz	x0, #63, .Linit_476
+.Linit_474:
 	mov	x0, x25
 	mov	x8, 129
 	mov	x1, 9
@@ -3401,8 +3338,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_480
-.Linit_543:
+	b	.Linit_476
+.Linit_539:
 	ldr	w4, [sp, 9108]
 	mov	x0, x23
 	mov	x3, 18
@@ -3421,9 +3358,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_463
-.Linit_552:
-	cbz	w26, .Linit_505
+	b	.Linit_459
+.Linit_548:
+	cbz	w26, .Linit_501
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -3436,19 +3373,19 @@ jail_main:
 	add	x2, sp, 100
 	mov	x0, x23
 	bl	kill_tree
-	b	.Linit_490
-.Linit_505:
+	b	.Linit_486
+.Linit_501:
 	add	x2, sp, 100
 	mov	w1, w25
 	mov	x0, x23
 	bl	kill_tree
-.Linit_491:
+.Linit_487:
 	mov	w1, w25
 	mov	x0, x23
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_490
-.Linit_544:
+	b	.Linit_486
+.Linit_540:
 	ldr	w4, [sp, 9108]
 	mov	x0, x23
 	neg	x3, x3
@@ -3467,8 +3404,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_464
-.Linit_548:
+	b	.Linit_460
+.Linit_544:
 	ldr	w2, [sp, 9104]
 	mov	x0, x23
 	ldr	w4, [sp, 9108]
@@ -3487,8 +3424,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_472
-.Linit_542:
+	b	.Linit_468
+.Linit_538:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
@@ -3507,8 +3444,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_462
-.Linit_547:
+	b	.Linit_458
+.Linit_543:
 	ldr	w2, [sp, 9104]
 	mov	x0, x1
 	ldr	w4, [sp, 9108]
@@ -3527,8 +3464,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_471
-.Linit_546:
+	b	.Linit_467
+.Linit_542:
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3547,8 +3484,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_470
-.Linit_541:
+	b	.Linit_466
+.Linit_537:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
@@ -3567,8 +3504,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_461
-.Linit_540:
+	b	.Linit_457
+.Linit_536:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, w11
@@ -3587,8 +3524,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_458
-.Linit_549:
+	b	.Linit_454
+.Linit_545:
 	ldr	w2, [sp, 9104]
 	mov	x0, x23
 	mov	w4, 0
@@ -3607,11 +3544,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_474
-.Linit_555:
+	b	.Linit_470
+.Linit_551:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_487
+	b	.Linit_483
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

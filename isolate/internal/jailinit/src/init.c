@@ -152,11 +152,15 @@ static int base_of(struct state *s, const struct step *o) {
  */
 static long open_in_root(int base, at path, uint32_t flags) {
 	struct open_how how;
+	long r = -EAGAIN;
 	zero(&how, sizeof how);
 	how.flags = O_PATH | O_CLOEXEC;
 	how.resolve =
 	    RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (flags & STEP_NO_LINKS ? RESOLVE_NO_SYMLINKS : 0);
-	return S(SYS_openat2, base, path, &how, sizeof how);
+	/* ".." is EAGAIN while something is moved or mounted, anywhere on the machine */
+	for (int n = 0; n < 100 && r == -EAGAIN; n++)
+		r = S(SYS_openat2, base, path, &how, sizeof how);
+	return r;
 }
 
 /* Puts the mount m on the step's path s2. Where a hostile tree lies on the way, the path is resolved once, to
