@@ -123,12 +123,36 @@ open('`+out+`', 'w').write(str(n))"`).Wait()
 	if made, err := os.ReadFile(out); err != nil || string(made) != "4" {
 		t.Errorf("forked %s times, %v", made, err)
 	}
-	if u.OOMKills < 1 || u.PidsHit < 1 || u.PeakMemory < 30<<20 || u.PeakMemory > 40<<20 {
+	if u.OOMKills < 1 || !u.MemoryHit || u.PidsHit < 1 || u.PeakMemory < 30<<20 || u.PeakMemory > 40<<20 {
 		t.Errorf("%+v", u)
 	}
 	fresh := create(t, p, name(t)+"-2")
-	if u, err := fresh.Usage(); err != nil || u.OOMKills != 0 || u.PidsHit != 0 || u.PeakMemory > 1<<20 {
+	if u, err := fresh.Usage(); err != nil || u.OOMKills != 0 || u.MemoryHit || u.PidsHit != 0 || u.PeakMemory > 1<<20 {
 		t.Errorf("a new one: %+v, %v", u, err)
+	}
+}
+
+// TestLimitsOfOthers: a kill is this cgroup's, but the limit that was hit is the one above.
+func TestLimitsOfOthers(t *testing.T) {
+	p := place(t)
+	outer := create(t, p, name(t))
+	set(t, p, outer, limits(40<<20, 50))
+	inside := &Place{Version: p.Version, Dirs: map[string]string{"": outer.Path()}, Controllers: needed}
+	for _, d := range outer.dirs {
+		for _, h := range d.controllers {
+			inside.Dirs[h] = d.path
+		}
+	}
+	c := create(t, inside, "inner")
+	set(t, inside, c, limits(150<<20, 50))
+	if err := in(t, c, hog).Wait(); err == nil {
+		t.Error("a hog lived")
+	}
+	if u, err := c.Usage(); err != nil || u.OOMKills < 1 || u.MemoryHit {
+		t.Errorf("the inner one: %+v, %v", u, err)
+	}
+	if u, err := outer.Usage(); err != nil || u.PeakMemory < 39<<20 && u.PeakMemory >= 0 {
+		t.Errorf("the outer one, which was full: %+v, %v", u, err)
 	}
 }
 

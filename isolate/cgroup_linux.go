@@ -279,8 +279,7 @@ func (p *Process) account(last jailinit.Record) {
 	inUser := int64(math.Round(share * float64(used)))
 	res.UserMS, res.SystemMS = float64(inUser)/1000, float64(used-inUser)/1000
 	res.PeakMemoryBytes, res.OOMKills = u.PeakMemory, u.OOMKills
-	limits := p.spec.Linux.Resources
-	if u.OOMKills > 0 && limits != nil && limits.Memory != nil {
+	if u.MemoryHit { // a kill alone may be for an outer limit, or the machine's want
 		res.LimitsHit = append(res.LimitsHit, "memory")
 	}
 	if u.PidsHit > 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -163,9 +164,9 @@ func (p *Process) conclude(r jailinit.Record, told bool) {
 		}
 	}
 	if !told && res.OOMKills > 0 { // with memory.oom.group the kernel kills jail-init as well
-		res.Signal = "SIGKILL"
+		res.Reason, res.Signal = Signalled, "SIGKILL"
 	}
-	if res.OOMKills > 0 && res.Signal == "SIGKILL" {
+	if res.Signal == "SIGKILL" && slices.Contains(res.LimitsHit, "memory") {
 		res.Reason = MemoryExceeded
 	}
 	if p.cause != "" {

@@ -48,7 +48,7 @@ type Result struct {
 	UserMS          float64 `json:"user_ms"`
 	SystemMS        float64 `json:"system_ms"`
 	PeakMemoryBytes int64   `json:"peak_memory_bytes"`
-	OOMKills        int64   `json:"oom_kills"`
+	OOMKills        int64   `json:"oom_kills"` // for whatever limit; LimitsHit has "memory" where it was the jail's own
 
 	OutputBytes int64 `json:"output_bytes"` // of stdout and stderr, where Spec.OutputLimit counts them; else -1
 	outputLimit int64 // Spec.OutputLimit, for String
