@@ -2945,6 +2945,61 @@ run_step:
 	jmp	.Linit_277
 	.size	run_step, .-run_step
 	.p2align 4
+	.type	run_aside, @function
+run_aside:
+	pushq	%r13
+	pushq	%r12
+	pushq	%rbp
+	movq	%rdi, %rbp
+	pushq	%rbx
+	subq	$8, %rsp
+	movslq	8(%rdi), %rdx
+	movq	(%rdi), %r12
+	movslq	12(%rdi), %rax
+	leaq	(%rdx,%rdx,4), %rcx
+	leaq	(%rdx,%rcx,2), %rcx
+	movq	(%r12), %rdx
+	movq	48(%rdx), %rdx
+	leaq	(%rdx,%rcx,8), %rbx
+	testl	%eax, %eax
+	jle	.Linit_446
+	leaq	(%rax,%rax,4), %rdx
+	leaq	(%rax,%rdx,2), %rax
+	leaq	(%rbx,%rax,8), %r13
+	jmp	.Linit_448
+	.p2align 4,,10
+	.p2align 3
+.Linit_451:
+	addq	$88, %rbx
+	cmpq	%r13, %rbx
+	je	.Linit_446
+.Linit_448:
+	movl	8(%rbx), %eax
+	movq	%rbx, %rsi
+	movq	%r12, %rdi
+	movl	%eax, 20(%rbp)
+	call	run_step
+	testq	%rax, %rax
+	jns	.Linit_451
+.Linit_447:
+	xorl	%edx, %edx
+	movq	%rax, 24(%rbp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$60, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_446:
+	xorl	%eax, %eax
+	jmp	.Linit_447
+	.size	run_aside, .-run_aside
+	.p2align 4
 	.type	run_payload, @function
 run_payload:
 	xorl	%edx, %edx
@@ -2976,8 +3031,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 360(%rbp)
 	testq	%rax, %rax
-	je	.Linit_452
-.Linit_446:
+	je	.Linit_459
+.Linit_453:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2991,92 +3046,37 @@ run_payload:
 # 0 "" 2
 #NO_APP
 	ud2
-.Linit_452:
+.Linit_459:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_447
+	jle	.Linit_454
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_449
+	jmp	.Linit_456
 	.p2align 4,,10
 	.p2align 3
-.Linit_453:
+.Linit_460:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_447
-.Linit_449:
+	je	.Linit_454
+.Linit_456:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 368(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_453
-.Linit_448:
-	movq	%rax, 360(%rbp)
-	jmp	.Linit_446
-.Linit_447:
-	xorl	%eax, %eax
-	jmp	.Linit_448
-	.size	run_payload, .-run_payload
-	.p2align 4
-	.type	run_aside, @function
-run_aside:
-	pushq	%r13
-	pushq	%r12
-	pushq	%rbp
-	movq	%rdi, %rbp
-	pushq	%rbx
-	subq	$8, %rsp
-	movslq	8(%rdi), %rdx
-	movq	(%rdi), %r12
-	movslq	12(%rdi), %rax
-	leaq	(%rdx,%rdx,4), %rcx
-	leaq	(%rdx,%rcx,2), %rcx
-	movq	(%r12), %rdx
-	movq	48(%rdx), %rdx
-	leaq	(%rdx,%rcx,8), %rbx
-	testl	%eax, %eax
-	jle	.Linit_455
-	leaq	(%rax,%rax,4), %rdx
-	leaq	(%rax,%rdx,2), %rax
-	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_457
-	.p2align 4,,10
-	.p2align 3
-.Linit_460:
-	addq	$88, %rbx
-	cmpq	%r13, %rbx
-	je	.Linit_455
-.Linit_457:
-	movl	8(%rbx), %eax
-	movq	%rbx, %rsi
-	movq	%r12, %rdi
-	movl	%eax, 20(%rbp)
-	call	run_step
-	testq	%rax, %rax
 	jns	.Linit_460
-.Linit_456:
-	xorl	%edx, %edx
-	movq	%rax, 24(%rbp)
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$60, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
 .Linit_455:
+	movq	%rax, 360(%rbp)
+	jmp	.Linit_453
+.Linit_454:
 	xorl	%eax, %eax
-	jmp	.Linit_456
-	.size	run_aside, .-run_aside
+	jmp	.Linit_455
+	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	jail_main, @function
 jail_main:
@@ -3173,7 +3173,7 @@ jail_main:
 	movl	%eax, 9184(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_552
+	js	.Linit_566
 .Linit_467:
 	leaq	384(%rsp), %rsi
 	xorl	%ebp, %ebp
@@ -3190,7 +3190,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_553
+	js	.Linit_567
 .Linit_470:
 	movslq	8852(%rsp), %r8
 	xorl	%r9d, %r9d
@@ -3205,7 +3205,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_554
+	js	.Linit_568
 .Linit_471:
 	xorl	%ebp, %ebp
 	movslq	8852(%rsp), %rdi
@@ -3220,15 +3220,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	268435464, %r14d
-	movl	268435476, %r15d
+	movl	268435464, %r15d
+	movl	268435476, %eax
 	movq	$268435456, 8832(%rsp)
-	movl	%r14d, %eax
+	movl	%eax, 24(%rsp)
+	movl	%r15d, %eax
 	andl	$1, %eax
 	movl	%eax, 56(%rsp)
 	je	.Linit_472
 	cmpl	$1, 8840(%rsp)
-	jne	.Linit_555
+	jne	.Linit_569
 .Linit_472:
 	leaq	72(%rsp), %rsi
 	xorl	%r8d, %r8d
@@ -3269,7 +3270,7 @@ jail_main:
 	movl	%ebp, 9176(%rsp)
 	movslq	%ebp, %rbp
 	testq	%rbp, %rbp
-	js	.Linit_556
+	js	.Linit_570
 .Linit_474:
 	movq	8832(%rsp), %rdx
 	movl	12(%rdx), %eax
@@ -3284,7 +3285,7 @@ jail_main:
 	jmp	.Linit_478
 	.p2align 4,,10
 	.p2align 3
-.Linit_557:
+.Linit_571:
 	addq	$88, %r12
 	cmpq	%r12, %rbp
 	je	.Linit_476
@@ -3295,7 +3296,7 @@ jail_main:
 	movl	%eax, 9200(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_557
+	jns	.Linit_571
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$2, %esi
@@ -3330,16 +3331,30 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_558
+	js	.Linit_572
 .Linit_480:
-	movq	40(%rsp), %rsi
-	xorl	%ebp, %ebp
+	leaq	128(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	leaq	run_payload(%rip), %r12
+	xorl	%edx, %edx
+	movq	%rdi, 8(%rsp)
+	xorl	%r9d, %r9d
+	movl	$293, %eax
+	movl	$524288, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r13
+	testq	%rax, %rax
+	js	.Linit_573
+	movq	40(%rsp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
 	movl	$56, %eax
-	movl	$16657, %edi
-	movq	%rbp, %rdx
+	leaq	run_payload(%rip), %r12
+	movl	$273, %edi
 	movq	%rsi, %r13
 #APP
 # 25 "src/sys.h" 1
@@ -3353,14 +3368,76 @@ jail_main:
 1:
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r12
+	xorl	%r9d, %r9d
+	movq	%rax, %r14
+	movq	%rax, %r13
+	movq	%rdx, %rsi
+	movslq	132(%rsp), %rdi
+	movl	$3, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	leaq	256(%rsp), %rax
+	leaq	272(%rsp), %rcx
+	movq	%rax, 16(%rsp)
+	testq	%r14, %r14
+	js	.Linit_481
+	.p2align 4,,10
+	.p2align 3
+.Linit_482:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_482
+	movq	16(%rsp), %rdi
+	movl	$271, %r12d
+	movl	$2, %esi
+	movl	128(%rsp), %eax
+	movl	%eax, 256(%rsp)
+	movl	8848(%rsp), %eax
+	movl	%eax, 264(%rsp)
+	movl	$1, %eax
+	movw	%ax, 268(%rsp)
+	.p2align 4,,10
+	.p2align 3
+.Linit_484:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_484
+	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_559
-.Linit_481:
+	js	.Linit_574
+	cmpw	$0, 270(%rsp)
+	movl	%r14d, 60(%rsp)
+	jne	.Linit_575
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movslq	128(%rsp), %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_483:
 	movq	9192(%rsp), %rax
 	testq	%rax, %rax
-	js	.Linit_560
-.Linit_482:
+	js	.Linit_576
+.Linit_489:
 	movq	8832(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
@@ -3369,7 +3446,7 @@ jail_main:
 	leaq	-88(%rax,%rcx,8), %rbp
 	movl	9200(%rsp), %eax
 	cmpl	8(%rbp), %eax
-	je	.Linit_483
+	je	.Linit_490
 	movq	40(%rsp), %rdi
 	movl	$125, %ecx
 	movl	$2, %esi
@@ -3388,10 +3465,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_483:
+.Linit_490:
 	cmpl	$45, 0(%rbp)
-	je	.Linit_561
-.Linit_484:
+	je	.Linit_577
+.Linit_491:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3404,32 +3481,32 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	$3, %r13d
+	movl	$3, %r12d
 	leaq	8872(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_486:
+.Linit_493:
 	movslq	0(%rbp), %rdi
 	testl	%edi, %edi
-	js	.Linit_485
+	js	.Linit_492
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r13, %rax
+	movq	%r12, %rax
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_485:
+.Linit_492:
 	addq	$4, %rbp
 	cmpq	%rbx, %rbp
-	jne	.Linit_486
+	jne	.Linit_493
 	movl	9180(%rsp), %eax
 	testl	%eax, %eax
-	js	.Linit_487
+	js	.Linit_494
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
@@ -3442,24 +3519,22 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_487:
-	movq	%r14, %rax
-	leaq	256(%rsp), %rsi
+.Linit_494:
+	movq	%r15, %rax
+	movq	8(%rsp), %rdi
+	movq	16(%rsp), %rsi
 	xorl	%r10d, %r10d
-	xorl	%edx, %edx
 	salq	$4, %rax
-	movq	%rsi, 16(%rsp)
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	andl	$32, %eax
-	leaq	128(%rsp), %rdi
+	xorl	%edx, %edx
 	movq	$537396514, 128(%rsp)
+	andl	$32, %eax
 	movl	%eax, 260(%rsp)
 	movl	%eax, 256(%rsp)
 	movl	$126, %eax
 	movq	$0, 264(%rsp)
 	movq	$0, 272(%rsp)
-	movq	%rdi, 8(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -3467,16 +3542,27 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_488
-	testl	%r15d, %r15d
-	jne	.Linit_562
-.Linit_490:
+	js	.Linit_495
+	movl	24(%rsp), %eax
+	testl	%eax, %eax
+	je	.Linit_497
+	leal	-1(%rax), %esi
+	movq	%rdx, %rdi
+	movl	$436, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_495
+.Linit_497:
+	movl	60(%rsp), %r8d
 	movq	40(%rsp), %rdi
 	xorl	%ecx, %ecx
-	movl	%r12d, %r8d
 	xorl	%edx, %edx
 	movl	$4, %esi
-	movl	%r12d, 60(%rsp)
 	call	report
 	leaq	104(%rsp), %rax
 	movq	8(%rsp), %rcx
@@ -3484,44 +3570,45 @@ jail_main:
 	movq	%rax, 32(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_492:
+.Linit_499:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_492
+	jne	.Linit_499
+	movslq	60(%rsp), %r15
 	movl	$1, %ebx
 	movl	$1, %ebp
-	movslq	60(%rsp), %r15
 	movl	9176(%rsp), %eax
 	movl	$1, %r12d
 	movw	%bx, 124(%rsp)
 	leaq	64(%rsp), %r13
 	movl	%eax, 104(%rsp)
 	movl	8848(%rsp), %eax
-	movq	%r15, %r14
-	movq	%r13, %r15
 	movw	%bp, 116(%rsp)
 	movl	%eax, 112(%rsp)
 	movl	8844(%rsp), %eax
 	movw	%r12w, 108(%rsp)
 	movl	%eax, 120(%rsp)
+	movq	%r15, %rax
+	movq	%r13, %r15
+	movq	%rax, %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_509:
+.Linit_516:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_497:
-	xorl	%r13d, %r13d
+.Linit_504:
+	xorl	%r14d, %r14d
 	movq	%r15, %rsi
-	jmp	.Linit_494
+	jmp	.Linit_501
 	.p2align 4,,10
 	.p2align 3
-.Linit_495:
-	cmpq	%rax, %r14
-	je	.Linit_563
-.Linit_494:
+.Linit_502:
+	cmpq	%rax, %r13
+	je	.Linit_578
+.Linit_501:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3534,10 +3621,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_495
+	jg	.Linit_502
 	movq	%rsi, %r15
-	testl	%r13d, %r13d
-	jne	.Linit_496
+	testl	%r14d, %r14d
+	jne	.Linit_503
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
@@ -3548,38 +3635,22 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_497
+	je	.Linit_504
 	testq	%rax, %rax
-	js	.Linit_564
+	js	.Linit_579
 	cmpw	$0, 118(%rsp)
-	je	.Linit_502
-	movl	56(%rsp), %r8d
-	testl	%r8d, %r8d
-	je	.Linit_565
-.Linit_503:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_502:
+	jne	.Linit_580
+.Linit_509:
 	movq	%r15, 24(%rsp)
 	movq	48(%rsp), %rbp
 	movl	$64, %ebx
 	movl	$128, %r12d
-	movl	$62, %r13d
+	movl	$62, %r14d
 	.p2align 4,,10
 	.p2align 3
-.Linit_504:
+.Linit_511:
 	cmpw	$0, 110(%rsp)
-	je	.Linit_550
+	je	.Linit_564
 	xorl	%r15d, %r15d
 	movq	8(%rsp), %rsi
 	xorl	%r10d, %r10d
@@ -3594,10 +3665,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_550
+	jne	.Linit_564
 	movl	128(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_505
+	je	.Linit_512
 	xorl	%eax, %eax
 	movq	176(%rsp), %rdi
 	movl	%ecx, 84(%rsp)
@@ -3608,23 +3679,23 @@ jail_main:
 	movl	$0, 88(%rsp)
 	movl	%eax, 92(%rsp)
 	movq	%rdi, 96(%rsp)
-	jne	.Linit_506
+	jne	.Linit_513
 	movq	16(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_507:
+.Linit_514:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_507
+	jne	.Linit_514
 	movl	%ecx, 256(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rdi, 280(%rsp)
 	movl	$129, %eax
-	movq	%r14, %rdi
+	movq	%r13, %rdi
 	movq	16(%rsp), %rdx
 	movl	$-1, 264(%rsp)
 #APP
@@ -3632,21 +3703,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_505:
+.Linit_512:
 	subl	$1, %ebx
-	jne	.Linit_504
+	jne	.Linit_511
 	.p2align 4,,10
 	.p2align 3
-.Linit_550:
+.Linit_564:
 	cmpw	$0, 126(%rsp)
 	movq	24(%rsp), %r15
-	je	.Linit_509
+	je	.Linit_516
 	leaq	80(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_512:
+.Linit_519:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3658,55 +3729,167 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_512
+	je	.Linit_519
 	cmpq	$24, %rax
-	je	.Linit_513
+	je	.Linit_520
 	testq	%rax, %rax
-	jns	.Linit_514
-	cmpq	$-104, %rax
-	je	.Linit_514
+	jns	.Linit_521
 	cmpq	$-32, %rax
-	jne	.Linit_509
-.Linit_514:
+	je	.Linit_521
+	cmpq	$-104, %rax
+	jne	.Linit_516
+.Linit_521:
 	movl	$-1, 120(%rsp)
-	jmp	.Linit_509
-	.p2align 4,,10
-	.p2align 3
-.Linit_506:
+	jmp	.Linit_516
+.Linit_569:
+	movq	40(%rsp), %rdi
+	movl	$18, %ecx
+	movl	$-1, %edx
+	movl	9204(%rsp), %r8d
+	movl	$2, %esi
+	call	report
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r13, %rax
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_472
+.Linit_574:
+	movl	$62, %eax
+	movl	$9, %esi
 	movq	%r14, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movl	$3, %eax
+	movslq	128(%rsp), %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rbp, %r13
+.Linit_481:
+	movl	9200(%rsp), %edx
+	movq	40(%rsp), %rdi
+	movq	%r13, %rcx
+	movl	$2, %esi
+	movl	9204(%rsp), %r8d
+	negq	%rcx
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	9192(%rsp), %rax
+	movl	%r13d, 60(%rsp)
+	testq	%rax, %rax
+	jns	.Linit_489
+.Linit_576:
+	negq	%rax
+	movq	40(%rsp), %rdi
+	movl	$2, %esi
+	movl	9200(%rsp), %edx
+	movl	9204(%rsp), %r8d
+	movq	%rax, %rcx
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_489
+	.p2align 4,,10
+	.p2align 3
+.Linit_513:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r14, %rax
+	movq	%r13, %rdi
 	movq	%r15, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_505
+	jmp	.Linit_512
 	.p2align 4,,10
 	.p2align 3
-.Linit_563:
+.Linit_578:
 	movl	64(%rsp), %eax
-	movl	$1, %r13d
+	movl	$1, %r14d
 	movl	%eax, 68(%rsp)
-	jmp	.Linit_494
-.Linit_565:
+	jmp	.Linit_501
+.Linit_580:
+	movl	56(%rsp), %r8d
+	testl	%r8d, %r8d
+	je	.Linit_581
+.Linit_510:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_509
+.Linit_581:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$62, %eax
+	movl	$9, %esi
+	movq	%r13, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
 	movl	60(%rsp), %esi
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_503
-.Linit_513:
+	jmp	.Linit_510
+.Linit_520:
 	movl	80(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_566
+	je	.Linit_582
 	cmpl	$3, %eax
-	jne	.Linit_509
+	jne	.Linit_516
 	movl	56(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_522
+	je	.Linit_529
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3719,12 +3902,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_509
-.Linit_496:
+	jmp	.Linit_516
+.Linit_503:
 	movl	56(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_501
-.Linit_500:
+	je	.Linit_508
+.Linit_507:
 	movl	68(%rsp), %r8d
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
@@ -3751,26 +3934,14 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_562:
-	leal	-1(%r15), %esi
-	movl	$436, %eax
-	movq	%rdx, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jns	.Linit_490
-.Linit_488:
+.Linit_495:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$62, %eax
 	movl	$9, %esi
-	movq	%r12, %rdi
+	movq	%r13, %rdi
 	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
@@ -3796,31 +3967,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_490
-.Linit_555:
-	movq	40(%rsp), %rdi
-	movl	$18, %ecx
-	movl	$-1, %edx
-	movl	9204(%rsp), %r8d
-	movl	$2, %esi
-	call	report
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rbp, %rsi
-	movq	%rbp, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_472
-.Linit_564:
+	jmp	.Linit_497
+.Linit_579:
 	movl	56(%rsp), %r11d
 	testl	%r11d, %r11d
-	je	.Linit_522
+	je	.Linit_529
 	movl	$231, %eax
 	movl	$125, %edi
 	movq	%rdx, %rsi
@@ -3833,145 +3984,19 @@ jail_main:
 	movq	40(%rsp), %rdi
 	leaq	68(%rsp), %rdx
 	call	kill_tree
-	jmp	.Linit_500
-.Linit_522:
+	jmp	.Linit_507
+.Linit_529:
 	movl	60(%rsp), %esi
 	movq	40(%rsp), %rdi
 	leaq	68(%rsp), %rdx
 	call	kill_tree
-.Linit_501:
+.Linit_508:
 	movl	60(%rsp), %esi
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_500
-.Linit_556:
-	movl	9204(%rsp), %r8d
-	movq	40(%rsp), %rdi
-	movq	%rbp, %rcx
-	movl	$-1, %edx
-	negq	%rcx
-	movl	$2, %esi
-	call	report
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_474
-.Linit_560:
-	negq	%rax
-	movq	40(%rsp), %rdi
-	movl	$2, %esi
-	movl	9200(%rsp), %edx
-	movl	9204(%rsp), %r8d
-	movq	%rax, %rcx
-	call	report
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_482
-.Linit_554:
-	negq	%rax
-	movq	40(%rsp), %rdi
-	movl	$-1, %edx
-	movl	9204(%rsp), %r8d
-	movq	%rax, %rcx
-	movl	$2, %esi
-	call	report
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_471
-.Linit_559:
-	movl	9200(%rsp), %edx
-	movq	40(%rsp), %rdi
-	movq	%rax, %rcx
-	movl	$2, %esi
-	movl	9204(%rsp), %r8d
-	negq	%rcx
-	call	report
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rbp, %rsi
-	movq	%rbp, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_481
-.Linit_558:
-	negq	%rax
-	movq	40(%rsp), %rdi
-	movl	$2, %esi
-	movl	9200(%rsp), %edx
-	movl	9204(%rsp), %r8d
-	movq	%rax, %rcx
-	call	report
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rbp, %rsi
-	movq	%rbp, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_480
-.Linit_553:
-	negq	%rax
-	movq	40(%rsp), %rdi
-	movl	$-1, %edx
-	movl	9204(%rsp), %r8d
-	movq	%rax, %rcx
-	movl	$2, %esi
-	call	report
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rbp, %rsi
-	movq	%rbp, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_470
-.Linit_552:
+	jmp	.Linit_507
+.Linit_566:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$-1, %edx
@@ -3992,7 +4017,95 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_467
-.Linit_561:
+.Linit_570:
+	movl	9204(%rsp), %r8d
+	movq	40(%rsp), %rdi
+	movq	%rbp, %rcx
+	movl	$-1, %edx
+	negq	%rcx
+	movl	$2, %esi
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_474
+.Linit_568:
+	negq	%rax
+	movq	40(%rsp), %rdi
+	movl	$-1, %edx
+	movl	9204(%rsp), %r8d
+	movq	%rax, %rcx
+	movl	$2, %esi
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_471
+.Linit_567:
+	negq	%rax
+	movq	40(%rsp), %rdi
+	movl	$-1, %edx
+	movl	9204(%rsp), %r8d
+	movq	%rax, %rcx
+	movl	$2, %esi
+	call	report
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_470
+.Linit_573:
+	leaq	256(%rsp), %rax
+	movq	%rax, 16(%rsp)
+	jmp	.Linit_481
+.Linit_572:
+	negq	%rax
+	movq	40(%rsp), %rdi
+	movl	$2, %esi
+	movl	9200(%rsp), %edx
+	movl	9204(%rsp), %r8d
+	movq	%rax, %rcx
+	call	report
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_480
+.Linit_577:
 	movq	40(%rsp), %rdi
 	xorl	%r8d, %r8d
 	xorl	%ecx, %ecx
@@ -4011,21 +4124,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_484
-.Linit_566:
+	jmp	.Linit_491
+.Linit_582:
 	movl	84(%rsp), %esi
 	movl	92(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_518
+	je	.Linit_525
 	movq	16(%rsp), %rax
-.Linit_519:
+.Linit_526:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	movq	48(%rsp), %rcx
 	cmpq	%rcx, %rax
-	jne	.Linit_519
+	jne	.Linit_526
 	movq	96(%rsp), %rax
 	movslq	60(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -4041,16 +4154,41 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_509
-.Linit_518:
+	jmp	.Linit_516
+.Linit_575:
+	movl	56(%rsp), %eax
+	testl	%eax, %eax
+	je	.Linit_583
+.Linit_487:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movl	$3, %eax
+	movslq	128(%rsp), %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_483
+.Linit_525:
 	movslq	60(%rsp), %rdi
 	movl	88(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_521
+	je	.Linit_528
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_521:
+.Linit_528:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4061,7 +4199,24 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_509
+	jmp	.Linit_516
+.Linit_583:
+	movslq	%r14d, %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$62, %eax
+	movl	$9, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movl	60(%rsp), %esi
+	movq	40(%rsp), %rdi
+	xorl	%edx, %edx
+	call	kill_tree
+	jmp	.Linit_487
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

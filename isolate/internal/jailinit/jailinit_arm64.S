@@ -735,21 +735,75 @@ kill_tree:
 	.size	kill_tree, .-kill_tree
 	.align	2
 	.p2align 4,,11
+	.type	end_unheard, %function
+end_unheard:
+	tbz	x2, 0, .Linit_117
+	mov	x8, 94
+	mov	x0, 0
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ret
+	.p2align 2,,3
+.Linit_117:
+	stp	x29, x30, [sp, -16]!
+	mov	x7, x0
+	mov	w6, w1
+	mov	x29, sp
+	sxtw	x0, w1
+	mov	x8, 129
+	mov	x1, 9
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	w1, w6
+	mov	x0, x7
+	bl	kill_tree
+	mov	x8, 94
+	mov	x0, 0
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldp	x29, x30, [sp], 16
+	ret
+	.size	end_unheard, .-end_unheard
+	.align	2
+	.p2align 4,,11
 	.type	send_signal, %function
 send_signal:
 	ldr	w2, [x1, 12]
-	cbz	w2, .Linit_112
+	cbz	w2, .Linit_119
 	sub	sp, sp, #128
 	mov	x2, sp
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_113:
+.Linit_120:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 128
 	cmp	x3, x4
-	bne	.Linit_113
+	bne	.Linit_120
 	ldr	w6, [x1, 4]
 	mov	w9, -1
 	ldr	x7, [x1, 16]
@@ -770,7 +824,7 @@ send_signal:
 	add	sp, sp, 128
 	ret
 	.p2align 2,,3
-.Linit_112:
+.Linit_119:
 	ldp	w1, w3, [x1, 4]
 	neg	w2, w0
 	sxtw	x0, w0
@@ -798,10 +852,10 @@ make_file:
 	ldr	x0, [x1, 48]
 	sub	sp, sp, x12
 	mov	x12, x1
-	cbz	x0, .Linit_139
+	cbz	x0, .Linit_146
 	add	x0, x14, x0, lsl 2
 	ldrsw	x0, [x0, 20]
-.Linit_123:
+.Linit_130:
 	mov	x2, 32961
 	mov	x8, 56
 	ldr	x3, [x12, 16]
@@ -816,30 +870,30 @@ make_file:
 #NO_APP
 	mov	x11, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_122
+	tbnz	x0, #63, .Linit_129
 	ldr	x0, [x12, 40]
-	cbz	x0, .Linit_138
+	cbz	x0, .Linit_145
 	mov	x13, sp
 	add	x10, sp, 16
 	mov	w15, 1
-.Linit_128:
+.Linit_135:
 	add	x0, x14, x0, lsl 2
 	mov	x2, x13
 	ldr	w7, [x0, 20]
 	.p2align 3,,7
-.Linit_131:
+.Linit_138:
 	mov	x3, x2
 	add	x2, x2, 1
 	strb	wzr, [x3]
 	cmp	x2, x10
-	bne	.Linit_131
+	bne	.Linit_138
 	ldr	w0, [x14, 16]
 	str	w7, [sp]
 	strh	w15, [sp, 4]
 	str	w0, [sp, 8]
 	strh	w15, [sp, 12]
 	.p2align 3,,7
-.Linit_132:
+.Linit_139:
 	mov	x0, x13
 	mov	x8, 73
 	mov	x1, 2
@@ -854,13 +908,13 @@ make_file:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #4
-	beq	.Linit_132
-	tbnz	x0, #63, .Linit_127
+	beq	.Linit_139
+	tbnz	x0, #63, .Linit_134
 	ldrsh	w0, [sp, 14]
-	cbnz	w0, .Linit_134
+	cbnz	w0, .Linit_141
 	sxtw	x7, w7
 	.p2align 3,,7
-.Linit_135:
+.Linit_142:
 	mov	x0, x7
 	mov	x1, x10
 	mov	x8, 63
@@ -875,18 +929,18 @@ make_file:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_135
+	beq	.Linit_142
 	cmp	x0, 0
-	cbz	x0, .Linit_138
-	blt	.Linit_141
+	cbz	x0, .Linit_145
+	blt	.Linit_148
 	mov	x7, 0
-	b	.Linit_130
+	b	.Linit_137
 	.p2align 2,,3
-.Linit_151:
+.Linit_158:
 	add	x7, x7, x0
 	cmp	x7, x9
-	bge	.Linit_150
-.Linit_130:
+	bge	.Linit_157
+.Linit_137:
 	mov	x0, x11
 	add	x1, x10, x7
 	sub	x2, x9, x7
@@ -900,8 +954,8 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_151
-.Linit_127:
+	tbz	x0, #63, .Linit_158
+.Linit_134:
 	mov	x0, x11
 	mov	x8, 57
 	mov	x1, 0
@@ -914,17 +968,17 @@ make_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_122:
+.Linit_129:
 	mov	x0, x6
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
 	.p2align 2,,3
-.Linit_138:
+.Linit_145:
 	ldr	x1, [x12, 24]
 	mov	x6, 0
 	cmn	x1, #1
-	beq	.Linit_127
+	beq	.Linit_134
 	ldr	x2, [x12, 32]
 	mov	x0, x11
 	mov	x8, 55
@@ -937,21 +991,21 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_127
+	b	.Linit_134
 	.p2align 2,,3
-.Linit_150:
+.Linit_157:
 	ldr	x0, [x12, 40]
-	b	.Linit_128
+	b	.Linit_135
 	.p2align 2,,3
-.Linit_134:
-	mov	x6, -3
-	b	.Linit_127
-.Linit_139:
-	mov	x0, -100
-	b	.Linit_123
 .Linit_141:
+	mov	x6, -3
+	b	.Linit_134
+.Linit_146:
+	mov	x0, -100
+	b	.Linit_130
+.Linit_148:
 	mov	x6, x9
-	b	.Linit_127
+	b	.Linit_134
 	.size	make_file, .-make_file
 	.align	2
 	.p2align 4,,11
@@ -965,22 +1019,22 @@ attach:
 	mov	x6, x0
 	mov	w7, w2
 	tst	w5, 6
-	beq	.Linit_163
-	cbz	x4, .Linit_159
+	beq	.Linit_170
+	cbz	x4, .Linit_166
 	add	x4, x0, x4, lsl 2
 	ldrsw	x0, [x4, 20]
-.Linit_156:
+.Linit_163:
 	add	x2, sp, 8
 	ldr	x1, [x3, 64]
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_157:
+.Linit_164:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 32
 	cmp	x3, x4
-	bne	.Linit_157
+	bne	.Linit_164
 	and	w6, w5, 4
 	mov	w3, 18
 	mov	x9, 2621440
@@ -998,7 +1052,7 @@ attach:
 #NO_APP
 	mov	x6, x0
 	mov	x9, x0
-	tbnz	x0, #63, .Linit_152
+	tbnz	x0, #63, .Linit_159
 	add	x1, sp, 7
 	sxtw	x0, w7
 	mov	x2, x6
@@ -1022,18 +1076,18 @@ attach:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_152:
+.Linit_159:
 	mov	x0, x6
 	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_163:
+.Linit_170:
 	sxtw	x0, w2
 	add	x1, sp, 7
-	cbz	x4, .Linit_158
+	cbz	x4, .Linit_165
 	add	x4, x6, x4, lsl 2
 	ldrsw	x2, [x4, 20]
-.Linit_154:
+.Linit_161:
 	ldr	x3, [x3, 64]
 	mov	x8, 429
 	mov	x4, 4
@@ -1047,12 +1101,12 @@ attach:
 	mov	x0, x6
 	add	sp, sp, 32
 	ret
-.Linit_159:
+.Linit_166:
 	mov	x0, -100
-	b	.Linit_156
-.Linit_158:
+	b	.Linit_163
+.Linit_165:
 	mov	x2, -100
-	b	.Linit_154
+	b	.Linit_161
 	.size	attach, .-attach
 	.align	2
 	.p2align 4,,11
@@ -1063,22 +1117,22 @@ mask:
 	mov	x29, sp
 	ldr	x2, [x1, 48]
 	strb	wzr, [sp, 31]
-	cbz	x2, .Linit_178
+	cbz	x2, .Linit_185
 	add	x2, x0, x2, lsl 2
 	ldrsw	x0, [x2, 20]
-.Linit_165:
+.Linit_172:
 	ldr	x1, [x7, 56]
 	add	x9, sp, 192
 	ldr	w6, [x7, 4]
 	mov	x2, x9
 	add	x4, sp, 216
 	.p2align 3,,7
-.Linit_166:
+.Linit_173:
 	mov	x3, x2
 	add	x2, x2, 1
 	strb	wzr, [x3]
 	cmp	x2, x4
-	bne	.Linit_166
+	bne	.Linit_173
 	mov	w2, 18
 	and	w6, w6, 4
 	orr	w6, w6, w2
@@ -1098,9 +1152,9 @@ mask:
 	mov	x6, 0
 	mov	x12, x0
 	cmn	x0, #2
-	beq	.Linit_164
+	beq	.Linit_171
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_164
+	tbnz	x0, #63, .Linit_171
 	add	x13, sp, 64
 	mov	x8, 44
 	mov	x1, x13
@@ -1113,10 +1167,10 @@ mask:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	cbnz	x0, .Linit_168
+	cbnz	x0, .Linit_175
 	ldr	x0, [x7, 16]
-	cbnz	x0, .Linit_194
-.Linit_169:
+	cbnz	x0, .Linit_201
+.Linit_176:
 	add	x14, sp, 31
 	mov	x0, x12
 	mov	x1, x14
@@ -1131,9 +1185,9 @@ mask:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_170
+	tbnz	x0, #63, .Linit_177
 	ldr	w0, [x7, 4]
-	tbz	x0, 4, .Linit_171
+	tbz	x0, 4, .Linit_178
 	mov	x2, 36865
 	mov	x8, 428
 	movk	x2, 0x8, lsl 16
@@ -1146,19 +1200,19 @@ mask:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-.Linit_172:
+.Linit_179:
 	mov	x6, x7
-	tbnz	x7, #63, .Linit_170
-.Linit_176:
+	tbnz	x7, #63, .Linit_177
+.Linit_183:
 	add	x3, sp, 32
 	mov	x1, x3
 	.p2align 3,,7
-.Linit_177:
+.Linit_184:
 	mov	x2, x1
 	add	x1, x1, 1
 	strb	wzr, [x2]
 	cmp	x1, x13
-	bne	.Linit_177
+	bne	.Linit_184
 	mov	x6, 15
 	mov	x0, x7
 	mov	x1, x14
@@ -1173,7 +1227,7 @@ mask:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	cbnz	x0, .Linit_175
+	cbnz	x0, .Linit_182
 	mov	x3, x14
 	mov	x8, 429
 	mov	x0, x7
@@ -1185,7 +1239,7 @@ mask:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-.Linit_175:
+.Linit_182:
 	mov	x0, x7
 	mov	x8, 57
 	mov	x1, 0
@@ -1198,7 +1252,7 @@ mask:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_170:
+.Linit_177:
 	mov	x0, x12
 	mov	x8, 57
 	mov	x1, 0
@@ -1211,13 +1265,13 @@ mask:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_164:
+.Linit_171:
 	mov	x0, x6
 	ldp	x29, x30, [sp], 448
 	ret
 	.p2align 2,,3
-.Linit_168:
-	bge	.Linit_169
+.Linit_175:
+	bge	.Linit_176
 	mov	x0, x12
 	mov	x8, 57
 	mov	x1, 0
@@ -1230,20 +1284,20 @@ mask:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_164
+	b	.Linit_171
 	.p2align 2,,3
-.Linit_194:
+.Linit_201:
 	ldr	x1, [sp, 64]
 	mov	x6, -116
 	cmp	x0, x1
-	bne	.Linit_170
-	b	.Linit_169
+	bne	.Linit_177
+	b	.Linit_176
 	.p2align 2,,3
-.Linit_171:
+.Linit_178:
 	ldrh	w0, [sp, 220]
 	and	w0, w0, 61440
 	cmp	w0, 16384
-	beq	.Linit_195
+	beq	.Linit_202
 	mov	x2, 1
 	mov	x8, 428
 	ldr	x1, [x7, 64]
@@ -1258,7 +1312,7 @@ mask:
 #NO_APP
 	mov	x7, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_170
+	tbnz	x0, #63, .Linit_177
 	mov	x4, x9
 	mov	x1, x14
 	mov	x8, 291
@@ -1271,30 +1325,30 @@ mask:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	cbnz	x0, .Linit_174
+	cbnz	x0, .Linit_181
 	ldrh	w0, [sp, 220]
 	mov	x6, -116
 	and	w0, w0, 61440
 	cmp	w0, 8192
-	bne	.Linit_175
+	bne	.Linit_182
 	ldr	x1, [sp, 320]
 	mov	x0, 1
 	movk	x0, 0x3, lsl 32
 	cmp	x1, x0
-	bne	.Linit_175
-	b	.Linit_176
-.Linit_174:
-	bge	.Linit_176
-	b	.Linit_175
-.Linit_195:
+	bne	.Linit_182
+	b	.Linit_183
+.Linit_181:
+	bge	.Linit_183
+	b	.Linit_182
+.Linit_202:
 	ldp	x0, x1, [x7, 72]
 	mov	x2, 15
 	bl	new_mount
 	mov	x7, x0
-	b	.Linit_172
-.Linit_178:
+	b	.Linit_179
+.Linit_185:
 	mov	x0, -100
-	b	.Linit_165
+	b	.Linit_172
 	.size	mask, .-mask
 	.align	2
 	.p2align 4,,11
@@ -1307,33 +1361,33 @@ run_step:
 	ldr	x5, [x0]
 	ldr	w3, [x1]
 	ldr	w4, [x5, 24]
-	cbz	w4, .Linit_197
+	cbz	w4, .Linit_204
 	ldr	w2, [x1, 8]
 	add	w0, w2, 1
 	cmp	w4, w0
-	beq	.Linit_402
-.Linit_197:
+	beq	.Linit_409
+.Linit_204:
 	cmp	w3, 24
-	beq	.Linit_200
-	bhi	.Linit_201
+	beq	.Linit_207
+	bhi	.Linit_208
 	cmp	w3, 12
-	beq	.Linit_202
-	bhi	.Linit_203
+	beq	.Linit_209
+	bhi	.Linit_210
 	cmp	w3, 6
-	beq	.Linit_204
-	bls	.Linit_403
+	beq	.Linit_211
+	bls	.Linit_410
 	cmp	w3, 9
-	beq	.Linit_212
-	bls	.Linit_404
+	beq	.Linit_219
+	bls	.Linit_411
 	cmp	w3, 10
-	beq	.Linit_405
+	beq	.Linit_412
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 1
 	.p2align 3,,7
-.Linit_393:
+.Linit_400:
 	mov	x2, 0
-.Linit_395:
+.Linit_402:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -1343,25 +1397,25 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-.Linit_196:
+.Linit_203:
 	mov	x0, x10
 	ldp	x29, x30, [sp], 80
 	ret
 	.p2align 2,,3
-.Linit_203:
+.Linit_210:
 	cmp	w3, 19
-	beq	.Linit_218
-	bls	.Linit_406
+	beq	.Linit_225
+	bls	.Linit_413
 	cmp	w3, 22
-	beq	.Linit_226
+	beq	.Linit_233
 	cmp	w3, 23
-	bne	.Linit_407
-.Linit_287:
+	bne	.Linit_414
+.Linit_294:
 	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_327
+	cbz	x0, .Linit_334
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-.Linit_297:
+.Linit_304:
 	ldr	x2, [x12, 16]
 	sxtw	x0, w0
 	ldr	x1, [x12, 56]
@@ -1375,62 +1429,62 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	ldp	x2, x3, [x12, 24]
 	cmn	x2, #1
-	bne	.Linit_400
+	bne	.Linit_407
 	.p2align 3,,7
-.Linit_394:
+.Linit_401:
 	mov	x10, 0
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_201:
+.Linit_208:
 	cmp	w3, 36
-	beq	.Linit_230
-	bls	.Linit_408
+	beq	.Linit_237
+	bls	.Linit_415
 	cmp	w3, 42
-	beq	.Linit_245
-	bls	.Linit_409
+	beq	.Linit_252
+	bls	.Linit_416
 	cmp	w3, 45
-	beq	.Linit_394
-	bls	.Linit_410
+	beq	.Linit_401
+	bls	.Linit_417
 	cmp	w3, 46
-	bne	.Linit_391
+	bne	.Linit_398
 	ldp	x29, x30, [sp], 80
 	mov	x1, x12
 	mov	x0, x14
 	b	exec
 	.p2align 2,,3
-.Linit_408:
+.Linit_415:
 	cmp	w3, 30
-	beq	.Linit_232
-	bls	.Linit_411
+	beq	.Linit_239
+	bls	.Linit_418
 	cmp	w3, 34
-	beq	.Linit_240
+	beq	.Linit_247
 	cmp	w3, 35
-	bne	.Linit_412
+	bne	.Linit_419
 	ldr	x0, [x12, 16]
 	mov	x8, 159
 	ldr	x1, [x12, 56]
-	b	.Linit_393
+	b	.Linit_400
 	.p2align 2,,3
-.Linit_409:
+.Linit_416:
 	cmp	w3, 39
-	beq	.Linit_247
-	bls	.Linit_413
+	beq	.Linit_254
+	bls	.Linit_420
 	cmp	w3, 40
-	beq	.Linit_414
+	beq	.Linit_421
 	mov	x8, 167
 	mov	x0, 1
 	mov	x1, 9
-	b	.Linit_393
+	b	.Linit_400
 	.p2align 2,,3
-.Linit_411:
+.Linit_418:
 	cmp	w3, 27
-	beq	.Linit_234
-	bls	.Linit_415
+	beq	.Linit_241
+	bls	.Linit_422
 	cmp	w3, 28
-	beq	.Linit_416
+	beq	.Linit_423
 	ldp	x9, x7, [x12, 16]
 	add	x0, sp, 40
 	ldp	x6, x1, [x12, 32]
@@ -1447,13 +1501,13 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	str	w0, [x14, 348]
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_413:
+.Linit_420:
 	cmp	w3, 37
-	beq	.Linit_417
+	beq	.Linit_424
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -1467,7 +1521,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	mov	x0, 47
 	mov	x1, 4
 #APP
@@ -1476,7 +1530,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	ldp	x6, x9, [x12, 16]
 	mov	x10, 1314
 	movk	x10, 0x2008, lsl 16
@@ -1496,15 +1550,15 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	mov	x6, 0
-	b	.Linit_315
+	b	.Linit_322
 	.p2align 2,,3
-.Linit_316:
+.Linit_323:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_394
-.Linit_315:
+	beq	.Linit_401
+.Linit_322:
 	ldr	x7, [x12, 24]
 	mov	x2, x6
 	mov	x8, 167
@@ -1514,30 +1568,30 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_316
+	tbz	x7, 0, .Linit_323
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbz	x0, #63, .Linit_316
-	b	.Linit_196
+	tbz	x0, #63, .Linit_323
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_415:
+.Linit_422:
 	cmp	w3, 25
-	beq	.Linit_418
+	beq	.Linit_425
 	ldp	x29, x30, [sp], 80
 	mov	x1, x12
 	mov	x0, x14
 	b	make_file
 	.p2align 2,,3
-.Linit_406:
+.Linit_413:
 	cmp	w3, 16
-	beq	.Linit_220
-	bls	.Linit_419
+	beq	.Linit_227
+	bls	.Linit_426
 	cmp	w3, 17
-	beq	.Linit_420
+	beq	.Linit_427
 	ldr	x1, [x12, 56]
 	add	x2, sp, 40
 	mov	x0, x2
@@ -1545,12 +1599,12 @@ run_step:
 	strb	wzr, [sp, 23]
 	stp	xzr, xzr, [sp, 24]
 	.p2align 3,,7
-.Linit_271:
+.Linit_278:
 	mov	x5, x0
 	add	x0, x0, 1
 	strb	wzr, [x5]
 	cmp	x0, x4
-	bne	.Linit_271
+	bne	.Linit_278
 	mov	x7, 2621440
 	mov	x6, 22
 	mov	x8, 437
@@ -1566,15 +1620,15 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	tbnz	x0, #63, .Linit_421
+	tbnz	x0, #63, .Linit_428
 	add	x9, sp, 23
 	add	x3, sp, 24
 	mov	x1, x9
 	mov	w2, 4096
 	bl	mount_id
 	mov	x10, x0
-	cbz	x0, .Linit_422
-.Linit_274:
+	cbz	x0, .Linit_429
+.Linit_281:
 	mov	x0, x7
 	mov	x8, 57
 	mov	x1, 0
@@ -1587,14 +1641,14 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_403:
+.Linit_410:
 	cmp	w3, 3
-	beq	.Linit_206
-	bls	.Linit_423
+	beq	.Linit_213
+	bls	.Linit_430
 	cmp	w3, 4
-	beq	.Linit_424
+	beq	.Linit_431
 	ldp	x0, x7, [x12, 16]
 	add	x3, x14, 384
 	ldr	x6, [x12, 32]
@@ -1629,29 +1683,29 @@ run_step:
 #NO_APP
 	str	w0, [x10, 16]
 	sxtw	x10, w0
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_419:
+.Linit_426:
 	cmp	w3, 13
-	beq	.Linit_222
+	beq	.Linit_229
 	ldr	x2, [x12, 16]
 	ldr	x0, [x12, 56]
 	ldr	x1, [x12, 72]
 	bl	new_mount
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_265
-.Linit_268:
+	cbnz	x0, .Linit_272
+.Linit_275:
 	ldr	w0, [x12]
 	cmp	w0, 14
-	beq	.Linit_425
-.Linit_267:
+	beq	.Linit_432
+.Linit_274:
 	ldr	w0, [x12, 12]
 	mov	x6, 0
-	cbnz	w0, .Linit_426
+	cbnz	w0, .Linit_433
 	.p2align 3,,7
-.Linit_307:
+.Linit_314:
 	mov	x0, x10
 	mov	x8, 57
 	mov	x1, 0
@@ -1665,21 +1719,21 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x6
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_423:
+.Linit_430:
 	cmp	w3, 1
-	beq	.Linit_208
+	beq	.Linit_215
 	cmp	w3, 2
-	bne	.Linit_391
+	bne	.Linit_398
 	ldp	x29, x30, [sp], 80
 	mov	x0, x12
 	b	own_mounts
 	.p2align 2,,3
-.Linit_402:
+.Linit_409:
 	cmp	w3, 31
-	bne	.Linit_427
-.Linit_198:
+	bne	.Linit_434
+.Linit_205:
 	mov	w1, 1
 	mov	x0, x14
 	mov	w4, 0
@@ -1687,7 +1741,7 @@ run_step:
 	bl	report
 	add	x1, sp, 40
 	.p2align 3,,7
-.Linit_308:
+.Linit_315:
 	ldrsw	x0, [x14, 12]
 	mov	x8, 207
 	mov	x2, 24
@@ -1701,44 +1755,44 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	cmn	x0, #4
-	beq	.Linit_308
+	beq	.Linit_315
 	cmp	x0, x2
-	beq	.Linit_309
+	beq	.Linit_316
 	cmp	x0, 0
 	mov	x0, -32
 	csel	x10, x10, x0, lt
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_427:
+.Linit_434:
 	ldr	w10, [x5, 28]
 	neg	x10, x10
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_391:
+.Linit_398:
 	mov	x10, -38
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_414:
+.Linit_421:
 	ldrsw	x0, [x14, 348]
 	mov	x8, 446
 	mov	x1, 0
-	b	.Linit_393
+	b	.Linit_400
 	.p2align 2,,3
-.Linit_416:
+.Linit_423:
 	ldr	w3, [x12, 4]
 	mov	x8, 49
 	ldr	x0, [x12, 56]
-	tbz	x3, 1, .Linit_396
+	tbz	x3, 1, .Linit_403
 	add	x2, sp, 40
 	add	x4, sp, 64
 	mov	x5, x2
 	.p2align 3,,7
-.Linit_304:
+.Linit_311:
 	mov	x6, x5
 	add	x5, x5, 1
 	strb	wzr, [x6]
 	cmp	x5, x4
-	bne	.Linit_304
+	bne	.Linit_311
 	and	w6, w3, 4
 	mov	w1, 18
 	mov	x7, 2621440
@@ -1758,7 +1812,7 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
@@ -1776,15 +1830,15 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_420:
+.Linit_427:
 	ldp	x29, x30, [sp], 80
 	mov	x1, x12
 	mov	x0, x14
 	b	mask
 	.p2align 2,,3
-.Linit_405:
+.Linit_412:
 	ldr	x0, [x12, 16]
 	ldp	x1, x2, [x12, 56]
 	add	x0, x14, x0, lsl 2
@@ -1792,13 +1846,13 @@ run_step:
 	ldp	x29, x30, [sp], 80
 	b	write_file
 	.p2align 2,,3
-.Linit_222:
+.Linit_229:
 	ldr	x1, [x12, 16]
 	mov	x8, 161
 	ldr	x0, [x12, 56]
-	b	.Linit_393
+	b	.Linit_400
 	.p2align 2,,3
-.Linit_424:
+.Linit_431:
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1816,15 +1870,15 @@ run_step:
 	bl	keep_fd
 	sxtw	x10, w0
 	str	w0, [x14, 340]
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_208:
+.Linit_215:
 	ldp	x1, x2, [x12, 56]
 	mov	w0, -100
 	ldp	x29, x30, [sp], 80
 	b	write_file
 	.p2align 2,,3
-.Linit_417:
+.Linit_424:
 	mov	x8, 167
 	mov	x0, 8
 	mov	x1, 1
@@ -1838,7 +1892,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	ldr	x0, [x12, 16]
 	mov	x8, 147
 	mov	x1, x0
@@ -1849,14 +1903,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_418:
+.Linit_425:
 	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_330
+	cbz	x0, .Linit_337
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-.Linit_301:
+.Linit_308:
 	ldp	x2, x3, [x12, 16]
 	sxtw	x0, w0
 	ldr	x1, [x12, 56]
@@ -1869,16 +1923,16 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	ldp	x2, x3, [x12, 32]
 	cmn	x2, #1
-	beq	.Linit_394
-.Linit_400:
+	beq	.Linit_401
+.Linit_407:
 	ldp	x0, x1, [x12, 48]
-	cbz	x0, .Linit_331
+	cbz	x0, .Linit_338
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-.Linit_303:
+.Linit_310:
 	sxtw	x0, w0
 	mov	x8, 54
 	mov	x4, 256
@@ -1889,9 +1943,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_226:
+.Linit_233:
 	ldr	w9, [x12, 4]
 	mov	w2, 1
 	movk	w2, 0x8, lsl 16
@@ -1911,29 +1965,29 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	ldp	x1, x2, [x12, 24]
 	mov	w11, w0
 	bl	same_file
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_307
+	tbnz	x0, #63, .Linit_314
 	ldr	x5, [x12, 16]
 	ldr	x3, [x12, 40]
 	orr	x0, x5, x3
-	cbz	x0, .Linit_288
+	cbz	x0, .Linit_295
 	add	x2, sp, 40
 	add	x4, sp, 72
 	mov	x0, x2
 	.p2align 3,,7
-.Linit_289:
+.Linit_296:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x4
-	bne	.Linit_289
-	cbnz	x3, .Linit_290
+	bne	.Linit_296
+	cbnz	x3, .Linit_297
 	str	x5, [sp, 40]
-.Linit_291:
+.Linit_298:
 	orr	w9, w9, 4096
 	mov	x3, x2
 	mov	x0, x10
@@ -1948,14 +2002,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_307
-.Linit_288:
+	tbnz	x0, #63, .Linit_314
+.Linit_295:
 	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_428
-.Linit_293:
-	cbnz	x6, .Linit_307
+	cbnz	x0, .Linit_435
+.Linit_300:
+	cbnz	x6, .Linit_314
 	ldr	w0, [x12, 4]
-	tbz	x0, 3, .Linit_296
+	tbz	x0, 3, .Linit_303
 	mov	x0, x10
 	mov	x8, 50
 	mov	x1, 0
@@ -1968,45 +2022,45 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	cbz	x0, .Linit_296
+	cbz	x0, .Linit_303
 	mov	x6, x0
-	b	.Linit_307
-.Linit_265:
+	b	.Linit_314
+.Linit_272:
 	mov	w2, w10
 	mov	x1, x12
 	mov	x0, x14
 	bl	attach
 	mov	x6, x0
-	cbz	x0, .Linit_268
-	b	.Linit_307
-.Linit_428:
+	cbz	x0, .Linit_275
+	b	.Linit_314
+.Linit_435:
 	mov	w2, w11
 	mov	x1, x12
 	mov	x0, x14
 	bl	attach
 	mov	x6, x0
-	b	.Linit_293
-.Linit_327:
+	b	.Linit_300
+.Linit_334:
 	mov	w0, -100
-	b	.Linit_297
-.Linit_296:
+	b	.Linit_304
+.Linit_303:
 	ldr	w0, [x12, 12]
-	cbz	w0, .Linit_307
+	cbz	w0, .Linit_314
 	add	x0, x14, w0, uxtw 2
 	sxtw	x10, w11
 	str	w11, [x0, 20]
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_435:
+.Linit_442:
 	cmp	w3, 31
-	beq	.Linit_429
+	beq	.Linit_436
 	mov	x8, 157
 	mov	x0, 0
-.Linit_396:
+.Linit_403:
 	mov	x1, 0
-	b	.Linit_393
+	b	.Linit_400
 	.p2align 2,,3
-.Linit_202:
+.Linit_209:
 	mov	x1, 2
 	mov	x8, 198
 	movk	x1, 0x8, lsl 16
@@ -2022,30 +2076,30 @@ run_step:
 #NO_APP
 	mov	x6, x0
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	add	x2, sp, 40
 	mov	x1, x2
 	.p2align 3,,7
-.Linit_261:
+.Linit_268:
 	mov	x4, x1
 	add	x0, sp, 80
 	add	x1, x1, 1
 	strb	wzr, [x4]
 	cmp	x1, x0
-	bne	.Linit_261
+	bne	.Linit_268
 	ldr	x5, [x12, 56]
 	mov	x1, x5
 	add	x5, x5, 15
 	sub	x3, x2, x1
 	.p2align 3,,7
-.Linit_262:
+.Linit_269:
 	ldrb	w4, [x1]
-	cbz	w4, .Linit_264
+	cbz	w4, .Linit_271
 	strb	w4, [x3, x1]
 	add	x1, x1, 1
 	cmp	x5, x1
-	bne	.Linit_262
-.Linit_264:
+	bne	.Linit_269
+.Linit_271:
 	mov	w7, 1
 	mov	x0, x6
 	mov	x8, 29
@@ -2069,16 +2123,16 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_234:
+.Linit_241:
 	ldr	x2, [x12, 16]
 	mov	x8, 35
 	ldr	x1, [x12, 56]
 	mov	x0, -100
-	b	.Linit_395
+	b	.Linit_402
 	.p2align 2,,3
-.Linit_220:
+.Linit_227:
 	ldr	x2, [x12, 16]
 	mov	x1, x12
 	mov	x0, x14
@@ -2087,7 +2141,7 @@ run_step:
 	ldp	x29, x30, [sp], 80
 	b	attach
 	.p2align 2,,3
-.Linit_230:
+.Linit_237:
 	ldr	x0, [x12, 16]
 	mov	x8, 149
 	mov	x3, 0
@@ -2101,9 +2155,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_218:
+.Linit_225:
 	ldr	x0, [x12, 56]
 	mov	x8, 41
 	mov	x2, 0
@@ -2119,10 +2173,10 @@ run_step:
 #NO_APP
 	mov	x6, 0
 	mov	x10, x0
-	cbz	x0, .Linit_275
-	b	.Linit_276
+	cbz	x0, .Linit_282
+	b	.Linit_283
 	.p2align 2,,3
-.Linit_277:
+.Linit_284:
 	ldr	x0, [x12, 56]
 #APP
 // 42 "src/sys.h" 1
@@ -2131,8 +2185,8 @@ run_step:
 #NO_APP
 	add	x6, x6, 1
 	mov	x10, x0
-	cbnz	x0, .Linit_276
-.Linit_275:
+	cbnz	x0, .Linit_283
+.Linit_282:
 	ldr	x0, [x12, 16]
 	mov	x8, 39
 	mov	x1, 2
@@ -2141,8 +2195,8 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	cmp	x6, x0
-	bls	.Linit_277
-.Linit_278:
+	bls	.Linit_284
+.Linit_285:
 	ldr	x0, [x12, 64]
 	mov	x8, 49
 	mov	x1, 0
@@ -2156,7 +2210,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	ldr	x1, [x12, 56]
 	mov	w0, 46
 	strb	w0, [sp, 25]
@@ -2166,21 +2220,21 @@ run_step:
 	strb	wzr, [sp, 26]
 	bl	mount_id
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	add	x3, sp, 40
 	add	x1, sp, 24
 	mov	w2, 0
 	mov	w0, -100
 	bl	mount_id
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	ldp	x1, x0, [sp, 32]
 	mov	x10, -18
 	cmp	x1, x0
 	csel	x10, x10, xzr, ne
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_212:
+.Linit_219:
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -2197,16 +2251,16 @@ run_step:
 	sxtw	x10, w0
 	add	x1, x14, x1, lsl 2
 	str	w0, [x1, 20]
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_204:
+.Linit_211:
 	ldr	x1, [x12, 16]
 	add	x0, x14, 384
 	lsl	x6, x1, 7
 	sub	x6, x6, x1
 	add	x6, x0, x6, lsl 5
 	.p2align 3,,7
-.Linit_258:
+.Linit_265:
 	ldrsw	x0, [x6, 16]
 	mov	x8, 260
 	mov	x1, 0
@@ -2221,19 +2275,19 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	cmn	x0, #4
-	beq	.Linit_258
-	tbnz	x0, #63, .Linit_196
+	beq	.Linit_265
+	tbnz	x0, #63, .Linit_203
 	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_430
+	tbnz	x0, #63, .Linit_437
 	ldr	x10, [x6, 24]
-	b	.Linit_196
-.Linit_430:
+	b	.Linit_203
+.Linit_437:
 	ldr	w0, [x6, 20]
 	str	w0, [x14, 368]
 	ldr	x10, [x6, 24]
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_245:
+.Linit_252:
 	mov	x8, 173
 	mov	x0, 0
 	mov	x1, 0
@@ -2248,7 +2302,7 @@ run_step:
 #NO_APP
 	ldrsw	x1, [x14, 8]
 	cmp	x0, x1
-	bne	.Linit_319
+	bne	.Linit_326
 	ldr	w7, [x14, 16]
 	mov	w6, 1
 	add	x0, sp, 32
@@ -2263,38 +2317,38 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	ldrsh	w0, [sp, 38]
-	cbz	w0, .Linit_394
-.Linit_319:
+	cbz	w0, .Linit_401
+.Linit_326:
 	mov	x10, -3
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_247:
+.Linit_254:
 	mov	x8, 167
 	mov	x0, 38
 	mov	x1, 1
-	b	.Linit_393
+	b	.Linit_400
 	.p2align 2,,3
-.Linit_206:
+.Linit_213:
 	mov	x8, 167
 	mov	x0, 36
 	mov	x1, 1
-	b	.Linit_393
+	b	.Linit_400
 	.p2align 2,,3
-.Linit_200:
+.Linit_207:
 	ldr	x1, [x12, 48]
 	ldr	x0, [x12, 64]
-	cbz	x1, .Linit_329
+	cbz	x1, .Linit_336
 	add	x1, x14, x1, lsl 2
 	ldr	w1, [x1, 20]
-.Linit_300:
+.Linit_307:
 	ldr	x2, [x12, 56]
 	sxtw	x1, w1
 	mov	x8, 36
-	b	.Linit_395
+	b	.Linit_402
 	.p2align 2,,3
-.Linit_232:
+.Linit_239:
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -2308,14 +2362,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	ldp	x3, x1, [x12, 16]
 	str	x3, [sp, 40]
 	ldr	x2, [x12, 32]
 	str	w0, [sp, 48]
 	bl	same_file
 	mov	x6, x0
-	cbnz	x0, .Linit_307
+	cbnz	x0, .Linit_314
 	ldrsw	x0, [x14, 348]
 	add	x2, sp, 40
 	mov	x8, 445
@@ -2329,20 +2383,20 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_307
+	b	.Linit_314
 	.p2align 2,,3
-.Linit_240:
+.Linit_247:
 	ldr	x9, [x12, 16]
 	mov	x6, 0
-	b	.Linit_312
+	b	.Linit_319
 	.p2align 2,,3
-.Linit_431:
-	tbnz	x0, #63, .Linit_196
-.Linit_313:
+.Linit_438:
+	tbnz	x0, #63, .Linit_203
+.Linit_320:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_394
-.Linit_312:
+	beq	.Linit_401
+.Linit_319:
 	mov	x1, x6
 	mov	x8, 167
 	mov	x0, 24
@@ -2351,7 +2405,7 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x9, x6
-	tbnz	x7, 0, .Linit_313
+	tbnz	x7, 0, .Linit_320
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2359,24 +2413,24 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	cmn	x0, #22
-	bne	.Linit_431
+	bne	.Linit_438
 	mov	x10, 0
-	b	.Linit_196
-.Linit_309:
+	b	.Linit_203
+.Linit_316:
 	ldr	w0, [sp, 40]
 	mov	x10, -125
 	cmp	w0, 1
 	csel	x10, x10, xzr, ne
-	b	.Linit_196
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_276:
-	tbnz	x10, #63, .Linit_196
-	b	.Linit_278
-.Linit_421:
+.Linit_283:
+	tbnz	x10, #63, .Linit_203
+	b	.Linit_285
+.Linit_428:
 	add	x0, x0, 40
 	mov	x10, x7
 	cmp	x0, 38
-	bhi	.Linit_196
+	bhi	.Linit_203
 	mov	x1, -2
 	mov	x2, -116
 	movk	x1, 0xffef, lsl 16
@@ -2384,8 +2438,8 @@ run_step:
 	asr	x0, x1, x0
 	tst	x0, 1
 	csel	x10, x7, x2, ne
-	b	.Linit_196
-.Linit_425:
+	b	.Linit_203
+.Linit_432:
 	mov	x0, x10
 	mov	x8, 50
 	mov	x1, 0
@@ -2399,9 +2453,9 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	cbnz	x0, .Linit_307
-	b	.Linit_267
-.Linit_422:
+	cbnz	x0, .Linit_314
+	b	.Linit_274
+.Linit_429:
 	ldr	x0, [x12, 16]
 	mov	x1, x9
 	add	x3, sp, 32
@@ -2410,36 +2464,36 @@ run_step:
 	ldr	w0, [x0, 20]
 	bl	mount_id
 	mov	x10, x0
-	cbnz	x0, .Linit_274
+	cbnz	x0, .Linit_281
 	ldp	x1, x0, [sp, 24]
 	mov	x10, -116
 	cmp	x1, x0
 	csel	x10, xzr, x10, eq
-	b	.Linit_274
-.Linit_290:
+	b	.Linit_281
+.Linit_297:
 	add	x3, x14, x3, lsl 2
 	orr	x5, x5, 1048576
 	str	x5, [sp, 40]
 	ldrsw	x0, [x3, 20]
 	str	x0, [sp, 64]
-	b	.Linit_291
-.Linit_426:
+	b	.Linit_298
+.Linit_433:
 	add	x0, x14, w0, uxtw 2
 	str	w10, [x0, 20]
 	sxtw	x10, w10
-	b	.Linit_196
-.Linit_330:
+	b	.Linit_203
+.Linit_337:
 	mov	w0, -100
-	b	.Linit_301
-.Linit_329:
+	b	.Linit_308
+.Linit_336:
 	mov	w1, -100
-	b	.Linit_300
-.Linit_331:
+	b	.Linit_307
+.Linit_338:
 	mov	w0, -100
-	b	.Linit_303
-.Linit_410:
+	b	.Linit_310
+.Linit_417:
 	cmp	w3, 43
-	beq	.Linit_432
+	beq	.Linit_439
 	ldr	x7, [x12, 16]
 	add	x2, sp, 40
 	ldr	x6, [x12, 56]
@@ -2457,14 +2511,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
-.Linit_432:
+	b	.Linit_203
+.Linit_439:
 	ldr	x0, [x12, 16]
 	ldp	x29, x30, [sp], 80
 	b	set_signals
-.Linit_404:
+.Linit_411:
 	cmp	w3, 7
-	beq	.Linit_433
+	beq	.Linit_440
 	ldr	x0, [x12, 16]
 	mov	x8, 268
 	mov	x1, 0
@@ -2480,34 +2534,34 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
-.Linit_433:
+	b	.Linit_203
+.Linit_440:
 	ldr	x0, [x12, 16]
 	mov	x8, 97
 	mov	x1, 0
-	b	.Linit_393
-.Linit_407:
+	b	.Linit_400
+.Linit_414:
 	cmp	w3, 20
-	beq	.Linit_228
+	beq	.Linit_235
 	add	x2, sp, 40
 	add	x4, sp, 72
 	mov	x0, x2
 	.p2align 3,,7
-.Linit_229:
+.Linit_236:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x4
-	bne	.Linit_229
+	bne	.Linit_236
 	ldr	x1, [x12, 16]
 	str	x1, [sp, 40]
 	ldr	x0, [x12, 48]
 	ldr	x1, [x12, 24]
 	str	x1, [sp, 56]
-	cbz	x0, .Linit_326
+	cbz	x0, .Linit_333
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-.Linit_285:
+.Linit_292:
 	ldr	w4, [x12, 4]
 	mov	x3, x2
 	ldr	x1, [x12, 56]
@@ -2522,10 +2576,10 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
-.Linit_228:
+	b	.Linit_203
+.Linit_235:
 	ldr	w0, [x12, 4]
-	tbz	x0, 1, .Linit_434
+	tbz	x0, 1, .Linit_441
 	add	x9, sp, 32
 	mov	w0, 46
 	strb	w0, [sp, 32]
@@ -2543,19 +2597,19 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_203
 	ldr	x1, [x12, 64]
 	add	x2, sp, 40
 	ldr	w6, [x12, 4]
 	mov	x0, x2
 	add	x4, sp, 64
 	.p2align 3,,7
-.Linit_282:
+.Linit_289:
 	mov	x3, x0
 	add	x0, x0, 1
 	strb	wzr, [x3]
 	cmp	x0, x4
-	bne	.Linit_282
+	bne	.Linit_289
 	mov	w0, 18
 	and	w6, w6, 4
 	orr	w6, w6, w0
@@ -2573,7 +2627,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_307
+	tbnz	x0, #63, .Linit_314
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
@@ -2584,7 +2638,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_284
+	cbnz	x0, .Linit_291
 	ldr	x3, [x12, 16]
 	mov	x1, x9
 	ldr	x0, [x12, 56]
@@ -2609,7 +2663,7 @@ run_step:
 #NO_APP
 	cmp	x7, 0
 	csel	x7, x7, x0, ne
-.Linit_284:
+.Linit_291:
 	mov	x0, x6
 	mov	x8, 57
 	mov	x1, 0
@@ -2623,8 +2677,8 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x7
-	b	.Linit_307
-.Linit_434:
+	b	.Linit_314
+.Linit_441:
 	ldr	x3, [x12, 16]
 	mov	x8, 40
 	ldp	x0, x1, [x12, 56]
@@ -2636,13 +2690,13 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
-.Linit_326:
+	b	.Linit_203
+.Linit_333:
 	mov	w0, -100
-	b	.Linit_285
-.Linit_412:
+	b	.Linit_292
+.Linit_419:
 	cmp	w3, 33
-	bne	.Linit_435
+	bne	.Linit_442
 	ldp	x1, x7, [x12, 16]
 	add	x2, sp, 40
 	ldr	x6, [x12, 32]
@@ -2658,11 +2712,61 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
-.Linit_429:
+	b	.Linit_203
+.Linit_436:
 	ldr	w2, [x12, 8]
-	b	.Linit_198
+	b	.Linit_205
 	.size	run_step, .-run_step
+	.align	2
+	.p2align 4,,11
+	.type	run_aside, %function
+run_aside:
+	stp	x29, x30, [sp, -48]!
+	mov	w1, 88
+	mov	x29, sp
+	stp	x19, x20, [sp, 16]
+	mov	x19, x0
+	ldp	w18, w20, [x0, 8]
+	str	x21, [sp, 32]
+	ldr	x21, [x0]
+	ldr	x0, [x21]
+	ldr	x0, [x0, 48]
+	smaddl	x18, w18, w1, x0
+	cmp	w20, 0
+	ble	.Linit_444
+	smaddl	x20, w20, w1, x18
+	b	.Linit_446
+	.p2align 2,,3
+.Linit_449:
+	add	x18, x18, 88
+	cmp	x18, x20
+	beq	.Linit_444
+.Linit_446:
+	ldr	w2, [x18, 8]
+	mov	x1, x18
+	str	w2, [x19, 20]
+	mov	x0, x21
+	bl	run_step
+	mov	x6, x0
+	tbz	x0, #63, .Linit_449
+.Linit_445:
+	mov	x8, 93
+	mov	x0, 0
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	str	x6, [x19, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_444:
+	mov	x6, 0
+	b	.Linit_445
+	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
 	.type	run_payload, %function
@@ -2696,8 +2800,8 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	str	x0, [x19, 360]
-	cbz	x0, .Linit_443
-.Linit_437:
+	cbz	x0, .Linit_457
+.Linit_451:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2711,86 +2815,36 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	brk #1000
-.Linit_443:
+.Linit_457:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_438
+	ble	.Linit_452
 	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_440
+	b	.Linit_454
 	.p2align 2,,3
-.Linit_444:
+.Linit_458:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_438
-.Linit_440:
+	beq	.Linit_452
+.Linit_454:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
 	str	w0, [x19, 368]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_444
+	tbz	x0, #63, .Linit_458
 	str	x0, [x19, 360]
-	b	.Linit_437
-.Linit_438:
+	b	.Linit_451
+.Linit_452:
 	mov	x0, 0
 	str	x0, [x19, 360]
-	b	.Linit_437
+	b	.Linit_451
 	.size	run_payload, .-run_payload
-	.align	2
-	.p2align 4,,11
-	.type	run_aside, %function
-run_aside:
-	stp	x29, x30, [sp, -48]!
-	mov	w1, 88
-	mov	x29, sp
-	stp	x19, x20, [sp, 16]
-	mov	x19, x0
-	ldp	w18, w20, [x0, 8]
-	str	x21, [sp, 32]
-	ldr	x21, [x0]
-	ldr	x0, [x21]
-	ldr	x0, [x0, 48]
-	smaddl	x18, w18, w1, x0
-	cmp	w20, 0
-	ble	.Linit_446
-	smaddl	x20, w20, w1, x18
-	b	.Linit_448
-	.p2align 2,,3
-.Linit_451:
-	add	x18, x18, 88
-	cmp	x18, x20
-	beq	.Linit_446
-.Linit_448:
-	ldr	w2, [x18, 8]
-	mov	x1, x18
-	str	w2, [x19, 20]
-	mov	x0, x21
-	bl	run_step
-	mov	x6, x0
-	tbz	x0, #63, .Linit_451
-.Linit_447:
-	mov	x8, 93
-	mov	x0, 0
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	str	x6, [x19, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_446:
-	mov	x6, 0
-	b	.Linit_447
-	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
 	.type	jail_main, %function
@@ -2814,28 +2868,28 @@ jail_main:
 	str	x27, [sp, 80]
 	str	x2, [sp, 104]
 	.p2align 3,,7
-.Linit_453:
+.Linit_460:
 	str	w0, [x1], 4
 	cmp	x1, x18
-	bne	.Linit_453
+	bne	.Linit_460
 	add	x7, x10, 8
 	add	x10, x10, 144
 	.p2align 3,,7
-.Linit_456:
+.Linit_463:
 	ldrb	w0, [x7, -8]
 	sub	x1, x7, #8
-	cbz	w0, .Linit_460
+	cbz	w0, .Linit_467
 	mov	w6, 0
-	b	.Linit_459
+	b	.Linit_466
 	.p2align 2,,3
-.Linit_455:
+.Linit_462:
 	ldrb	w0, [x1]
-.Linit_459:
+.Linit_466:
 	sub	w0, w0, #65
 	add	x1, x1, 1
 	orr	w6, w0, w6, lsl 4
 	cmp	x7, x1
-	bne	.Linit_455
+	bne	.Linit_462
 	sxtw	x0, w6
 	mov	x8, 25
 	mov	x1, 2
@@ -2851,8 +2905,8 @@ jail_main:
 #NO_APP
 	add	x7, x7, 8
 	cmp	x10, x7
-	bne	.Linit_456
-.Linit_460:
+	bne	.Linit_463
+.Linit_467:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2888,8 +2942,8 @@ jail_main:
 	mov	x0, 0
 	str	w1, [sp, 9088]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_540
-.Linit_458:
+	tbnz	x0, #63, .Linit_561
+.Linit_465:
 	ldrsw	x0, [sp, 8756]
 	add	x1, sp, 288
 	mov	x8, 80
@@ -2902,8 +2956,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_541
-.Linit_461:
+	tbnz	x0, #63, .Linit_562
+.Linit_468:
 	mov	x3, 2
 	ldrsw	x4, [sp, 8756]
 	ldr	x1, [sp, 336]
@@ -2917,8 +2971,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_542
-.Linit_462:
+	tbnz	x0, #63, .Linit_563
+.Linit_469:
 	ldrsw	x0, [sp, 8756]
 	mov	x8, 57
 	mov	x1, 0
@@ -2932,15 +2986,15 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x0, 268435456
-	ldr	w20, [x0, 8]
-	ldr	w21, [x0, 20]
+	ldr	w25, [x0, 8]
+	ldr	w22, [x0, 20]
 	str	x0, [sp, 8736]
-	and	w26, w20, 1
-	tbz	x20, 0, .Linit_463
+	and	w26, w25, 1
+	tbz	x25, 0, .Linit_470
 	ldr	w0, [sp, 8744]
 	cmp	w0, 1
-	bne	.Linit_543
-.Linit_463:
+	bne	.Linit_564
+.Linit_470:
 	mov	x3, 2048
 	add	x1, sp, 104
 	mov	x8, 74
@@ -2959,30 +3013,30 @@ jail_main:
 	bl	keep_fd
 	str	w0, [sp, 9080]
 	sxtw	x3, w0
-	tbnz	x0, 31, .Linit_544
-.Linit_464:
+	tbnz	x0, 31, .Linit_565
+.Linit_471:
 	ldr	x1, [sp, 8736]
 	ldr	w0, [x1, 12]
 	ldr	x19, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_466
+	ble	.Linit_473
 	sub	w0, w0, #1
 	add	x1, x19, 88
 	mov	w2, 88
-	umaddl	x22, w0, w2, x1
-	b	.Linit_468
+	umaddl	x20, w0, w2, x1
+	b	.Linit_475
 	.p2align 2,,3
-.Linit_545:
-	cmp	x22, x19
-	beq	.Linit_466
-.Linit_468:
+.Linit_566:
+	cmp	x20, x19
+	beq	.Linit_473
+.Linit_475:
 	ldr	w2, [x19, 8]
 	mov	x1, x19
 	mov	x0, x23
 	add	x19, x19, 88
 	str	w2, [sp, 9104]
 	bl	run_step
-	tbz	x0, #63, .Linit_545
+	tbz	x0, #63, .Linit_566
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3001,7 +3055,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_466:
+.Linit_473:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -3014,16 +3068,28 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_546
-.Linit_470:
+	tbnz	x0, #63, .Linit_567
+.Linit_477:
+	add	x19, sp, 136
+	mov	x8, 59
+	mov	x0, x19
+	mov	x1, 524288
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x24, x0
+	tbnz	x0, #63, .Linit_560
 	mov	x1, 8736
 	add	x1, sp, x1
 	mov	x10, x1
 	mov	x8, 220
-	mov	x0, 16657
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
+	mov	x0, 273
 	adr	x9, run_payload
 #APP
 // 52 "src/sys.h" 1
@@ -3037,12 +3103,69 @@ jail_main:
 1:
 // 0 "" 2
 #NO_APP
-	mov	x25, x0
-	tbnz	x0, #63, .Linit_547
-.Linit_471:
+	mov	x8, 57
+	mov	x21, x0
+	mov	x1, 0
+	ldrsw	x0, [sp, 140]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	tbnz	x21, #63, .Linit_519
+	add	x20, sp, 160
+	mov	x0, x20
+	add	x2, x20, 16
+	.p2align 3,,7
+.Linit_479:
+	mov	x1, x0
+	add	x0, x0, 1
+	strb	wzr, [x1]
+	cmp	x0, x2
+	bne	.Linit_479
+	ldr	w2, [sp, 136]
+	mov	w0, 1
+	ldr	w1, [sp, 8752]
+	str	w2, [sp, 160]
+	str	w1, [sp, 168]
+	strh	w0, [sp, 172]
+	.p2align 3,,7
+.Linit_480:
+	mov	x0, x20
+	mov	x8, 73
+	mov	x1, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x24, x0
+	cmn	x0, #4
+	beq	.Linit_480
+	tbnz	x0, #63, .Linit_568
+	ldrsh	w0, [sp, 174]
+	cbnz	w0, .Linit_569
+.Linit_482:
+	ldrsw	x0, [sp, 136]
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	tbnz	x24, #63, .Linit_478
 	ldr	x3, [sp, 9096]
-	tbnz	x3, #63, .Linit_548
-.Linit_472:
+	tbnz	x3, #63, .Linit_570
+.Linit_484:
 	ldr	x1, [sp, 8736]
 	mov	w3, 88
 	ldr	w2, [sp, 9104]
@@ -3052,7 +3175,7 @@ jail_main:
 	umaddl	x14, w14, w3, x0
 	ldr	w0, [x14, 8]
 	cmp	w2, w0
-	beq	.Linit_473
+	beq	.Linit_485
 	ldr	w2, [sp, 9104]
 	mov	x0, x23
 	ldr	w4, [sp, 9108]
@@ -3071,11 +3194,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_473:
+.Linit_485:
 	ldr	w0, [x14]
 	cmp	w0, 45
-	beq	.Linit_549
-.Linit_474:
+	beq	.Linit_571
+.Linit_486:
 	ldr	x1, [sp, 336]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -3090,7 +3213,7 @@ jail_main:
 #NO_APP
 	add	x6, x23, 40
 	.p2align 3,,7
-.Linit_476:
+.Linit_488:
 	ldr	w7, [x6]
 	mov	x8, 57
 	mov	x1, 0
@@ -3099,18 +3222,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w7
 	mov	x5, 0
-	tbnz	w7, #31, .Linit_475
+	tbnz	w7, #31, .Linit_487
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_475:
+.Linit_487:
 	add	x6, x6, 4
 	cmp	x18, x6
-	bne	.Linit_476
+	bne	.Linit_488
 	ldr	w0, [sp, 9084]
-	tbnz	w0, #31, .Linit_477
+	tbnz	w0, #31, .Linit_489
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -3123,10 +3246,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_477:
-	ubfiz	x6, x20, 4, 32
-	add	x19, sp, 136
-	add	x20, sp, 160
+.Linit_489:
+	ubfiz	x6, x25, 4, 32
 	mov	x7, 1314
 	and	x6, x6, 32
 	movk	x7, 0x2008, lsl 16
@@ -3146,27 +3267,36 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_478
-	cbnz	w21, .Linit_550
-.Linit_480:
+	tbnz	x0, #63, .Linit_490
+	cbz	w22, .Linit_492
+	sub	w1, w22, #1
+	mov	x8, 436
+	mov	x0, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_490
+.Linit_492:
 	add	x24, sp, 112
 	mov	x0, x23
 	mov	w2, 0
-	mov	w4, w25
+	mov	w4, w21
 	mov	x3, 0
 	mov	w1, 4
 	bl	report
-	mov	w21, w25
+	str	wzr, [sp, 100]
 	mov	x0, x24
 	add	x2, x24, 24
-	str	wzr, [sp, 100]
 	.p2align 3,,7
-.Linit_482:
+.Linit_494:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_482
+	bne	.Linit_494
 	ldr	w1, [sp, 8748]
 	add	x18, sp, 96
 	ldr	w2, [sp, 8752]
@@ -3181,14 +3311,14 @@ jail_main:
 	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
 	.p2align 3,,7
-.Linit_487:
+.Linit_499:
 	mov	w6, 0
-	b	.Linit_484
+	b	.Linit_496
 	.p2align 2,,3
-.Linit_485:
+.Linit_497:
 	cmp	x27, x0
-	beq	.Linit_551
-.Linit_484:
+	beq	.Linit_572
+.Linit_496:
 	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
@@ -3202,8 +3332,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_485
-	cbnz	w6, .Linit_486
+	bgt	.Linit_497
+	cbnz	w6, .Linit_498
 	mov	x0, x24
 	mov	x8, 73
 	mov	x1, 3
@@ -3214,29 +3344,15 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_487
-	tbnz	x0, #63, .Linit_552
+	beq	.Linit_499
+	tbnz	x0, #63, .Linit_573
 	ldrsh	w0, [sp, 126]
-	cbz	w0, .Linit_492
-	cbz	w26, .Linit_553
-.Linit_493:
-	mov	x8, 94
-	mov	x0, 0
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_492:
+	cbnz	w0, .Linit_574
+.Linit_504:
 	mov	w10, 64
-	b	.Linit_494
+	b	.Linit_505
 	.p2align 2,,3
-.Linit_554:
+.Linit_575:
 	ldrsw	x0, [sp, 9080]
 #APP
 // 42 "src/sys.h" 1
@@ -3245,11 +3361,11 @@ jail_main:
 #NO_APP
 	mov	x1, x19
 	cmp	x0, x2
-	bne	.Linit_498
+	bne	.Linit_509
 	ldr	w2, [sp, 160]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_495
+	beq	.Linit_506
 	ldr	w4, [sp, 168]
 	ldr	x3, [sp, 208]
 	cmn	w4, #1
@@ -3258,10 +3374,10 @@ jail_main:
 	stp	wzr, w4, [sp, 144]
 	str	x3, [sp, 152]
 	bl	send_signal
-.Linit_495:
+.Linit_506:
 	subs	w10, w10, #1
-	beq	.Linit_498
-.Linit_494:
+	beq	.Linit_509
+.Linit_505:
 	ldrsh	w0, [sp, 118]
 	mov	x1, x20
 	mov	x8, 63
@@ -3269,12 +3385,12 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_554
-.Linit_498:
+	cbnz	w0, .Linit_575
+.Linit_509:
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_487
+	cbz	w0, .Linit_499
 	.p2align 3,,7
-.Linit_500:
+.Linit_511:
 	ldrsw	x0, [sp, 8748]
 	mov	x1, x19
 	mov	x8, 207
@@ -3288,36 +3404,67 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_500
+	beq	.Linit_511
 	cmp	x0, x2
-	beq	.Linit_501
-	tbz	x0, #63, .Linit_502
+	beq	.Linit_512
+	tbz	x0, #63, .Linit_513
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_487
-.Linit_502:
+	bne	.Linit_499
+.Linit_513:
 	mov	w0, -1
 	str	w0, [sp, 128]
-	b	.Linit_487
+	b	.Linit_499
+.Linit_574:
+	mov	w2, w25
+	mov	w1, w21
+	mov	x0, x23
+	bl	end_unheard
+	b	.Linit_504
+.Linit_564:
+	ldr	w4, [sp, 9108]
+	mov	x0, x23
+	mov	x3, 18
+	mov	w2, -1
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_470
+.Linit_568:
+	mov	x0, x21
+	mov	x8, 129
+	mov	x1, 9
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_482
 	.p2align 2,,3
-.Linit_551:
+.Linit_572:
 	ldr	w0, [sp, 96]
 	mov	w6, w2
 	str	w0, [sp, 100]
-	b	.Linit_484
-.Linit_553:
-	mov	w1, w21
-	mov	x0, x23
-	bl	kill_tree
-	b	.Linit_493
-.Linit_501:
+	b	.Linit_496
+.Linit_512:
 	ldr	w0, [sp, 136]
 	cmp	w0, 2
-	beq	.Linit_555
+	beq	.Linit_576
 	cmp	w0, 3
-	bne	.Linit_487
-	cbz	w26, .Linit_505
+	bne	.Linit_499
+	cbz	w26, .Linit_516
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -3328,10 +3475,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_487
-.Linit_486:
-	cbz	w26, .Linit_491
-.Linit_490:
+	b	.Linit_499
+.Linit_498:
+	cbz	w26, .Linit_503
+.Linit_502:
 	ldr	w4, [sp, 100]
 	mov	x0, x23
 	mov	x3, 0
@@ -3359,19 +3506,54 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_550:
-	sub	w1, w21, #1
-	mov	x8, 436
-	mov	x0, 0
+.Linit_519:
+	mov	x24, x21
+.Linit_560:
+	add	x20, sp, 160
+.Linit_478:
+	ldr	w2, [sp, 9104]
+	neg	x3, x24
+	ldr	w4, [sp, 9108]
+	mov	x0, x23
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x6, x0
-	tbz	x0, #63, .Linit_480
-.Linit_478:
-	mov	x0, x25
+	ldr	x3, [sp, 9096]
+	mov	x21, x24
+	tbz	x3, #63, .Linit_484
+.Linit_570:
+	ldr	w2, [sp, 9104]
+	mov	x0, x23
+	ldr	w4, [sp, 9108]
+	neg	x3, x3
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_484
+.Linit_490:
+	mov	x0, x21
 	mov	x8, 129
 	mov	x1, 9
 	mov	x2, 0
@@ -3401,29 +3583,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_480
-.Linit_543:
-	ldr	w4, [sp, 9108]
-	mov	x0, x23
-	mov	x3, 18
-	mov	w2, -1
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_463
-.Linit_552:
-	cbz	w26, .Linit_505
+	b	.Linit_492
+.Linit_573:
+	cbz	w26, .Linit_516
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -3432,87 +3594,27 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	w1, w25
+	mov	w1, w21
 	add	x2, sp, 100
 	mov	x0, x23
 	bl	kill_tree
-	b	.Linit_490
-.Linit_505:
+	b	.Linit_502
+.Linit_516:
 	add	x2, sp, 100
-	mov	w1, w25
+	mov	w1, w21
 	mov	x0, x23
 	bl	kill_tree
-.Linit_491:
-	mov	w1, w25
+.Linit_503:
+	mov	w1, w21
 	mov	x0, x23
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_490
-.Linit_544:
+	b	.Linit_502
+.Linit_565:
 	ldr	w4, [sp, 9108]
 	mov	x0, x23
 	neg	x3, x3
 	mov	w2, -1
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_464
-.Linit_548:
-	ldr	w2, [sp, 9104]
-	mov	x0, x23
-	ldr	w4, [sp, 9108]
-	neg	x3, x3
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_472
-.Linit_542:
-	ldr	w4, [sp, 9108]
-	neg	x3, x0
-	mov	w2, -1
-	mov	x0, x23
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_462
-.Linit_547:
-	ldr	w2, [sp, 9104]
-	mov	x0, x1
-	ldr	w4, [sp, 9108]
-	neg	x3, x25
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -3528,7 +3630,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	b	.Linit_471
-.Linit_546:
+.Linit_567:
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3547,8 +3649,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_470
-.Linit_541:
+	b	.Linit_477
+.Linit_563:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
@@ -3567,8 +3669,28 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_461
-.Linit_540:
+	b	.Linit_469
+.Linit_562:
+	ldr	w4, [sp, 9108]
+	neg	x3, x0
+	mov	w2, -1
+	mov	x0, x23
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_468
+.Linit_561:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, w11
@@ -3587,8 +3709,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_458
-.Linit_549:
+	b	.Linit_465
+.Linit_571:
 	ldr	w2, [sp, 9104]
 	mov	x0, x23
 	mov	w4, 0
@@ -3607,11 +3729,17 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_474
-.Linit_555:
+	b	.Linit_486
+.Linit_576:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_487
+	b	.Linit_499
+.Linit_569:
+	mov	w2, w25
+	mov	w1, w21
+	mov	x0, x23
+	bl	end_unheard
+	b	.Linit_482
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end
