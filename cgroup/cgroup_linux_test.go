@@ -156,6 +156,25 @@ func TestLimitsOfOthers(t *testing.T) {
 	}
 }
 
+// TestTasks: on v1 a process with one thread enters by itself, in all hierarchies, and its children are in too.
+func TestTasks(t *testing.T) {
+	p := place(t)
+	if p.Version != 1 {
+		t.Skip("host lacks: cgroup v1")
+	}
+	c := create(t, p, name(t))
+	cmd := exec.Command("/bin/sh", append([]string{"-c", `for file; do echo 0 >"$file" || exit 1; done; cat /proc/self/cgroup`, "sh"}, p.Tasks(name(t), needed)...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, h := range hierarchies(needed) {
+		if in, err := parseCgroups(string(out)); err != nil || filepath.Base(in[h]) != filepath.Base(c.Path()) {
+			t.Errorf("in the hierarchy %s it is in %q, %v", h, in[h], err)
+		}
+	}
+}
+
 // TestUsage compares with what the kernel says of the process, and with what containerd's library reads.
 func TestUsage(t *testing.T) {
 	p := place(t)

@@ -61,7 +61,7 @@ func TestP58_MemoryHogChild(t *testing.T) {
 func TestP58_OuterMemoryLimit(t *testing.T) {
 	each(t, limitedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
-		flags := []string{"--cgroup-parent", outerCgroup(t, 48<<20), "--memory"}
+		flags := []string{"--cgroup-parent", b.outerCgroup(48<<20), "--memory"}
 		r, o := b.result(append(flags, "256M"), tool("burn"), "hog", "512")
 		if o.code != 128+int(syscall.SIGKILL) || r.Reason != "signalled" || r.Signal != "SIGKILL" || len(r.LimitsHit) != 0 || r.OOMKills < 1 {
 			t.Errorf("the outer limit: %+v, %+v", r, o)
@@ -73,11 +73,29 @@ func TestP58_OuterMemoryLimit(t *testing.T) {
 	})
 }
 
-// outerCgroup makes a cgroup for --cgroup-parent that is limited to so many bytes: in the root, an ordinary user's in
-// what was delegated.
-func outerCgroup(t *testing.T, memory int) (path string) {
+// On v1 somebody may have given an ordinary user a cgroup in each hierarchy; jail-init enters the jail's by itself.
+func TestCgroupDelegatedV1(t *testing.T) {
+	if _, err := os.Stat("/sys/fs/cgroup/memory/tasks"); err != nil || !asRoot {
+		t.Skip("host lacks: cgroup v1, and root, who can delegate there")
+	}
+	for _, level := range []string{"limited", "contained"} {
+		b := newBox(t, arm{level, false})
+		flags := []string{"--cgroup-parent", b.outerCgroup(1 << 30), "--memory", "48M", "--pids-limit", "3"}
+		if r, o := b.result(flags, tool("burn"), "forks", "10"); o.stdout != "forks 2 EAGAIN\n" {
+			t.Errorf("%s: %+v, %+v", level, r, o)
+		}
+		if r, o := b.result(flags, tool("burn"), "hog", "512"); r.Reason != "memory" {
+			t.Errorf("%s: %+v, %+v", level, r, o)
+		}
+	}
+}
+
+// outerCgroup makes a cgroup of the caller's for --cgroup-parent that is limited to so many bytes: in the root, or below
+// what was delegated to an ordinary user.
+func (b *box) outerCgroup(memory int) (path string) {
+	t := b.t
 	t.Helper()
-	path = fmt.Sprintf("/test-%d-%s", os.Getpid(), filepath.Base(t.Name()))
+	path = fmt.Sprintf("/test-%d-%s", os.Getpid(), filepath.Base(filepath.Dir(b.tmp)))
 	const root = "/sys/fs/cgroup"
 	dirs, files := []string{root}, map[string]string{"memory.max": strconv.Itoa(memory), "memory.swap.max": "0"}
 	if _, err := os.Stat(root + "/cgroup.controllers"); err != nil {
@@ -100,6 +118,11 @@ func outerCgroup(t *testing.T, memory int) (path string) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { eventually(t, dir+" goes", func() bool { return os.Remove(dir) == nil }) })
+		for _, path := range []string{dir, dir + "/cgroup.procs", dir + "/tasks"} {
+			if _, err := os.Stat(path); err == nil {
+				b.give(path)
+			}
+		}
 	}
 	for file, value := range files {
 		err := os.WriteFile(filepath.Join(dirs[0]+path, file), []byte(value), 0)

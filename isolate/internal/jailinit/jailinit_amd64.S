@@ -25,9 +25,9 @@ report:
 	pushq	%rbp
 	pushq	%rbx
 	movq	%rdi, %rbx
-	subq	$88, %rsp
-	leaq	-120(%rsp), %rbp
-	leaq	-56(%rsp), %rsi
+	subq	$104, %rsp
+	leaq	-112(%rsp), %rbp
+	leaq	-40(%rsp), %rsi
 	movq	%rbp, %rax
 	.p2align 4,,10
 	.p2align 3
@@ -37,16 +37,16 @@ report:
 	movb	$0, (%rdi)
 	cmpq	%rsi, %rax
 	jne	.Linit_2
-	movl	%r9d, -120(%rsp)
+	movl	%r9d, -112(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r9d, %r9d
 	movl	$228, %eax
-	movl	%edx, -116(%rsp)
+	movl	%edx, -108(%rsp)
 	movl	$1, %edi
 	xorl	%edx, %edx
-	movl	%r8d, -108(%rsp)
+	movl	%r8d, -100(%rsp)
 	xorl	%r8d, %r8d
-	movl	%ecx, -112(%rsp)
+	movl	%ecx, -104(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -55,15 +55,15 @@ report:
 	testq	%rax, %rax
 	js	.Linit_3
 	movabsq	$2361183241434822607, %rax
-	movq	-48(%rsp), %rdi
-	imulq	$1000000, -56(%rsp), %rcx
+	movq	-32(%rsp), %rdi
+	imulq	$1000000, -40(%rsp), %rcx
 	imulq	%rdi
 	sarq	$63, %rdi
 	sarq	$7, %rdx
 	subq	%rdi, %rdx
 	addq	%rcx, %rdx
 .Linit_3:
-	movq	%rdx, -104(%rsp)
+	movq	%rdx, -96(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -77,14 +77,14 @@ report:
 #NO_APP
 	testq	%rax, %rax
 	jne	.Linit_4
-	imulq	$1000000, -56(%rsp), %rax
-	addq	-48(%rsp), %rax
-	movq	%rax, -96(%rsp)
 	imulq	$1000000, -40(%rsp), %rax
 	addq	-32(%rsp), %rax
 	movq	%rax, -88(%rsp)
-	movq	-24(%rsp), %rax
+	imulq	$1000000, -24(%rsp), %rax
+	addq	-16(%rsp), %rax
 	movq	%rax, -80(%rsp)
+	movq	-8(%rsp), %rax
+	movq	%rax, -72(%rsp)
 .Linit_4:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -99,15 +99,17 @@ report:
 #NO_APP
 	testq	%rax, %rax
 	jne	.Linit_5
-	imulq	$1000000, -56(%rsp), %rax
-	addq	-48(%rsp), %rax
-	movq	%rax, -72(%rsp)
 	imulq	$1000000, -40(%rsp), %rax
 	addq	-32(%rsp), %rax
 	movq	%rax, -64(%rsp)
+	imulq	$1000000, -24(%rsp), %rax
+	addq	-16(%rsp), %rax
+	movq	%rax, -56(%rsp)
 .Linit_5:
+	movq	376(%rbx), %rax
 	movl	$44, %r12d
-	movl	$64, %edx
+	movl	$72, %edx
+	movq	%rax, -48(%rsp)
 	.p2align 4,,10
 	.p2align 3
 .Linit_6:
@@ -124,7 +126,7 @@ report:
 #NO_APP
 	cmpq	$-4, %rax
 	je	.Linit_6
-	addq	$88, %rsp
+	addq	$104, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -1161,97 +1163,22 @@ run_step:
 	movl	8(%rsi), %esi
 	leal	1(%rsi), %edi
 	cmpl	%edi, %edx
-	je	.Linit_412
+	je	.Linit_418
 .Linit_175:
 	cmpl	$24, %eax
 	je	.Linit_178
-	ja	.Linit_179
-	cmpl	$12, %eax
-	je	.Linit_180
-	ja	.Linit_181
-	cmpl	$6, %eax
-	je	.Linit_182
-	jbe	.Linit_413
-	cmpl	$9, %eax
-	je	.Linit_190
-	jbe	.Linit_414
-	cmpl	$10, %eax
-	je	.Linit_415
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$4, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-.Linit_174:
-	addq	$296, %rsp
-	movq	%rbx, %rax
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	ret
-	.p2align 4,,10
-	.p2align 3
-.Linit_181:
-	cmpl	$19, %eax
-	je	.Linit_196
-	jbe	.Linit_416
-	cmpl	$22, %eax
-	je	.Linit_204
-	cmpl	$23, %eax
-	jne	.Linit_417
-	movq	48(%rbp), %rax
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	testq	%rax, %rax
-	je	.Linit_329
-	movslq	20(%r12,%rax,4), %rdi
-.Linit_289:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$258, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movq	24(%rbp), %rdx
-	movq	32(%rbp), %r10
-	cmpq	$-1, %rdx
-	jne	.Linit_410
-	.p2align 4,,10
-	.p2align 3
-.Linit_405:
-	xorl	%ebx, %ebx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_179:
-	cmpl	$36, %eax
-	je	.Linit_208
-	jbe	.Linit_418
-	cmpl	$42, %eax
-	je	.Linit_223
 	jbe	.Linit_419
-	cmpl	$45, %eax
-	je	.Linit_405
+	cmpl	$37, %eax
+	je	.Linit_208
 	jbe	.Linit_420
+	cmpl	$43, %eax
+	je	.Linit_225
+	jbe	.Linit_421
 	cmpl	$46, %eax
-	jne	.Linit_404
+	je	.Linit_412
+	jbe	.Linit_422
+	cmpl	$47, %eax
+	jne	.Linit_411
 	movq	16(%rbp), %rax
 	leaq	24(%rsp), %rsi
 	xorl	%r8d, %r8d
@@ -1269,27 +1196,27 @@ run_step:
 	movq	56(%rbp), %r15
 	movq	(%r15), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_338
+	je	.Linit_343
 	leaq	32(%rsp), %rax
 	xorl	%r13d, %r13d
 	movq	$-2, %rbx
 	movl	$59, %r14d
 	movq	%rax, 8(%rsp)
-	jmp	.Linit_319
+	jmp	.Linit_322
 	.p2align 4,,10
 	.p2align 3
-.Linit_314:
+.Linit_317:
 	cmpq	$-2, %rbx
-	je	.Linit_340
+	je	.Linit_345
 	testb	%al, %al
-	jne	.Linit_340
-.Linit_315:
+	jne	.Linit_345
+.Linit_318:
 	movq	8(%r15), %rdi
 	addq	$8, %r15
 	addl	$1, %r13d
 	testq	%rdi, %rdi
 	je	.Linit_174
-.Linit_319:
+.Linit_322:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -1305,7 +1232,7 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%al
 	cmpq	$-13, %r8
-	jne	.Linit_314
+	jne	.Linit_317
 	movq	(%r15), %rsi
 	movq	8(%rsp), %r8
 	movl	$2, %r10d
@@ -1318,20 +1245,187 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_339
+	js	.Linit_344
 	movl	%r13d, 372(%r12)
 	movq	$-13, %rbx
-	jmp	.Linit_315
+	jmp	.Linit_318
 	.p2align 4,,10
 	.p2align 3
-.Linit_418:
+.Linit_419:
+	cmpl	$12, %eax
+	je	.Linit_180
+	jbe	.Linit_423
+	cmpl	$19, %eax
+	je	.Linit_196
+	jbe	.Linit_424
+	cmpl	$22, %eax
+	je	.Linit_323
+	cmpl	$23, %eax
+	jne	.Linit_425
+	movl	4(%rbp), %r13d
+	movb	$0, 24(%rsp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movq	56(%rbp), %rsi
+	xorl	%r9d, %r9d
+	movl	$428, %eax
+	movq	$-100, %rdi
+	sall	$15, %r13d
+	movzwl	%r13w, %r13d
+	movl	%r13d, %edx
+	orl	$524289, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r14
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	32(%rbp), %rdx
+	movq	24(%rbp), %rsi
+	movl	%eax, %edi
+	movl	%eax, %r15d
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_282
+	movq	16(%rbp), %rsi
+	movq	40(%rbp), %rdi
+	movq	%rsi, %rax
+	orq	%rdi, %rax
+	je	.Linit_283
+	leaq	32(%rsp), %rax
+	leaq	64(%rsp), %rcx
+	.p2align 4,,10
+	.p2align 3
+.Linit_284:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_284
+	testq	%rdi, %rdi
+	jne	.Linit_285
+	movq	%rsi, 32(%rsp)
+.Linit_286:
+	movl	%r13d, %edx
+	leaq	24(%rsp), %rsi
+	leaq	32(%rsp), %r10
+	xorl	%r9d, %r9d
+	orl	$4096, %edx
+	movl	$32, %r8d
+	movl	$442, %eax
+	movq	%r14, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_282
+.Linit_283:
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_426
+.Linit_288:
+	testq	%rbx, %rbx
+	jne	.Linit_282
+	testb	$8, 4(%rbp)
+	je	.Linit_291
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$81, %eax
+	movq	%r14, %rdi
+	movq	%rbx, %rsi
+	movq	%rbx, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	je	.Linit_291
+	movq	%rax, %rbx
+	.p2align 4,,10
+	.p2align 3
+.Linit_282:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r14, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_174:
+	addq	$296, %rsp
+	movq	%rbx, %rax
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	ret
+	.p2align 4,,10
+	.p2align 3
+.Linit_423:
+	cmpl	$6, %eax
+	je	.Linit_182
+	jbe	.Linit_427
+	cmpl	$9, %eax
+	je	.Linit_190
+	jbe	.Linit_428
+	cmpl	$10, %eax
+	je	.Linit_429
+	movq	64(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	movl	$-100, %edi
+	call	write_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	xorl	%edx, %edx
+	leaq	32(%rsp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$98, %eax
+	movq	%rdx, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	imulq	$1000000, 32(%rsp), %rax
+	addq	40(%rsp), %rax
+	xorl	%ebx, %ebx
+	imulq	$1000000, 48(%rsp), %rdx
+	addq	56(%rsp), %rdx
+	addq	%rdx, %rax
+	movq	%rax, 376(%r12)
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_420:
 	cmpl	$30, %eax
 	je	.Linit_210
-	jbe	.Linit_421
+	jbe	.Linit_430
 	cmpl	$34, %eax
 	je	.Linit_218
+	jbe	.Linit_431
 	cmpl	$35, %eax
-	jne	.Linit_422
+	je	.Linit_432
 	movq	56(%rbp), %rsi
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1349,42 +1443,11 @@ run_step:
 	.p2align 4,,10
 	.p2align 3
 .Linit_421:
-	cmpl	$27, %eax
-	je	.Linit_212
-	jbe	.Linit_423
-	cmpl	$28, %eax
-	je	.Linit_424
-	movq	16(%rbp), %rax
-	movq	40(%rbp), %rsi
-	leaq	32(%rsp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movq	%rax, 32(%rsp)
-	movq	24(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 48(%rsp)
-	movl	$444, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movl	%eax, 348(%r12)
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_419:
-	cmpl	$39, %eax
-	je	.Linit_225
-	jbe	.Linit_425
 	cmpl	$40, %eax
-	je	.Linit_426
+	je	.Linit_227
+	jbe	.Linit_433
+	cmpl	$41, %eax
+	je	.Linit_434
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1397,29 +1460,84 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_406:
+.Linit_413:
 	movq	%rax, %rbx
 	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_423:
-	cmpl	$25, %eax
-	je	.Linit_427
-	addq	$296, %rsp
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	make_file
+.Linit_427:
+	cmpl	$3, %eax
+	je	.Linit_184
+	jbe	.Linit_435
+	cmpl	$4, %eax
+	je	.Linit_436
+	movq	16(%rbp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$1297, %edi
+	movq	%rdx, %rax
+	salq	$7, %rax
+	subq	%rdx, %rax
+	xorl	%edx, %edx
+	salq	$5, %rax
+	leaq	384(%r12,%rax), %r13
+	movq	24(%rbp), %rax
+	movq	%r12, 0(%r13)
+	leaq	4064(%r13), %rsi
+	leaq	run_aside(%rip), %r12
+	movl	%eax, 8(%r13)
+	movq	32(%rbp), %rax
+	movq	$-125, 24(%r13)
+	movl	%eax, 12(%r13)
+	movl	8(%rbp), %eax
+	movl	%eax, 20(%r13)
+	movl	$56, %eax
+#APP
+# 25 "src/sys.h" 1
+	syscall
+	test %rax, %rax
+	jnz 1f
+	xor %ebp, %ebp
+	mov %r13, %rdi
+	call *%r12
+	hlt
+1:
+# 0 "" 2
+#NO_APP
+	movl	%eax, 16(%r13)
+	movslq	%eax, %rbx
+	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_425:
-	cmpl	$37, %eax
-	je	.Linit_428
+.Linit_430:
+	cmpl	$27, %eax
+	je	.Linit_212
+	jbe	.Linit_437
+	cmpl	$28, %eax
+	je	.Linit_438
+	movl	4(%rbp), %esi
+	movq	56(%rbp), %rbx
+	testb	$2, %sil
+	jne	.Linit_339
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$80, %eax
+	movq	%rbx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_433:
+	cmpl	$38, %eax
+	je	.Linit_439
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1471,17 +1589,17 @@ run_step:
 	movl	$157, %r12d
 	movl	$47, %edi
 	movl	$2, %esi
-	jmp	.Linit_307
+	jmp	.Linit_310
 	.p2align 4,,10
 	.p2align 3
-.Linit_308:
+.Linit_311:
 	addq	$1, %rdx
 	cmpq	$64, %rdx
-	je	.Linit_405
-.Linit_307:
+	je	.Linit_412
+.Linit_310:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
-	jnc	.Linit_308
+	jnc	.Linit_311
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1492,189 +1610,15 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jns	.Linit_308
-	jmp	.Linit_406
+	jns	.Linit_311
+	jmp	.Linit_413
 	.p2align 4,,10
 	.p2align 3
-.Linit_416:
-	cmpl	$16, %eax
-	je	.Linit_198
-	jbe	.Linit_429
-	cmpl	$17, %eax
-	je	.Linit_430
-	movb	$0, 24(%rsp)
-	leaq	32(%rsp), %r13
-	movq	56(%rbp), %rsi
-	leaq	56(%rsp), %rdx
-	movq	%r13, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_251:
-	movq	%rax, %rcx
-	addq	$1, %rax
-	movb	$0, (%rcx)
-	cmpq	%rdx, %rax
-	jne	.Linit_251
-	movl	$24, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r13, %rdx
-	movq	$2621440, 32(%rsp)
-	movl	$437, %eax
-	movq	$-100, %rdi
-	movq	$22, 48(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r14
-	testq	%rax, %rax
-	js	.Linit_431
-	movl	$332, %r15d
-	movslq	%eax, %rdi
-	movq	%r13, %r8
-	xorl	%r9d, %r9d
-	leaq	24(%rsp), %rsi
-	movl	$4096, %r10d
-	movl	$4096, %edx
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_279
-	movq	176(%rsp), %rax
-	movq	%rax, 8(%rsp)
-	testb	$16, 33(%rsp)
-	je	.Linit_260
-	movq	16(%rbp), %rax
-	movl	$4096, %r10d
-	xorl	%r9d, %r9d
-	movslq	20(%r12,%rax,4), %rdi
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_279
-	movq	176(%rsp), %rax
-	testb	$16, 33(%rsp)
-	je	.Linit_260
-	cmpq	%rax, 8(%rsp)
-	movq	$-116, %rbx
-	movl	$0, %eax
-	cmove	%rax, %rbx
-	.p2align 4,,10
-	.p2align 3
-.Linit_279:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r14, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_413:
-	cmpl	$3, %eax
-	je	.Linit_184
-	jbe	.Linit_432
-	cmpl	$4, %eax
-	je	.Linit_433
-	movq	16(%rbp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movl	$1297, %edi
-	movq	%rdx, %rax
-	salq	$7, %rax
-	subq	%rdx, %rax
-	xorl	%edx, %edx
-	salq	$5, %rax
-	leaq	384(%r12,%rax), %r13
-	movq	24(%rbp), %rax
-	movq	%r12, 0(%r13)
-	leaq	4064(%r13), %rsi
-	leaq	run_aside(%rip), %r12
-	movl	%eax, 8(%r13)
-	movq	32(%rbp), %rax
-	movq	$-125, 24(%r13)
-	movl	%eax, 12(%r13)
-	movl	8(%rbp), %eax
-	movl	%eax, 20(%r13)
-	movl	$56, %eax
-#APP
-# 25 "src/sys.h" 1
-	syscall
-	test %rax, %rax
-	jnz 1f
-	xor %ebp, %ebp
-	mov %r13, %rdi
-	call *%r12
-	hlt
-1:
-# 0 "" 2
-#NO_APP
-	movl	%eax, 16(%r13)
-	movslq	%eax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_429:
-	cmpl	$13, %eax
-	je	.Linit_200
-	movq	16(%rbp), %rdx
-	movq	72(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	call	new_mount
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	cmpq	$0, 64(%rbp)
-	jne	.Linit_245
-.Linit_248:
-	cmpl	$14, 0(%rbp)
-	je	.Linit_434
-.Linit_247:
-	movl	12(%rbp), %eax
-	xorl	%r13d, %r13d
-	testl	%eax, %eax
-	jne	.Linit_435
-.Linit_249:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%rbx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%r13, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_432:
+.Linit_435:
 	cmpl	$1, %eax
 	je	.Linit_186
 	cmpl	$2, %eax
-	jne	.Linit_404
+	jne	.Linit_411
 	movq	56(%rbp), %rsi
 	movl	$256, %r10d
 	xorl	%r9d, %r9d
@@ -1697,83 +1641,17 @@ run_step:
 	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_412:
-	cmpl	$31, %eax
-	jne	.Linit_436
-.Linit_176:
-	movl	%esi, %edx
-	xorl	%r8d, %r8d
-	movl	$1, %esi
-	xorl	%ecx, %ecx
-	movq	%r12, %rdi
-	movl	$45, %ebx
-	call	report
-	leaq	32(%rsp), %rsi
-	movl	$24, %edx
-	.p2align 4,,10
-	.p2align 3
-.Linit_300:
-	movslq	12(%r12), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbx, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_300
-	cmpq	$24, %rax
-	je	.Linit_437
-	testq	%rax, %rax
-	movq	$-32, %rbx
-	cmovs	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_436:
-	movl	28(%rcx), %ebx
-	negq	%rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_404:
-	movq	$-38, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_424:
-	movl	4(%rbp), %esi
-	movq	56(%rbp), %rbx
-	testb	$2, %sil
-	jne	.Linit_334
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$80, %eax
-	movq	%rbx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_427:
+.Linit_437:
+	cmpl	$25, %eax
+	je	.Linit_440
 	movq	48(%rbp), %rax
 	movq	24(%rbp), %r10
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	testq	%rax, %rax
-	je	.Linit_332
+	je	.Linit_337
 	movslq	20(%r12,%rax,4), %rdi
-.Linit_293:
+.Linit_296:
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$259, %eax
@@ -1788,14 +1666,14 @@ run_step:
 	movq	32(%rbp), %rdx
 	movq	40(%rbp), %r10
 	cmpq	$-1, %rdx
-	je	.Linit_405
-.Linit_410:
+	je	.Linit_412
+.Linit_417:
 	movq	48(%rbp), %rax
 	movq	56(%rbp), %rsi
 	testq	%rax, %rax
-	je	.Linit_333
+	je	.Linit_338
 	movl	20(%r12,%rax,4), %eax
-.Linit_295:
+.Linit_298:
 	movslq	%eax, %rdi
 	movl	$256, %r8d
 	xorl	%r9d, %r9d
@@ -1809,93 +1687,13 @@ run_step:
 	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_426:
-	xorl	%edx, %edx
-	movslq	348(%r12), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$446, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_433:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$524288, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rdi
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_237
-	movq	(%r12), %rax
-	movl	$1030, %esi
-	movl	20(%rax), %edx
-	movl	$72, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %rbx
-	movl	$3, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_237:
-	movl	%ebx, 340(%r12)
-	movslq	%ebx, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_430:
-	addq	$296, %rsp
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	mask
-	.p2align 4,,10
-	.p2align 3
-.Linit_186:
-	movq	64(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	movl	$-100, %edi
-.Linit_407:
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	write_file
-	.p2align 4,,10
-	.p2align 3
-.Linit_200:
+.Linit_424:
+	cmpl	$16, %eax
+	ja	.Linit_441
+	cmpl	$14, %eax
+	ja	.Linit_201
+	cmpl	$13, %eax
+	je	.Linit_442
 	movq	16(%rbp), %rsi
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1912,7 +1710,177 @@ run_step:
 	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_428:
+.Linit_418:
+	cmpl	$32, %eax
+	jne	.Linit_443
+.Linit_176:
+	movl	%esi, %edx
+	xorl	%r8d, %r8d
+	movl	$1, %esi
+	xorl	%ecx, %ecx
+	movq	%r12, %rdi
+	movl	$45, %ebx
+	call	report
+	leaq	32(%rsp), %rsi
+	movl	$24, %edx
+	.p2align 4,,10
+	.p2align 3
+.Linit_303:
+	movslq	12(%r12), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbx, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_303
+	cmpq	$24, %rax
+	je	.Linit_444
+	testq	%rax, %rax
+	movq	$-32, %rbx
+	cmovs	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_323:
+	leaq	32(%rsp), %r13
+	leaq	64(%rsp), %rcx
+	movq	%r13, %rax
+.Linit_204:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_204
+	movq	16(%rbp), %rax
+	movl	4(%rbp), %edx
+	movq	56(%rbp), %rsi
+	movq	%rax, 32(%rsp)
+	movq	24(%rbp), %rax
+	salq	$15, %rdx
+	movzwl	%dx, %edx
+	movq	%rax, 48(%rsp)
+	movq	48(%rbp), %rax
+	testq	%rax, %rax
+	je	.Linit_333
+	movslq	20(%r12,%rax,4), %rdi
+.Linit_280:
+	movq	%r13, %r10
+	movl	$32, %r8d
+	xorl	%r9d, %r9d
+	movl	$442, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_441:
+	cmpl	$17, %eax
+	je	.Linit_445
+	addq	$296, %rsp
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	mask
+	.p2align 4,,10
+	.p2align 3
+.Linit_443:
+	movl	28(%rcx), %ebx
+	negq	%rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_411:
+	movq	$-38, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_434:
+	xorl	%edx, %edx
+	movslq	348(%r12), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$446, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_432:
+	movq	16(%rbp), %rbp
+	xorl	%esi, %esi
+	movl	$157, %r12d
+	movl	$24, %edi
+	jmp	.Linit_307
+	.p2align 4,,10
+	.p2align 3
+.Linit_446:
+	testq	%rax, %rax
+	js	.Linit_413
+.Linit_308:
+	addq	$1, %rsi
+	cmpq	$64, %rsi
+	je	.Linit_412
+.Linit_307:
+	movq	%rbp, %rdx
+	movl	%esi, %ecx
+	shrq	%cl, %rdx
+	andl	$1, %edx
+	jne	.Linit_308
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-22, %rax
+	jne	.Linit_446
+	.p2align 4,,10
+	.p2align 3
+.Linit_412:
+	xorl	%ebx, %ebx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_429:
+	movq	16(%rbp), %rax
+	movq	64(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	movl	20(%r12,%rax,4), %edi
+.Linit_414:
+	addq	$296, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	write_file
+	.p2align 4,,10
+	.p2align 3
+.Linit_439:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1941,173 +1909,93 @@ run_step:
 	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_415:
-	movq	16(%rbp), %rax
+.Linit_438:
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$263, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_436:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$524288, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_239
+	movq	(%r12), %rax
+	movl	$1030, %esi
+	movl	20(%rax), %edx
+	movl	$72, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_239:
+	movl	%ebx, 340(%r12)
+	movslq	%ebx, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_186:
 	movq	64(%rbp), %rdx
 	movq	56(%rbp), %rsi
-	movl	20(%r12,%rax,4), %edi
-	jmp	.Linit_407
+	movl	$-100, %edi
+	jmp	.Linit_414
 	.p2align 4,,10
 	.p2align 3
-.Linit_204:
-	movl	4(%rbp), %r13d
-	movb	$0, 24(%rsp)
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movq	56(%rbp), %rsi
-	xorl	%r9d, %r9d
-	movl	$428, %eax
-	movq	$-100, %rdi
-	sall	$15, %r13d
-	movzwl	%r13w, %r13d
-	movl	%r13d, %edx
-	orl	$524289, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r14
-	movq	%rax, %rbx
+.Linit_440:
+	movq	48(%rbp), %rax
+	movq	56(%rbp), %rdx
 	testq	%rax, %rax
-	js	.Linit_174
-	movq	32(%rbp), %rdx
-	movq	24(%rbp), %rsi
-	movl	%eax, %edi
-	movl	%eax, %r15d
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_279
-	movq	16(%rbp), %rsi
-	movq	40(%rbp), %rdi
-	movq	%rsi, %rax
-	orq	%rdi, %rax
-	je	.Linit_280
-	leaq	32(%rsp), %rax
-	leaq	64(%rsp), %rcx
-	.p2align 4,,10
-	.p2align 3
-.Linit_281:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_281
-	testq	%rdi, %rdi
-	jne	.Linit_282
-	movq	%rsi, 32(%rsp)
-.Linit_283:
-	movl	%r13d, %edx
-	leaq	24(%rsp), %rsi
-	leaq	32(%rsp), %r10
-	xorl	%r9d, %r9d
-	orl	$4096, %edx
-	movl	$32, %r8d
-	movl	$442, %eax
-	movq	%r14, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_279
-.Linit_280:
-	cmpq	$0, 64(%rbp)
-	jne	.Linit_438
-.Linit_285:
-	testq	%rbx, %rbx
-	jne	.Linit_279
-	testb	$8, 4(%rbp)
-	je	.Linit_288
+	je	.Linit_336
+	movslq	20(%r12,%rax,4), %rsi
+.Linit_295:
+	movq	64(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$81, %eax
-	movq	%r14, %rdi
-	movq	%rbx, %rsi
-	movq	%rbx, %rdx
+	movl	$266, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	testq	%rax, %rax
-	je	.Linit_288
 	movq	%rax, %rbx
-	jmp	.Linit_279
-.Linit_245:
-	movl	%eax, %edx
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	call	attach
-	movq	%rax, %r13
-	testq	%rax, %rax
-	je	.Linit_248
-	jmp	.Linit_249
-.Linit_338:
-	movq	$-2, %rbx
-	jmp	.Linit_174
-.Linit_329:
-	movq	$-100, %rdi
-	jmp	.Linit_289
-	.p2align 4,,10
-	.p2align 3
-.Linit_340:
-	movl	%r13d, 372(%r12)
-	movq	%r8, %rbx
-	cmpq	$-20, %r8
-	je	.Linit_315
-	testb	%al, %al
-	jne	.Linit_174
-	jmp	.Linit_315
-	.p2align 4,,10
-	.p2align 3
-.Linit_339:
-	xorl	%eax, %eax
-	movq	$-2, %r8
-	jmp	.Linit_314
-	.p2align 4,,10
-	.p2align 3
-.Linit_218:
-	movq	16(%rbp), %rbp
-	xorl	%esi, %esi
-	movl	$157, %r12d
-	movl	$24, %edi
-	jmp	.Linit_304
-	.p2align 4,,10
-	.p2align 3
-.Linit_439:
-	testq	%rax, %rax
-	js	.Linit_406
-.Linit_305:
-	addq	$1, %rsi
-	cmpq	$64, %rsi
-	je	.Linit_405
-.Linit_304:
-	movq	%rbp, %rdx
-	movl	%esi, %ecx
-	shrq	%cl, %rdx
-	andl	$1, %edx
-	jne	.Linit_305
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-22, %rax
-	jne	.Linit_439
-	xorl	%ebx, %ebx
 	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_198:
+.Linit_445:
 	movq	16(%rbp), %rax
 	movq	%rbp, %rsi
 	movq	%r12, %rdi
@@ -2120,6 +2008,73 @@ run_step:
 	popq	%r14
 	popq	%r15
 	jmp	attach
+.Linit_343:
+	movq	$-2, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_345:
+	movl	%r13d, 372(%r12)
+	movq	%r8, %rbx
+	cmpq	$-20, %r8
+	je	.Linit_318
+	testb	%al, %al
+	jne	.Linit_174
+	jmp	.Linit_318
+	.p2align 4,,10
+	.p2align 3
+.Linit_344:
+	xorl	%eax, %eax
+	movq	$-2, %r8
+	jmp	.Linit_317
+	.p2align 4,,10
+	.p2align 3
+.Linit_201:
+	movq	16(%rbp), %rdx
+	movq	72(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	call	new_mount
+	movq	%rax, %r13
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_248
+.Linit_251:
+	cmpl	$15, 0(%rbp)
+	je	.Linit_447
+.Linit_250:
+	movl	12(%rbp), %eax
+	xorl	%ebx, %ebx
+	testl	%eax, %eax
+	jne	.Linit_448
+.Linit_302:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r13, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_212:
+	addq	$296, %rsp
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	make_file
 	.p2align 4,,10
 	.p2align 3
 .Linit_208:
@@ -2136,6 +2091,115 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_178:
+	movq	48(%rbp), %rax
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_334
+	movslq	20(%r12,%rax,4), %rdi
+.Linit_292:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$258, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	24(%rbp), %rdx
+	movq	32(%rbp), %r10
+	cmpq	$-1, %rdx
+	jne	.Linit_417
+	xorl	%ebx, %ebx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_184:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$36, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_227:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$38, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_218:
+	movq	24(%rbp), %rax
+	movq	16(%rbp), %rsi
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edi, %edi
+	movq	%rax, 32(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movl	$302, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_210:
+	movq	16(%rbp), %rax
+	movq	40(%rbp), %rsi
+	leaq	32(%rsp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%rax, 32(%rsp)
+	movq	24(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 48(%rsp)
+	movl	$444, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movl	%eax, 348(%r12)
 	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
@@ -2158,103 +2222,6 @@ run_step:
 	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_196:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$155, %eax
-	xorl	%edx, %edx
-	movq	%rsi, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%r12d, %r12d
-	movq	%rax, %rbx
-	movl	$166, %r13d
-	movl	$2, %esi
-	testq	%rax, %rax
-	je	.Linit_261
-	jmp	.Linit_262
-	.p2align 4,,10
-	.p2align 3
-.Linit_263:
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movq	%r13, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	addq	$1, %r12
-	testq	%rax, %rax
-	jne	.Linit_402
-.Linit_261:
-	cmpq	%r12, 16(%rbp)
-	jnb	.Linit_263
-.Linit_264:
-	xorl	%edx, %edx
-	movq	64(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$80, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movq	56(%rbp), %rsi
-	movl	$332, %ebp
-	movb	$46, 25(%rsp)
-	leaq	32(%rsp), %r8
-	movb	$46, 24(%rsp)
-	movl	$4096, %r10d
-	movq	$-100, %rdi
-	movq	%rbp, %rax
-	movb	$0, 26(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movq	176(%rsp), %r12
-	testb	$16, 33(%rsp)
-	je	.Linit_271
-	leaq	24(%rsp), %rsi
-	movl	$4096, %r10d
-	xorl	%r9d, %r9d
-	movq	%rbp, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movq	176(%rsp), %rax
-	testb	$16, 33(%rsp)
-	je	.Linit_271
-	cmpq	%rax, %r12
-	movq	$-18, %rbx
-	cmove	%rdx, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
 .Linit_182:
 	movq	16(%rbp), %rdx
 	movl	$61, %ebp
@@ -2265,7 +2232,7 @@ run_step:
 	leaq	384(%r12,%rax), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_238:
+.Linit_240:
 	xorl	%edx, %edx
 	movslq	16(%r13), %rdi
 	xorl	%r10d, %r10d
@@ -2280,63 +2247,20 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	cmpq	$-4, %rax
-	je	.Linit_238
+	je	.Linit_240
 	testq	%rax, %rax
 	js	.Linit_174
 	movq	24(%r13), %rax
 	testq	%rax, %rax
-	jns	.Linit_239
+	jns	.Linit_241
 	movl	20(%r13), %eax
 	movl	%eax, 368(%r12)
-.Linit_239:
+.Linit_241:
 	movq	24(%r13), %rbx
 	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_223:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$110, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movslq	8(%r12), %rdx
-	cmpq	%rdx, %rax
-	jne	.Linit_311
-	movl	16(%r12), %eax
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movl	$1, 28(%rsp)
-	leaq	24(%rsp), %rdi
-	xorl	%r9d, %r9d
-	movl	$1, %esi
-	movl	%eax, 24(%rsp)
-	movl	$271, %eax
-	movq	$0, 40(%rsp)
-	movq	$0, 32(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	cmpw	$0, 30(%rsp)
-	je	.Linit_405
-.Linit_311:
-	movq	$-3, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_180:
+.Linit_442:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2358,27 +2282,27 @@ run_step:
 	movq	%r13, %rdx
 	.p2align 4,,10
 	.p2align 3
-.Linit_241:
+.Linit_244:
 	movq	%rdx, %rax
 	addq	$1, %rdx
 	movb	$0, (%rax)
 	cmpq	%rcx, %rdx
-	jne	.Linit_241
+	jne	.Linit_244
 	movq	56(%rbp), %rax
 	leaq	47(%rsp), %rsi
 	movq	%r13, %rdx
 	subq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_242:
+.Linit_245:
 	movzbl	(%rax,%rdx), %ecx
 	testb	%cl, %cl
-	je	.Linit_244
+	je	.Linit_247
 	movb	%cl, (%rdx)
 	addq	$1, %rdx
 	cmpq	%rdx, %rsi
-	jne	.Linit_242
-.Linit_244:
+	jne	.Linit_245
+.Linit_247:
 	movl	$1, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2404,31 +2328,14 @@ run_step:
 	jmp	.Linit_174
 	.p2align 4,,10
 	.p2align 3
-.Linit_184:
+.Linit_180:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$157, %eax
-	movl	$36, %edi
+	movl	$4, %edi
 	movl	$1, %esi
 	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_212:
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$263, %eax
-	movq	$-100, %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2439,115 +2346,131 @@ run_step:
 	.p2align 4,,10
 	.p2align 3
 .Linit_225:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$38, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_178:
-	movq	48(%rbp), %rax
-	movq	56(%rbp), %rdx
-	testq	%rax, %rax
-	je	.Linit_331
-	movslq	20(%r12,%rax,4), %rsi
-.Linit_292:
-	movq	64(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$266, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_210:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$2621440, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movq	16(%rbp), %rax
-	movq	32(%rbp), %rdx
-	movl	%r13d, %edi
-	movl	%r13d, 40(%rsp)
-	movq	24(%rbp), %rsi
-	movq	%rax, 32(%rsp)
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_299
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movslq	348(%r12), %rdi
-	movl	$445, %eax
-	movl	$1, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-.Linit_299:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r13, %rdi
+	movl	$110, %eax
+	movq	%rdx, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_174
-.Linit_402:
+	movslq	8(%r12), %rdx
+	cmpq	%rdx, %rax
+	jne	.Linit_314
+	movl	16(%r12), %eax
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$1, 28(%rsp)
+	leaq	24(%rsp), %rdi
+	xorl	%r9d, %r9d
+	movl	$1, %esi
+	movl	%eax, 24(%rsp)
+	movl	$271, %eax
+	movq	$0, 40(%rsp)
+	movq	$0, 32(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
 	movq	%rax, %rbx
-.Linit_262:
-	testq	%rbx, %rbx
+	testq	%rax, %rax
 	js	.Linit_174
-	jmp	.Linit_264
-.Linit_334:
+	cmpw	$0, 30(%rsp)
+	je	.Linit_412
+.Linit_314:
+	movq	$-3, %rbx
+	jmp	.Linit_174
+	.p2align 4,,10
+	.p2align 3
+.Linit_196:
+	movb	$0, 24(%rsp)
+	leaq	32(%rsp), %r13
+	movq	56(%rbp), %rsi
+	leaq	56(%rsp), %rdx
+	movq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_254:
+	movq	%rax, %rcx
+	addq	$1, %rax
+	movb	$0, (%rcx)
+	cmpq	%rdx, %rax
+	jne	.Linit_254
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r13, %rdx
+	movq	$2621440, 32(%rsp)
+	movl	$437, %eax
+	movq	$-100, %rdi
+	movq	$22, 48(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r14
+	testq	%rax, %rax
+	js	.Linit_449
+	movl	$332, %r15d
+	movslq	%eax, %rdi
+	movq	%r13, %r8
+	xorl	%r9d, %r9d
+	leaq	24(%rsp), %rsi
+	movl	$4096, %r10d
+	movl	$4096, %edx
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_282
+	movq	176(%rsp), %rax
+	movq	%rax, 8(%rsp)
+	testb	$16, 33(%rsp)
+	je	.Linit_263
+	movq	16(%rbp), %rax
+	movl	$4096, %r10d
+	xorl	%r9d, %r9d
+	movslq	20(%r12,%rax,4), %rdi
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_282
+	movq	176(%rsp), %rax
+	testb	$16, 33(%rsp)
+	je	.Linit_263
+	cmpq	%rax, 8(%rsp)
+	movq	$-116, %rbx
+	movl	$0, %eax
+	cmove	%rax, %rbx
+	jmp	.Linit_282
+.Linit_339:
 	leaq	32(%rsp), %r13
 	leaq	56(%rsp), %rdx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_296:
+.Linit_299:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_296
+	jne	.Linit_299
 	andl	$4, %esi
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
@@ -2586,7 +2509,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_174
-.Linit_431:
+.Linit_449:
 	leaq	40(%rax), %rax
 	movq	%r14, %rbx
 	cmpq	$38, %rax
@@ -2596,94 +2519,83 @@ run_step:
 	movq	$-116, %rax
 	cmovnc	%rax, %rbx
 	jmp	.Linit_174
-.Linit_437:
+.Linit_444:
 	cmpl	$1, 32(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
 	jmp	.Linit_174
-.Linit_434:
+.Linit_248:
+	movl	%eax, %edx
+	movq	%rbp, %rsi
+	movq	%r12, %rdi
+	call	attach
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	je	.Linit_251
+	jmp	.Linit_302
+.Linit_447:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$81, %eax
-	movq	%rbx, %rdi
+	movq	%r13, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r13
+	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_249
-	jmp	.Linit_247
-.Linit_282:
+	jne	.Linit_302
+	jmp	.Linit_250
+.Linit_285:
 	movslq	20(%r12,%rdi,4), %rax
 	orq	$1048576, %rsi
 	movq	%rsi, 32(%rsp)
 	movq	%rax, 56(%rsp)
-	jmp	.Linit_283
-.Linit_438:
+	jmp	.Linit_286
+.Linit_426:
 	movl	%r15d, %edx
 	movq	%rbp, %rsi
 	movq	%r12, %rdi
 	call	attach
 	movq	%rax, %rbx
-	jmp	.Linit_285
-.Linit_435:
-	movl	%ebx, 20(%r12,%rax,4)
-	movslq	%ebx, %rbx
-	jmp	.Linit_174
-.Linit_288:
+	jmp	.Linit_288
+.Linit_291:
 	movl	12(%rbp), %eax
 	testl	%eax, %eax
-	je	.Linit_279
+	je	.Linit_282
 	movl	%r14d, 20(%r12,%rax,4)
 	movslq	%r14d, %rbx
 	jmp	.Linit_174
-.Linit_331:
-	movq	$-100, %rsi
-	jmp	.Linit_292
-.Linit_332:
-	movq	$-100, %rdi
-	jmp	.Linit_293
+.Linit_448:
+	movl	%r13d, 20(%r12,%rax,4)
+	movslq	%r13d, %rbx
+	jmp	.Linit_174
 .Linit_333:
-	movl	$-100, %eax
+	movq	$-100, %rdi
+	jmp	.Linit_280
+.Linit_336:
+	movq	$-100, %rsi
 	jmp	.Linit_295
-.Linit_260:
+.Linit_334:
+	movq	$-100, %rdi
+	jmp	.Linit_292
+.Linit_337:
+	movq	$-100, %rdi
+	jmp	.Linit_296
+.Linit_338:
+	movl	$-100, %eax
+	jmp	.Linit_298
+.Linit_263:
 	movq	$-95, %rbx
-	jmp	.Linit_279
-.Linit_271:
-	movq	$-95, %rbx
-	jmp	.Linit_174
-.Linit_422:
+	jmp	.Linit_282
+.Linit_431:
 	cmpl	$33, %eax
-	jne	.Linit_440
-	movq	24(%rbp), %rax
-	movq	16(%rbp), %rsi
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edi, %edi
-	movq	%rax, 32(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movl	$302, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_440:
-	cmpl	$31, %eax
-	je	.Linit_441
+	jne	.Linit_450
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2698,9 +2610,54 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_174
-.Linit_420:
-	cmpl	$43, %eax
-	je	.Linit_442
+	.p2align 4,,10
+	.p2align 3
+.Linit_450:
+	cmpl	$31, %eax
+	jne	.Linit_451
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$2621440, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r13
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	16(%rbp), %rax
+	movq	32(%rbp), %rdx
+	movl	%r13d, %edi
+	movl	%r13d, 40(%rsp)
+	movq	24(%rbp), %rsi
+	movq	%rax, 32(%rsp)
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_302
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movslq	348(%r12), %rdi
+	movl	$445, %eax
+	movl	$1, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_302
+.Linit_422:
+	cmpl	$44, %eax
+	je	.Linit_452
 	movq	16(%rbp), %rax
 	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -2719,7 +2676,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_174
-.Linit_442:
+.Linit_452:
 	movq	16(%rbp), %rdi
 	addq	$296, %rsp
 	popq	%rbx
@@ -2729,12 +2686,12 @@ run_step:
 	popq	%r14
 	popq	%r15
 	jmp	set_signals
-.Linit_441:
+.Linit_451:
 	movl	8(%rbp), %esi
 	jmp	.Linit_176
-.Linit_414:
+.Linit_428:
 	cmpl	$7, %eax
-	je	.Linit_443
+	je	.Linit_453
 	movq	16(%rbp), %rax
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -2750,7 +2707,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_174
-.Linit_443:
+.Linit_453:
 	xorl	%edx, %edx
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -2765,47 +2722,11 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_174
-.Linit_417:
+.Linit_425:
 	cmpl	$20, %eax
-	je	.Linit_206
-	leaq	32(%rsp), %r13
-	leaq	64(%rsp), %rcx
-	movq	%r13, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_207:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_207
-	movq	16(%rbp), %rax
-	movl	4(%rbp), %edx
-	movq	56(%rbp), %rsi
-	movq	%rax, 32(%rsp)
-	movq	24(%rbp), %rax
-	salq	$15, %rdx
-	movzwl	%dx, %edx
-	movq	%rax, 48(%rsp)
-	movq	48(%rbp), %rax
-	testq	%rax, %rax
-	je	.Linit_328
-	movslq	20(%r12,%rax,4), %rdi
-.Linit_277:
-	movq	%r13, %r10
-	movl	$32, %r8d
-	xorl	%r9d, %r9d
-	movl	$442, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-.Linit_206:
+	je	.Linit_454
 	testb	$2, 4(%rbp)
-	je	.Linit_444
+	je	.Linit_455
 	leaq	24(%rsp), %r14
 	movb	$46, 24(%rsp)
 	xorl	%r10d, %r10d
@@ -2832,12 +2753,12 @@ run_step:
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_274:
+.Linit_277:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_274
+	jne	.Linit_277
 	movl	%edi, %eax
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
@@ -2857,7 +2778,7 @@ run_step:
 	movq	%rax, %r13
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_275
+	js	.Linit_278
 	movl	$81, %r15d
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -2871,7 +2792,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_276
+	jne	.Linit_279
 	movq	72(%rbp), %rdx
 	movq	56(%rbp), %rdi
 	movl	$165, %eax
@@ -2898,7 +2819,7 @@ run_step:
 	testq	%rbp, %rbp
 	cmovne	%rbp, %rax
 	movq	%rax, %rbx
-.Linit_276:
+.Linit_279:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2911,7 +2832,7 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_275:
+.Linit_278:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2925,7 +2846,108 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_174
-.Linit_444:
+.Linit_454:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$155, %eax
+	xorl	%edx, %edx
+	movq	%rsi, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%r12d, %r12d
+	movq	%rax, %rbx
+	movl	$166, %r13d
+	movl	$2, %esi
+	testq	%rax, %rax
+	je	.Linit_264
+	jmp	.Linit_265
+	.p2align 4,,10
+	.p2align 3
+.Linit_266:
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%r13, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	addq	$1, %r12
+	testq	%rax, %rax
+	jne	.Linit_409
+.Linit_264:
+	cmpq	%r12, 16(%rbp)
+	jnb	.Linit_266
+.Linit_267:
+	xorl	%edx, %edx
+	movq	64(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$80, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	56(%rbp), %rsi
+	movl	$332, %ebp
+	movb	$46, 25(%rsp)
+	leaq	32(%rsp), %r8
+	movb	$46, 24(%rsp)
+	movl	$4096, %r10d
+	movq	$-100, %rdi
+	movq	%rbp, %rax
+	movb	$0, 26(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	176(%rsp), %r12
+	testb	$16, 33(%rsp)
+	je	.Linit_274
+	leaq	24(%rsp), %rsi
+	movl	$4096, %r10d
+	xorl	%r9d, %r9d
+	movq	%rbp, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_174
+	movq	176(%rsp), %rax
+	testb	$16, 33(%rsp)
+	je	.Linit_274
+	cmpq	%rax, %r12
+	movq	$-18, %rbx
+	cmove	%rdx, %rbx
+	jmp	.Linit_174
+.Linit_409:
+	movq	%rax, %rbx
+.Linit_265:
+	testq	%rbx, %rbx
+	js	.Linit_174
+	jmp	.Linit_267
+.Linit_455:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -2940,9 +2962,9 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_174
-.Linit_328:
-	movq	$-100, %rdi
-	jmp	.Linit_277
+.Linit_274:
+	movq	$-95, %rbx
+	jmp	.Linit_174
 	.size	run_step, .-run_step
 	.p2align 4
 	.type	run_aside, @function
@@ -2962,26 +2984,26 @@ run_aside:
 	movq	48(%rdx), %rdx
 	leaq	(%rdx,%rcx,8), %rbx
 	testl	%eax, %eax
-	jle	.Linit_446
+	jle	.Linit_457
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_448
+	jmp	.Linit_459
 	.p2align 4,,10
 	.p2align 3
-.Linit_451:
+.Linit_462:
 	addq	$88, %rbx
 	cmpq	%r13, %rbx
-	je	.Linit_446
-.Linit_448:
+	je	.Linit_457
+.Linit_459:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%r12, %rdi
 	movl	%eax, 20(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_451
-.Linit_447:
+	jns	.Linit_462
+.Linit_458:
 	xorl	%edx, %edx
 	movq	%rax, 24(%rbp)
 	xorl	%r10d, %r10d
@@ -2995,9 +3017,9 @@ run_aside:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_446:
+.Linit_457:
 	xorl	%eax, %eax
-	jmp	.Linit_447
+	jmp	.Linit_458
 	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	run_payload, @function
@@ -3031,8 +3053,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 360(%rbp)
 	testq	%rax, %rax
-	je	.Linit_459
-.Linit_453:
+	je	.Linit_470
+.Linit_464:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3046,36 +3068,36 @@ run_payload:
 # 0 "" 2
 #NO_APP
 	ud2
-.Linit_459:
+.Linit_470:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_454
+	jle	.Linit_465
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_456
+	jmp	.Linit_467
 	.p2align 4,,10
 	.p2align 3
-.Linit_460:
+.Linit_471:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_454
-.Linit_456:
+	je	.Linit_465
+.Linit_467:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 368(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_460
-.Linit_455:
+	jns	.Linit_471
+.Linit_466:
 	movq	%rax, 360(%rbp)
-	jmp	.Linit_453
-.Linit_454:
+	jmp	.Linit_464
+.Linit_465:
 	xorl	%eax, %eax
-	jmp	.Linit_455
+	jmp	.Linit_466
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	jail_main, @function
@@ -3096,11 +3118,11 @@ jail_main:
 	movq	%r14, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_462:
+.Linit_473:
 	movl	$-1, (%rax)
 	addq	$4, %rax
 	cmpq	%rbx, %rax
-	jne	.Linit_462
+	jne	.Linit_473
 	movq	40(%rsp), %rax
 	addq	$8, %rbp
 	movl	$72, %r12d
@@ -3109,24 +3131,24 @@ jail_main:
 	leaq	88(%rax), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_465:
+.Linit_476:
 	movsbl	-8(%rbp), %eax
 	leaq	-8(%rbp), %rcx
 	testb	%al, %al
-	je	.Linit_469
+	je	.Linit_480
 	xorl	%edi, %edi
-	jmp	.Linit_468
+	jmp	.Linit_479
 	.p2align 4,,10
 	.p2align 3
-.Linit_464:
+.Linit_475:
 	movsbl	(%rcx), %eax
-.Linit_468:
+.Linit_479:
 	sall	$4, %edi
 	subl	$65, %eax
 	addq	$1, %rcx
 	orl	%eax, %edi
 	cmpq	%rcx, %rbp
-	jne	.Linit_464
+	jne	.Linit_475
 	movl	%edi, (%r14)
 	xorl	%r10d, %r10d
 	movslq	%edi, %rdi
@@ -3141,8 +3163,8 @@ jail_main:
 	addq	$4, %r14
 	addq	$8, %rbp
 	cmpq	%r14, %r13
-	jne	.Linit_465
-.Linit_469:
+	jne	.Linit_476
+.Linit_480:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3162,6 +3184,7 @@ jail_main:
 	movq	%rax, 8844(%rsp)
 	movl	$95, %eax
 	movl	$-1, 9172(%rsp)
+	movq	$0, 9208(%rsp)
 	movl	$0, 9204(%rsp)
 	movl	$0, 9200(%rsp)
 	movq	$0, 9192(%rsp)
@@ -3173,8 +3196,8 @@ jail_main:
 	movl	%eax, 9184(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_566
-.Linit_467:
+	js	.Linit_577
+.Linit_478:
 	leaq	384(%rsp), %rsi
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
@@ -3190,8 +3213,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_567
-.Linit_470:
+	js	.Linit_578
+.Linit_481:
 	movslq	8852(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
@@ -3205,8 +3228,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_568
-.Linit_471:
+	js	.Linit_579
+.Linit_482:
 	xorl	%ebp, %ebp
 	movslq	8852(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -3227,10 +3250,10 @@ jail_main:
 	movl	%r15d, %eax
 	andl	$1, %eax
 	movl	%eax, 56(%rsp)
-	je	.Linit_472
+	je	.Linit_483
 	cmpl	$1, 8840(%rsp)
-	jne	.Linit_569
-.Linit_472:
+	jne	.Linit_580
+.Linit_483:
 	leaq	72(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3245,7 +3268,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_473
+	js	.Linit_484
 	movq	8832(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
@@ -3266,37 +3289,37 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_473:
+.Linit_484:
 	movl	%ebp, 9176(%rsp)
 	movslq	%ebp, %rbp
 	testq	%rbp, %rbp
-	js	.Linit_570
-.Linit_474:
+	js	.Linit_581
+.Linit_485:
 	movq	8832(%rsp), %rdx
 	movl	12(%rdx), %eax
 	movq	32(%rdx), %r12
 	testl	%eax, %eax
-	jle	.Linit_476
+	jle	.Linit_487
 	subl	$1, %eax
 	movq	40(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	88(%r12,%rax,8), %rbp
-	jmp	.Linit_478
+	jmp	.Linit_489
 	.p2align 4,,10
 	.p2align 3
-.Linit_571:
+.Linit_582:
 	addq	$88, %r12
 	cmpq	%r12, %rbp
-	je	.Linit_476
-.Linit_478:
+	je	.Linit_487
+.Linit_489:
 	movl	8(%r12), %eax
 	movq	%r12, %rsi
 	movq	%r13, %rdi
 	movl	%eax, 9200(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_571
+	jns	.Linit_582
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$2, %esi
@@ -3316,7 +3339,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_476:
+.Linit_487:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3331,8 +3354,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_572
-.Linit_480:
+	js	.Linit_583
+.Linit_491:
 	leaq	128(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3348,7 +3371,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %r13
 	testq	%rax, %rax
-	js	.Linit_573
+	js	.Linit_584
 	movq	40(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3383,15 +3406,15 @@ jail_main:
 	leaq	272(%rsp), %rcx
 	movq	%rax, 16(%rsp)
 	testq	%r14, %r14
-	js	.Linit_481
+	js	.Linit_492
 	.p2align 4,,10
 	.p2align 3
-.Linit_482:
+.Linit_493:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_482
+	jne	.Linit_493
 	movq	16(%rsp), %rdi
 	movl	$271, %r12d
 	movl	$2, %esi
@@ -3403,7 +3426,7 @@ jail_main:
 	movw	%ax, 268(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_484:
+.Linit_495:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3415,13 +3438,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_484
+	je	.Linit_495
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_574
+	js	.Linit_585
 	cmpw	$0, 270(%rsp)
 	movl	%r14d, 60(%rsp)
-	jne	.Linit_575
+	jne	.Linit_586
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3433,11 +3456,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_483:
+.Linit_494:
 	movq	9192(%rsp), %rax
 	testq	%rax, %rax
-	js	.Linit_576
-.Linit_489:
+	js	.Linit_587
+.Linit_500:
 	movq	8832(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
@@ -3446,7 +3469,7 @@ jail_main:
 	leaq	-88(%rax,%rcx,8), %rbp
 	movl	9200(%rsp), %eax
 	cmpl	8(%rbp), %eax
-	je	.Linit_490
+	je	.Linit_501
 	movq	40(%rsp), %rdi
 	movl	$125, %ecx
 	movl	$2, %esi
@@ -3465,10 +3488,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_490:
-	cmpl	$45, 0(%rbp)
-	je	.Linit_577
-.Linit_491:
+.Linit_501:
+	cmpl	$46, 0(%rbp)
+	je	.Linit_588
+.Linit_502:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3485,10 +3508,10 @@ jail_main:
 	leaq	8872(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_493:
+.Linit_504:
 	movslq	0(%rbp), %rdi
 	testl	%edi, %edi
-	js	.Linit_492
+	js	.Linit_503
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3500,13 +3523,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_492:
+.Linit_503:
 	addq	$4, %rbp
 	cmpq	%rbx, %rbp
-	jne	.Linit_493
+	jne	.Linit_504
 	movl	9180(%rsp), %eax
 	testl	%eax, %eax
-	js	.Linit_494
+	js	.Linit_505
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
@@ -3519,7 +3542,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_494:
+.Linit_505:
 	movq	%r15, %rax
 	movq	8(%rsp), %rdi
 	movq	16(%rsp), %rsi
@@ -3542,10 +3565,10 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_495
+	js	.Linit_506
 	movl	24(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_497
+	je	.Linit_508
 	leal	-1(%rax), %esi
 	movq	%rdx, %rdi
 	movl	$436, %eax
@@ -3556,8 +3579,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_495
-.Linit_497:
+	js	.Linit_506
+.Linit_508:
 	movl	60(%rsp), %r8d
 	movq	40(%rsp), %rdi
 	xorl	%ecx, %ecx
@@ -3570,12 +3593,12 @@ jail_main:
 	movq	%rax, 32(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_499:
+.Linit_510:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_499
+	jne	.Linit_510
 	movslq	60(%rsp), %r15
 	movl	$1, %ebx
 	movl	$1, %ebp
@@ -3595,20 +3618,20 @@ jail_main:
 	movq	%rax, %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_516:
+.Linit_527:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_504:
+.Linit_515:
 	xorl	%r14d, %r14d
 	movq	%r15, %rsi
-	jmp	.Linit_501
+	jmp	.Linit_512
 	.p2align 4,,10
 	.p2align 3
-.Linit_502:
+.Linit_513:
 	cmpq	%rax, %r13
-	je	.Linit_578
-.Linit_501:
+	je	.Linit_589
+.Linit_512:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3621,10 +3644,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_502
+	jg	.Linit_513
 	movq	%rsi, %r15
 	testl	%r14d, %r14d
-	jne	.Linit_503
+	jne	.Linit_514
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
@@ -3635,12 +3658,12 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_504
+	je	.Linit_515
 	testq	%rax, %rax
-	js	.Linit_579
+	js	.Linit_590
 	cmpw	$0, 118(%rsp)
-	jne	.Linit_580
-.Linit_509:
+	jne	.Linit_591
+.Linit_520:
 	movq	%r15, 24(%rsp)
 	movq	48(%rsp), %rbp
 	movl	$64, %ebx
@@ -3648,9 +3671,9 @@ jail_main:
 	movl	$62, %r14d
 	.p2align 4,,10
 	.p2align 3
-.Linit_511:
+.Linit_522:
 	cmpw	$0, 110(%rsp)
-	je	.Linit_564
+	je	.Linit_575
 	xorl	%r15d, %r15d
 	movq	8(%rsp), %rsi
 	xorl	%r10d, %r10d
@@ -3665,10 +3688,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_564
+	jne	.Linit_575
 	movl	128(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_512
+	je	.Linit_523
 	xorl	%eax, %eax
 	movq	176(%rsp), %rdi
 	movl	%ecx, 84(%rsp)
@@ -3679,16 +3702,16 @@ jail_main:
 	movl	$0, 88(%rsp)
 	movl	%eax, 92(%rsp)
 	movq	%rdi, 96(%rsp)
-	jne	.Linit_513
+	jne	.Linit_524
 	movq	16(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_514:
+.Linit_525:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_514
+	jne	.Linit_525
 	movl	%ecx, 256(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3703,21 +3726,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_512:
+.Linit_523:
 	subl	$1, %ebx
-	jne	.Linit_511
+	jne	.Linit_522
 	.p2align 4,,10
 	.p2align 3
-.Linit_564:
+.Linit_575:
 	cmpw	$0, 126(%rsp)
 	movq	24(%rsp), %r15
-	je	.Linit_516
+	je	.Linit_527
 	leaq	80(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_519:
+.Linit_530:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3729,19 +3752,19 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_519
+	je	.Linit_530
 	cmpq	$24, %rax
-	je	.Linit_520
+	je	.Linit_531
 	testq	%rax, %rax
-	jns	.Linit_521
+	jns	.Linit_532
 	cmpq	$-32, %rax
-	je	.Linit_521
+	je	.Linit_532
 	cmpq	$-104, %rax
-	jne	.Linit_516
-.Linit_521:
+	jne	.Linit_527
+.Linit_532:
 	movl	$-1, 120(%rsp)
-	jmp	.Linit_516
-.Linit_569:
+	jmp	.Linit_527
+.Linit_580:
 	movq	40(%rsp), %rdi
 	movl	$18, %ecx
 	movl	$-1, %edx
@@ -3760,8 +3783,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_472
-.Linit_574:
+	jmp	.Linit_483
+.Linit_585:
 	movl	$62, %eax
 	movl	$9, %esi
 	movq	%r14, %rdi
@@ -3779,7 +3802,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movq	%rbp, %r13
-.Linit_481:
+.Linit_492:
 	movl	9200(%rsp), %edx
 	movq	40(%rsp), %rdi
 	movq	%r13, %rcx
@@ -3802,8 +3825,8 @@ jail_main:
 	movq	9192(%rsp), %rax
 	movl	%r13d, 60(%rsp)
 	testq	%rax, %rax
-	jns	.Linit_489
-.Linit_576:
+	jns	.Linit_500
+.Linit_587:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$2, %esi
@@ -3823,10 +3846,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_489
+	jmp	.Linit_500
 	.p2align 4,,10
 	.p2align 3
-.Linit_513:
+.Linit_524:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3838,19 +3861,19 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_512
+	jmp	.Linit_523
 	.p2align 4,,10
 	.p2align 3
-.Linit_578:
+.Linit_589:
 	movl	64(%rsp), %eax
 	movl	$1, %r14d
 	movl	%eax, 68(%rsp)
-	jmp	.Linit_501
-.Linit_580:
+	jmp	.Linit_512
+.Linit_591:
 	movl	56(%rsp), %r8d
 	testl	%r8d, %r8d
-	je	.Linit_581
-.Linit_510:
+	je	.Linit_592
+.Linit_521:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3863,8 +3886,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_509
-.Linit_581:
+	jmp	.Linit_520
+.Linit_592:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3880,16 +3903,16 @@ jail_main:
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_510
-.Linit_520:
+	jmp	.Linit_521
+.Linit_531:
 	movl	80(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_582
+	je	.Linit_593
 	cmpl	$3, %eax
-	jne	.Linit_516
+	jne	.Linit_527
 	movl	56(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_529
+	je	.Linit_540
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3902,12 +3925,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_516
-.Linit_503:
+	jmp	.Linit_527
+.Linit_514:
 	movl	56(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_508
-.Linit_507:
+	je	.Linit_519
+.Linit_518:
 	movl	68(%rsp), %r8d
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
@@ -3934,7 +3957,7 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_495:
+.Linit_506:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3967,11 +3990,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_497
-.Linit_579:
+	jmp	.Linit_508
+.Linit_590:
 	movl	56(%rsp), %r11d
 	testl	%r11d, %r11d
-	je	.Linit_529
+	je	.Linit_540
 	movl	$231, %eax
 	movl	$125, %edi
 	movq	%rdx, %rsi
@@ -3984,19 +4007,19 @@ jail_main:
 	movq	40(%rsp), %rdi
 	leaq	68(%rsp), %rdx
 	call	kill_tree
-	jmp	.Linit_507
-.Linit_529:
+	jmp	.Linit_518
+.Linit_540:
 	movl	60(%rsp), %esi
 	movq	40(%rsp), %rdi
 	leaq	68(%rsp), %rdx
 	call	kill_tree
-.Linit_508:
+.Linit_519:
 	movl	60(%rsp), %esi
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_507
-.Linit_566:
+	jmp	.Linit_518
+.Linit_577:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$-1, %edx
@@ -4016,8 +4039,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_467
-.Linit_570:
+	jmp	.Linit_478
+.Linit_581:
 	movl	9204(%rsp), %r8d
 	movq	40(%rsp), %rdi
 	movq	%rbp, %rcx
@@ -4037,8 +4060,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_474
-.Linit_568:
+	jmp	.Linit_485
+.Linit_579:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$-1, %edx
@@ -4058,8 +4081,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_471
-.Linit_567:
+	jmp	.Linit_482
+.Linit_578:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$-1, %edx
@@ -4079,12 +4102,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_470
-.Linit_573:
+	jmp	.Linit_481
+.Linit_584:
 	leaq	256(%rsp), %rax
 	movq	%rax, 16(%rsp)
-	jmp	.Linit_481
-.Linit_572:
+	jmp	.Linit_492
+.Linit_583:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$2, %esi
@@ -4104,8 +4127,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_480
-.Linit_577:
+	jmp	.Linit_491
+.Linit_588:
 	movq	40(%rsp), %rdi
 	xorl	%r8d, %r8d
 	xorl	%ecx, %ecx
@@ -4124,21 +4147,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_491
-.Linit_582:
+	jmp	.Linit_502
+.Linit_593:
 	movl	84(%rsp), %esi
 	movl	92(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_525
+	je	.Linit_536
 	movq	16(%rsp), %rax
-.Linit_526:
+.Linit_537:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	movq	48(%rsp), %rcx
 	cmpq	%rcx, %rax
-	jne	.Linit_526
+	jne	.Linit_537
 	movq	96(%rsp), %rax
 	movslq	60(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -4154,12 +4177,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_516
-.Linit_575:
+	jmp	.Linit_527
+.Linit_586:
 	movl	56(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_583
-.Linit_487:
+	je	.Linit_594
+.Linit_498:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4179,16 +4202,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_483
-.Linit_525:
+	jmp	.Linit_494
+.Linit_536:
 	movslq	60(%rsp), %rdi
 	movl	88(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_528
+	je	.Linit_539
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_528:
+.Linit_539:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4199,8 +4222,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_516
-.Linit_583:
+	jmp	.Linit_527
+.Linit_594:
 	movslq	%r14d, %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4216,7 +4239,7 @@ jail_main:
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_487
+	jmp	.Linit_498
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

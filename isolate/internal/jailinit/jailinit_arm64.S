@@ -22,15 +22,15 @@ jail_init_entry:
 	.p2align 4,,11
 	.type	report, %function
 report:
-	sub	sp, sp, #208
+	sub	sp, sp, #224
 	mov	w13, w1
-	mov	x9, sp
+	add	x9, sp, 8
 	mov	x7, x0
 	mov	w12, w2
 	mov	x11, x3
 	mov	w10, w4
 	mov	x5, x9
-	add	x1, sp, 64
+	add	x1, sp, 80
 	.p2align 3,,7
 .Linit_2:
 	mov	x6, x5
@@ -44,8 +44,8 @@ report:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	stp	w13, w12, [sp]
-	stp	w11, w10, [sp, 8]
+	stp	w13, w12, [sp, 8]
+	stp	w11, w10, [sp, 16]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -53,7 +53,7 @@ report:
 #NO_APP
 	mov	x6, 0
 	tbnz	x0, #63, .Linit_3
-	ldp	x6, x2, [sp, 64]
+	ldp	x6, x2, [sp, 80]
 	mov	x0, 63439
 	movk	x0, 0xe353, lsl 16
 	mov	x3, 16960
@@ -71,22 +71,22 @@ report:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	str	x6, [sp, 16]
+	str	x6, [sp, 24]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	cbnz	x0, .Linit_4
-	ldp	x2, x4, [sp, 64]
+	ldp	x2, x4, [sp, 80]
 	mov	x3, 16960
-	ldp	x0, x5, [sp, 80]
+	ldp	x0, x5, [sp, 96]
 	movk	x3, 0xf, lsl 16
 	madd	x2, x2, x3, x4
-	ldr	x4, [sp, 96]
+	ldr	x4, [sp, 112]
 	madd	x0, x0, x3, x5
-	stp	x2, x0, [sp, 24]
-	str	x4, [sp, 40]
+	stp	x2, x0, [sp, 32]
+	str	x4, [sp, 48]
 .Linit_4:
 	mov	x8, 165
 	mov	x0, 0
@@ -99,20 +99,23 @@ report:
 	svc 0
 // 0 "" 2
 #NO_APP
-	cbnz	x0, .Linit_6
-	ldp	x1, x4, [sp, 64]
+	cbnz	x0, .Linit_5
+	ldp	x1, x4, [sp, 80]
 	mov	x2, 16960
-	ldp	x0, x3, [sp, 80]
+	ldp	x0, x3, [sp, 96]
 	movk	x2, 0xf, lsl 16
 	madd	x1, x1, x2, x4
 	madd	x0, x0, x2, x3
-	stp	x1, x0, [sp, 48]
+	stp	x1, x0, [sp, 56]
+.Linit_5:
+	ldr	x0, [x7, 376]
+	str	x0, [sp, 72]
 	.p2align 3,,7
 .Linit_6:
 	ldrsw	x0, [x7, 12]
 	mov	x1, x9
 	mov	x8, 206
-	mov	x2, 64
+	mov	x2, 72
 	mov	x3, 16384
 	mov	x4, 0
 	mov	x5, 0
@@ -123,7 +126,7 @@ report:
 #NO_APP
 	cmn	x0, #4
 	beq	.Linit_6
-	add	sp, sp, 208
+	add	sp, sp, 224
 	ret
 	.size	report, .-report
 	.align	2
@@ -1354,7 +1357,7 @@ mask:
 	.p2align 4,,11
 	.type	run_step, %function
 run_step:
-	stp	x29, x30, [sp, -80]!
+	stp	x29, x30, [sp, -192]!
 	mov	x14, x0
 	mov	x12, x1
 	mov	x29, sp
@@ -1365,136 +1368,51 @@ run_step:
 	ldr	w2, [x1, 8]
 	add	w0, w2, 1
 	cmp	w4, w0
-	beq	.Linit_409
+	beq	.Linit_417
 .Linit_204:
 	cmp	w3, 24
 	beq	.Linit_207
-	bhi	.Linit_208
-	cmp	w3, 12
-	beq	.Linit_209
-	bhi	.Linit_210
-	cmp	w3, 6
-	beq	.Linit_211
-	bls	.Linit_410
-	cmp	w3, 9
-	beq	.Linit_219
-	bls	.Linit_411
-	cmp	w3, 10
-	beq	.Linit_412
-	mov	x8, 167
-	mov	x0, 4
-	mov	x1, 1
-	.p2align 3,,7
-.Linit_400:
-	mov	x2, 0
-.Linit_402:
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-.Linit_203:
-	mov	x0, x10
-	ldp	x29, x30, [sp], 80
-	ret
-	.p2align 2,,3
-.Linit_210:
-	cmp	w3, 19
-	beq	.Linit_225
-	bls	.Linit_413
-	cmp	w3, 22
-	beq	.Linit_233
-	cmp	w3, 23
-	bne	.Linit_414
-.Linit_294:
-	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_334
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_304:
-	ldr	x2, [x12, 16]
-	sxtw	x0, w0
-	ldr	x1, [x12, 56]
-	mov	x8, 34
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_203
-	ldp	x2, x3, [x12, 24]
-	cmn	x2, #1
-	bne	.Linit_407
-	.p2align 3,,7
-.Linit_401:
-	mov	x10, 0
-	b	.Linit_203
-	.p2align 2,,3
-.Linit_208:
-	cmp	w3, 36
+	bls	.Linit_418
+	cmp	w3, 37
 	beq	.Linit_237
-	bls	.Linit_415
-	cmp	w3, 42
-	beq	.Linit_252
-	bls	.Linit_416
-	cmp	w3, 45
-	beq	.Linit_401
-	bls	.Linit_417
+	bls	.Linit_419
+	cmp	w3, 43
+	beq	.Linit_254
+	bls	.Linit_420
 	cmp	w3, 46
-	bne	.Linit_398
-	ldp	x29, x30, [sp], 80
+	beq	.Linit_409
+	bls	.Linit_421
+	cmp	w3, 47
+	bne	.Linit_406
+	ldp	x29, x30, [sp], 192
 	mov	x1, x12
 	mov	x0, x14
 	b	exec
 	.p2align 2,,3
-.Linit_415:
-	cmp	w3, 30
-	beq	.Linit_239
-	bls	.Linit_418
-	cmp	w3, 34
-	beq	.Linit_247
-	cmp	w3, 35
-	bne	.Linit_419
-	ldr	x0, [x12, 16]
-	mov	x8, 159
-	ldr	x1, [x12, 56]
-	b	.Linit_400
-	.p2align 2,,3
-.Linit_416:
-	cmp	w3, 39
-	beq	.Linit_254
-	bls	.Linit_420
-	cmp	w3, 40
-	beq	.Linit_421
-	mov	x8, 167
-	mov	x0, 1
-	mov	x1, 9
-	b	.Linit_400
-	.p2align 2,,3
 .Linit_418:
-	cmp	w3, 27
-	beq	.Linit_241
+	cmp	w3, 12
+	beq	.Linit_209
 	bls	.Linit_422
-	cmp	w3, 28
-	beq	.Linit_423
-	ldp	x9, x7, [x12, 16]
-	add	x0, sp, 40
-	ldp	x6, x1, [x12, 32]
-	mov	x8, 444
-	mov	x2, 0
+	cmp	w3, 19
+	beq	.Linit_225
+	bls	.Linit_423
+	cmp	w3, 22
+	beq	.Linit_330
+	cmp	w3, 23
+	bne	.Linit_424
+	ldr	w9, [x12, 4]
+	mov	w2, 1
+	movk	w2, 0x8, lsl 16
+	mov	x8, 428
+	ldr	x1, [x12, 56]
+	ubfiz	w9, w9, 15, 1
+	orr	w2, w9, w2
+	mov	x0, -100
 	mov	x3, 0
 	mov	x4, 0
+	sxtw	x2, w2
 	mov	x5, 0
-	stp	x9, x7, [sp, 40]
-	str	x6, [sp, 56]
+	strb	wzr, [sp, 40]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1502,14 +1420,52 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_203
-	str	w0, [x14, 348]
-	b	.Linit_203
-	.p2align 2,,3
-.Linit_420:
-	cmp	w3, 37
-	beq	.Linit_424
-	mov	x8, 167
-	mov	x0, 4
+	ldp	x1, x2, [x12, 24]
+	mov	w11, w0
+	bl	same_file
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_317
+	ldr	x5, [x12, 16]
+	ldr	x4, [x12, 40]
+	orr	x0, x4, x5
+	cbz	x0, .Linit_298
+	add	x2, sp, 48
+	add	x1, sp, 80
+	mov	x0, x2
+	.p2align 3,,7
+.Linit_299:
+	mov	x3, x0
+	add	x0, x0, 1
+	strb	wzr, [x3]
+	cmp	x0, x1
+	bne	.Linit_299
+	cbnz	x4, .Linit_300
+	str	x5, [sp, 48]
+.Linit_301:
+	orr	w9, w9, 4096
+	mov	x3, x2
+	mov	x0, x10
+	add	x1, sp, 40
+	sxtw	x2, w9
+	mov	x8, 442
+	mov	x4, 32
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_317
+.Linit_298:
+	ldr	x0, [x12, 64]
+	cbnz	x0, .Linit_425
+.Linit_303:
+	cbnz	x6, .Linit_317
+	ldr	w0, [x12, 4]
+	tbz	x0, 3, .Linit_306
+	mov	x0, x10
+	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
@@ -1520,116 +1476,11 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_203
-	mov	x0, 47
-	mov	x1, 4
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_203
-	ldp	x6, x9, [x12, 16]
-	mov	x10, 1314
-	movk	x10, 0x2008, lsl 16
-	add	x0, sp, 32
-	add	x1, sp, 40
-	mov	x8, 91
-	str	x10, [sp, 32]
-	stp	w6, w6, [sp, 40]
-	lsr	x7, x6, 32
-	lsr	x10, x9, 32
-	stp	w9, w7, [sp, 48]
-	str	w7, [sp, 56]
-	str	w10, [sp, 60]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_203
-	mov	x6, 0
-	b	.Linit_322
-	.p2align 2,,3
-.Linit_323:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_401
-.Linit_322:
-	ldr	x7, [x12, 24]
-	mov	x2, x6
-	mov	x8, 167
-	mov	x0, 47
-	mov	x1, 2
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_323
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbz	x0, #63, .Linit_323
-	b	.Linit_203
-	.p2align 2,,3
-.Linit_422:
-	cmp	w3, 25
-	beq	.Linit_425
-	ldp	x29, x30, [sp], 80
-	mov	x1, x12
-	mov	x0, x14
-	b	make_file
-	.p2align 2,,3
+	cbz	x0, .Linit_306
 .Linit_413:
-	cmp	w3, 16
-	beq	.Linit_227
-	bls	.Linit_426
-	cmp	w3, 17
-	beq	.Linit_427
-	ldr	x1, [x12, 56]
-	add	x2, sp, 40
-	mov	x0, x2
-	add	x4, sp, 64
-	strb	wzr, [sp, 23]
-	stp	xzr, xzr, [sp, 24]
-	.p2align 3,,7
-.Linit_278:
-	mov	x5, x0
-	add	x0, x0, 1
-	strb	wzr, [x5]
-	cmp	x0, x4
-	bne	.Linit_278
-	mov	x7, 2621440
-	mov	x6, 22
-	mov	x8, 437
-	mov	x0, -100
-	mov	x3, 24
-	mov	x4, 0
-	mov	x5, 0
-	str	x7, [sp, 40]
-	str	x6, [sp, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x7, x0
-	tbnz	x0, #63, .Linit_428
-	add	x9, sp, 23
-	add	x3, sp, 24
-	mov	x1, x9
-	mov	w2, 4096
-	bl	mount_id
-	mov	x10, x0
-	cbz	x0, .Linit_429
-.Linit_281:
-	mov	x0, x7
+	mov	x6, x0
+.Linit_317:
+	mov	x0, x10
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
@@ -1641,14 +1492,97 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
+	mov	x10, x6
+.Linit_203:
+	mov	x0, x10
+	ldp	x29, x30, [sp], 192
+	ret
+	.p2align 2,,3
+.Linit_422:
+	cmp	w3, 6
+	beq	.Linit_211
+	bls	.Linit_426
+	cmp	w3, 9
+	beq	.Linit_219
+	bls	.Linit_427
+	cmp	w3, 10
+	beq	.Linit_428
+	ldp	x1, x2, [x12, 56]
+	mov	w0, -100
+	bl	write_file
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_203
+	add	x1, sp, 48
+	mov	x8, 165
+	mov	x0, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_203
+	ldp	x0, x4, [sp, 48]
+	mov	x2, 16960
+	ldp	x1, x3, [sp, 64]
+	movk	x2, 0xf, lsl 16
+	mov	x10, 0
+	madd	x0, x0, x2, x4
+	madd	x1, x1, x2, x3
+	add	x0, x0, x1
+	str	x0, [x14, 376]
 	b	.Linit_203
 	.p2align 2,,3
-.Linit_410:
+.Linit_419:
+	cmp	w3, 30
+	beq	.Linit_239
+	bls	.Linit_429
+	cmp	w3, 34
+	beq	.Linit_247
+	bls	.Linit_430
+	cmp	w3, 35
+	beq	.Linit_431
+	ldr	x0, [x12, 16]
+	mov	x8, 159
+	ldr	x1, [x12, 56]
+	.p2align 3,,7
+.Linit_408:
+	mov	x2, 0
+.Linit_411:
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	mov	x0, x10
+	ldp	x29, x30, [sp], 192
+	ret
+	.p2align 2,,3
+.Linit_420:
+	cmp	w3, 40
+	beq	.Linit_256
+	bls	.Linit_432
+	cmp	w3, 41
+	beq	.Linit_433
+	mov	x8, 167
+	mov	x0, 1
+	mov	x1, 9
+	b	.Linit_408
+	.p2align 2,,3
+.Linit_426:
 	cmp	w3, 3
 	beq	.Linit_213
-	bls	.Linit_430
+	bls	.Linit_434
 	cmp	w3, 4
-	beq	.Linit_431
+	beq	.Linit_435
 	ldp	x0, x7, [x12, 16]
 	add	x3, x14, 384
 	ldr	x6, [x12, 32]
@@ -1685,114 +1619,26 @@ run_step:
 	sxtw	x10, w0
 	b	.Linit_203
 	.p2align 2,,3
-.Linit_426:
-	cmp	w3, 13
-	beq	.Linit_229
-	ldr	x2, [x12, 16]
-	ldr	x0, [x12, 56]
-	ldr	x1, [x12, 72]
-	bl	new_mount
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_203
-	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_272
-.Linit_275:
-	ldr	w0, [x12]
-	cmp	w0, 14
-	beq	.Linit_432
-.Linit_274:
-	ldr	w0, [x12, 12]
-	mov	x6, 0
-	cbnz	w0, .Linit_433
-	.p2align 3,,7
-.Linit_314:
-	mov	x0, x10
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x6
-	b	.Linit_203
-	.p2align 2,,3
-.Linit_430:
-	cmp	w3, 1
-	beq	.Linit_215
-	cmp	w3, 2
-	bne	.Linit_398
-	ldp	x29, x30, [sp], 80
-	mov	x0, x12
-	b	own_mounts
-	.p2align 2,,3
-.Linit_409:
-	cmp	w3, 31
-	bne	.Linit_434
-.Linit_205:
-	mov	w1, 1
-	mov	x0, x14
-	mov	w4, 0
-	mov	x3, 0
-	bl	report
-	add	x1, sp, 40
-	.p2align 3,,7
-.Linit_315:
-	ldrsw	x0, [x14, 12]
-	mov	x8, 207
-	mov	x2, 24
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	cmn	x0, #4
-	beq	.Linit_315
-	cmp	x0, x2
-	beq	.Linit_316
-	cmp	x0, 0
-	mov	x0, -32
-	csel	x10, x10, x0, lt
-	b	.Linit_203
-	.p2align 2,,3
-.Linit_434:
-	ldr	w10, [x5, 28]
-	neg	x10, x10
-	b	.Linit_203
-	.p2align 2,,3
-.Linit_398:
-	mov	x10, -38
-	b	.Linit_203
-	.p2align 2,,3
-.Linit_421:
-	ldrsw	x0, [x14, 348]
-	mov	x8, 446
-	mov	x1, 0
-	b	.Linit_400
-	.p2align 2,,3
-.Linit_423:
+.Linit_429:
+	cmp	w3, 27
+	beq	.Linit_241
+	bls	.Linit_436
+	cmp	w3, 28
+	beq	.Linit_437
 	ldr	w3, [x12, 4]
 	mov	x8, 49
 	ldr	x0, [x12, 56]
-	tbz	x3, 1, .Linit_403
-	add	x2, sp, 40
-	add	x4, sp, 64
+	tbz	x3, 1, .Linit_410
+	add	x2, sp, 48
+	add	x4, sp, 72
 	mov	x5, x2
 	.p2align 3,,7
-.Linit_311:
+.Linit_314:
 	mov	x6, x5
 	add	x5, x5, 1
 	strb	wzr, [x6]
 	cmp	x5, x4
-	bne	.Linit_311
+	bne	.Linit_314
 	and	w6, w3, 4
 	mov	w1, 18
 	mov	x7, 2621440
@@ -1803,8 +1649,8 @@ run_step:
 	mov	x0, -100
 	mov	x4, 0
 	mov	x5, 0
-	str	x7, [sp, 40]
-	str	x6, [sp, 56]
+	str	x7, [sp, 48]
+	str	x6, [sp, 64]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1832,27 +1678,287 @@ run_step:
 #NO_APP
 	b	.Linit_203
 	.p2align 2,,3
-.Linit_427:
-	ldp	x29, x30, [sp], 80
+.Linit_432:
+	cmp	w3, 38
+	beq	.Linit_438
+	mov	x8, 167
+	mov	x0, 4
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_203
+	mov	x0, 47
+	mov	x1, 4
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_203
+	ldp	x6, x9, [x12, 16]
+	mov	x10, 1314
+	movk	x10, 0x2008, lsl 16
+	add	x0, sp, 40
+	add	x1, sp, 48
+	mov	x8, 91
+	str	x10, [sp, 40]
+	stp	w6, w6, [sp, 48]
+	lsr	x7, x6, 32
+	lsr	x10, x9, 32
+	stp	w9, w7, [sp, 56]
+	str	w7, [sp, 64]
+	str	w10, [sp, 68]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_203
+	mov	x6, 0
+	b	.Linit_325
+	.p2align 2,,3
+.Linit_326:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_409
+.Linit_325:
+	ldr	x7, [x12, 24]
+	mov	x2, x6
+	mov	x8, 167
+	mov	x0, 47
+	mov	x1, 2
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x7, x6
+	tbz	x7, 0, .Linit_326
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbz	x0, #63, .Linit_326
+	b	.Linit_203
+	.p2align 2,,3
+.Linit_434:
+	cmp	w3, 1
+	beq	.Linit_215
+	cmp	w3, 2
+	bne	.Linit_406
+	ldp	x29, x30, [sp], 192
+	mov	x0, x12
+	b	own_mounts
+	.p2align 2,,3
+.Linit_436:
+	cmp	w3, 25
+	beq	.Linit_439
+	ldr	x0, [x12, 48]
+	cbz	x0, .Linit_342
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_311:
+	ldp	x2, x3, [x12, 16]
+	sxtw	x0, w0
+	ldr	x1, [x12, 56]
+	mov	x8, 33
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_203
+	ldp	x2, x3, [x12, 32]
+	cmn	x2, #1
+	beq	.Linit_409
+.Linit_415:
+	ldp	x0, x1, [x12, 48]
+	cbz	x0, .Linit_343
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_313:
+	sxtw	x0, w0
+	mov	x8, 54
+	mov	x4, 256
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_203
+	.p2align 2,,3
+.Linit_423:
+	cmp	w3, 16
+	bhi	.Linit_440
+	cmp	w3, 14
+	bhi	.Linit_230
+	cmp	w3, 13
+	beq	.Linit_441
+	ldr	x1, [x12, 16]
+	mov	x8, 161
+	ldr	x0, [x12, 56]
+	b	.Linit_408
+	.p2align 2,,3
+.Linit_417:
+	cmp	w3, 32
+	bne	.Linit_442
+.Linit_205:
+	mov	w1, 1
+	mov	x0, x14
+	mov	w4, 0
+	mov	x3, 0
+	bl	report
+	add	x1, sp, 48
+	.p2align 3,,7
+.Linit_318:
+	ldrsw	x0, [x14, 12]
+	mov	x8, 207
+	mov	x2, 24
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	cmn	x0, #4
+	beq	.Linit_318
+	cmp	x0, x2
+	beq	.Linit_319
+	cmp	x0, 0
+	mov	x0, -32
+	csel	x10, x10, x0, lt
+	b	.Linit_203
+	.p2align 2,,3
+.Linit_330:
+	add	x2, sp, 48
+	add	x1, sp, 80
+	mov	x0, x2
+.Linit_233:
+	mov	x4, x0
+	add	x0, x0, 1
+	strb	wzr, [x4]
+	cmp	x0, x1
+	bne	.Linit_233
+	ldr	x1, [x12, 16]
+	str	x1, [sp, 48]
+	ldr	x0, [x12, 48]
+	ldr	x1, [x12, 24]
+	str	x1, [sp, 64]
+	cbz	x0, .Linit_338
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_295:
+	ldr	w4, [x12, 4]
+	mov	x3, x2
+	ldr	x1, [x12, 56]
+	sxtw	x0, w0
+	ubfiz	x2, x4, 15, 1
+	mov	x8, 442
+	mov	x5, 0
+	mov	x4, 32
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_203
+	.p2align 2,,3
+.Linit_440:
+	cmp	w3, 17
+	beq	.Linit_443
+	ldp	x29, x30, [sp], 192
 	mov	x1, x12
 	mov	x0, x14
 	b	mask
 	.p2align 2,,3
-.Linit_412:
-	ldr	x0, [x12, 16]
-	ldp	x1, x2, [x12, 56]
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-	ldp	x29, x30, [sp], 80
-	b	write_file
+.Linit_442:
+	ldr	w10, [x5, 28]
+	neg	x10, x10
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_229:
-	ldr	x1, [x12, 16]
-	mov	x8, 161
-	ldr	x0, [x12, 56]
-	b	.Linit_400
+.Linit_406:
+	mov	x10, -38
+	b	.Linit_203
+	.p2align 2,,3
+.Linit_433:
+	ldrsw	x0, [x14, 348]
+	mov	x8, 446
+	mov	x1, 0
+	b	.Linit_408
 	.p2align 2,,3
 .Linit_431:
+	ldr	x9, [x12, 16]
+	mov	x6, 0
+	b	.Linit_322
+	.p2align 2,,3
+.Linit_444:
+	tbnz	x0, #63, .Linit_203
+.Linit_323:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_409
+.Linit_322:
+	mov	x1, x6
+	mov	x8, 167
+	mov	x0, 24
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x9, x6
+	tbnz	x7, 0, .Linit_323
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	cmn	x0, #22
+	bne	.Linit_444
+	.p2align 3,,7
+.Linit_409:
+	mov	x10, 0
+	b	.Linit_203
+	.p2align 2,,3
+.Linit_437:
+	ldr	x2, [x12, 16]
+	mov	x8, 35
+	ldr	x1, [x12, 56]
+	mov	x0, -100
+	b	.Linit_411
+	.p2align 2,,3
+.Linit_439:
+	ldr	x1, [x12, 48]
+	ldr	x0, [x12, 64]
+	cbz	x1, .Linit_341
+	add	x1, x14, x1, lsl 2
+	ldr	w1, [x1, 20]
+.Linit_310:
+	ldr	x2, [x12, 56]
+	sxtw	x1, w1
+	mov	x8, 36
+	b	.Linit_411
+	.p2align 2,,3
+.Linit_435:
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1872,13 +1978,7 @@ run_step:
 	str	w0, [x14, 340]
 	b	.Linit_203
 	.p2align 2,,3
-.Linit_215:
-	ldp	x1, x2, [x12, 56]
-	mov	w0, -100
-	ldp	x29, x30, [sp], 80
-	b	write_file
-	.p2align 2,,3
-.Linit_424:
+.Linit_438:
 	mov	x8, 167
 	mov	x0, 8
 	mov	x1, 1
@@ -1905,300 +2005,190 @@ run_step:
 	mov	x10, x0
 	b	.Linit_203
 	.p2align 2,,3
-.Linit_425:
-	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_337
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_308:
-	ldp	x2, x3, [x12, 16]
-	sxtw	x0, w0
-	ldr	x1, [x12, 56]
-	mov	x8, 33
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_203
-	ldp	x2, x3, [x12, 32]
-	cmn	x2, #1
-	beq	.Linit_401
-.Linit_407:
-	ldp	x0, x1, [x12, 48]
-	cbz	x0, .Linit_338
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_310:
-	sxtw	x0, w0
-	mov	x8, 54
-	mov	x4, 256
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_203
-	.p2align 2,,3
-.Linit_233:
-	ldr	w9, [x12, 4]
-	mov	w2, 1
-	movk	w2, 0x8, lsl 16
-	mov	x8, 428
-	ldr	x1, [x12, 56]
-	ubfiz	w9, w9, 15, 1
-	orr	w2, w9, w2
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	sxtw	x2, w2
-	mov	x5, 0
-	strb	wzr, [sp, 32]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_203
-	ldp	x1, x2, [x12, 24]
-	mov	w11, w0
-	bl	same_file
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_314
-	ldr	x5, [x12, 16]
-	ldr	x3, [x12, 40]
-	orr	x0, x5, x3
-	cbz	x0, .Linit_295
-	add	x2, sp, 40
-	add	x4, sp, 72
-	mov	x0, x2
-	.p2align 3,,7
-.Linit_296:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	cmp	x0, x4
-	bne	.Linit_296
-	cbnz	x3, .Linit_297
-	str	x5, [sp, 40]
-.Linit_298:
-	orr	w9, w9, 4096
-	mov	x3, x2
-	mov	x0, x10
-	add	x1, sp, 32
-	sxtw	x2, w9
-	mov	x8, 442
-	mov	x4, 32
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_314
-.Linit_295:
-	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_435
-.Linit_300:
-	cbnz	x6, .Linit_314
-	ldr	w0, [x12, 4]
-	tbz	x0, 3, .Linit_303
-	mov	x0, x10
-	mov	x8, 50
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	cbz	x0, .Linit_303
-	mov	x6, x0
-	b	.Linit_314
-.Linit_272:
-	mov	w2, w10
-	mov	x1, x12
-	mov	x0, x14
-	bl	attach
-	mov	x6, x0
-	cbz	x0, .Linit_275
-	b	.Linit_314
-.Linit_435:
-	mov	w2, w11
-	mov	x1, x12
-	mov	x0, x14
-	bl	attach
-	mov	x6, x0
-	b	.Linit_300
-.Linit_334:
+.Linit_215:
+	ldp	x1, x2, [x12, 56]
 	mov	w0, -100
-	b	.Linit_304
-.Linit_303:
-	ldr	w0, [x12, 12]
-	cbz	w0, .Linit_314
-	add	x0, x14, w0, uxtw 2
-	sxtw	x10, w11
-	str	w11, [x0, 20]
-	b	.Linit_203
+	ldp	x29, x30, [sp], 192
+	b	write_file
 	.p2align 2,,3
-.Linit_442:
-	cmp	w3, 31
-	beq	.Linit_436
-	mov	x8, 157
-	mov	x0, 0
-.Linit_403:
-	mov	x1, 0
-	b	.Linit_400
+.Linit_428:
+	ldr	x0, [x12, 16]
+	ldp	x1, x2, [x12, 56]
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+	ldp	x29, x30, [sp], 192
+	b	write_file
 	.p2align 2,,3
-.Linit_209:
-	mov	x1, 2
-	mov	x8, 198
-	movk	x1, 0x8, lsl 16
-	mov	x0, 2
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_203
-	add	x2, sp, 40
-	mov	x1, x2
-	.p2align 3,,7
-.Linit_268:
-	mov	x4, x1
-	add	x0, sp, 80
-	add	x1, x1, 1
-	strb	wzr, [x4]
-	cmp	x1, x0
-	bne	.Linit_268
-	ldr	x5, [x12, 56]
-	mov	x1, x5
-	add	x5, x5, 15
-	sub	x3, x2, x1
-	.p2align 3,,7
-.Linit_269:
-	ldrb	w4, [x1]
-	cbz	w4, .Linit_271
-	strb	w4, [x3, x1]
-	add	x1, x1, 1
-	cmp	x5, x1
-	bne	.Linit_269
-.Linit_271:
-	mov	w7, 1
-	mov	x0, x6
-	mov	x8, 29
-	mov	x1, 35092
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w7, [sp, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x10, x0
-	mov	x1, 0
-	mov	x0, x6
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_203
-	.p2align 2,,3
-.Linit_241:
-	ldr	x2, [x12, 16]
-	mov	x8, 35
-	ldr	x1, [x12, 56]
-	mov	x0, -100
-	b	.Linit_402
-	.p2align 2,,3
-.Linit_227:
+.Linit_443:
 	ldr	x2, [x12, 16]
 	mov	x1, x12
 	mov	x0, x14
 	add	x2, x14, x2, lsl 2
 	ldr	w2, [x2, 20]
-	ldp	x29, x30, [sp], 80
+	ldp	x29, x30, [sp], 192
 	b	attach
-	.p2align 2,,3
-.Linit_237:
-	ldr	x0, [x12, 16]
-	mov	x8, 149
-	mov	x3, 0
-	mov	x4, 0
-	mov	x1, x0
-	mov	x2, x0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
+.Linit_425:
+	mov	w2, w11
+	mov	x1, x12
+	mov	x0, x14
+	bl	attach
+	mov	x6, x0
+	b	.Linit_303
+.Linit_306:
+	ldr	w0, [x12, 12]
+	cbz	w0, .Linit_317
+.Linit_305:
+	add	x0, x14, w0, uxtw 2
+	sxtw	x10, w11
+	str	w11, [x0, 20]
 	b	.Linit_203
+.Linit_430:
+	cmp	w3, 33
+	bne	.Linit_445
+	mov	x8, 157
+	mov	x0, 0
+.Linit_410:
+	mov	x1, 0
+	b	.Linit_408
 	.p2align 2,,3
 .Linit_225:
-	ldr	x0, [x12, 56]
-	mov	x8, 41
-	mov	x2, 0
-	mov	x3, 0
-	mov	x1, x0
-	mov	x4, 0
-	mov	x5, 0
+	ldr	x1, [x12, 56]
+	add	x2, sp, 48
+	mov	x0, x2
+	add	x4, sp, 72
+	strb	wzr, [sp, 31]
 	stp	xzr, xzr, [sp, 32]
+	.p2align 3,,7
+.Linit_281:
+	mov	x5, x0
+	add	x0, x0, 1
+	strb	wzr, [x5]
+	cmp	x0, x4
+	bne	.Linit_281
+	mov	x7, 2621440
+	mov	x6, 22
+	mov	x8, 437
+	mov	x0, -100
+	mov	x3, 24
+	mov	x4, 0
+	mov	x5, 0
+	str	x7, [sp, 48]
+	str	x6, [sp, 64]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x6, 0
+	mov	x7, x0
+	tbnz	x0, #63, .Linit_446
+	add	x9, sp, 31
+	add	x3, sp, 32
+	mov	x1, x9
+	mov	w2, 4096
+	bl	mount_id
 	mov	x10, x0
-	cbz	x0, .Linit_282
-	b	.Linit_283
-	.p2align 2,,3
+	cbz	x0, .Linit_447
 .Linit_284:
-	ldr	x0, [x12, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	add	x6, x6, 1
-	mov	x10, x0
-	cbnz	x0, .Linit_283
-.Linit_282:
-	ldr	x0, [x12, 16]
-	mov	x8, 39
-	mov	x1, 2
+	mov	x0, x7
+.Linit_405:
+	mov	x8, 57
+	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cmp	x6, x0
-	bls	.Linit_284
-.Linit_285:
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_203
+.Linit_447:
+	ldr	x0, [x12, 16]
+	mov	x1, x9
+	add	x3, sp, 40
+	mov	w2, 4096
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+	bl	mount_id
+	mov	x10, x0
+	cbnz	x0, .Linit_284
+	ldp	x1, x0, [sp, 32]
+	mov	x10, -116
+	cmp	x1, x0
+	csel	x10, xzr, x10, eq
+	b	.Linit_284
+	.p2align 2,,3
+.Linit_209:
+	mov	x8, 167
+	mov	x0, 4
+	mov	x1, 1
+	b	.Linit_408
+	.p2align 2,,3
+.Linit_213:
+	mov	x8, 167
+	mov	x0, 36
+	mov	x1, 1
+	b	.Linit_408
+	.p2align 2,,3
+.Linit_230:
+	ldr	x2, [x12, 16]
+	ldr	x0, [x12, 56]
+	ldr	x1, [x12, 72]
+	bl	new_mount
+	mov	x11, x0
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_203
 	ldr	x0, [x12, 64]
-	mov	x8, 49
+	cbnz	x0, .Linit_275
+.Linit_278:
+	ldr	w0, [x12]
+	cmp	w0, 15
+	beq	.Linit_448
+.Linit_277:
+	ldr	w0, [x12, 12]
+	mov	x10, 0
+	cbnz	w0, .Linit_305
+	mov	x0, x11
+	b	.Linit_405
+.Linit_297:
+	.p2align 2,,3
+.Linit_207:
+	ldr	x0, [x12, 48]
+	cbz	x0, .Linit_339
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_307:
+	ldr	x2, [x12, 16]
+	sxtw	x0, w0
+	ldr	x1, [x12, 56]
+	mov	x8, 34
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_203
+	ldp	x2, x3, [x12, 24]
+	cmn	x2, #1
+	bne	.Linit_415
+	mov	x10, 0
+	b	.Linit_203
+	.p2align 2,,3
+.Linit_211:
+	ldr	x1, [x12, 16]
+	add	x0, x14, 384
+	lsl	x6, x1, 7
+	sub	x6, x6, x1
+	add	x6, x0, x6, lsl 5
+	.p2align 3,,7
+.Linit_267:
+	ldrsw	x0, [x6, 16]
+	mov	x8, 260
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
@@ -2210,28 +2200,17 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
+	cmn	x0, #4
+	beq	.Linit_267
 	tbnz	x0, #63, .Linit_203
-	ldr	x1, [x12, 56]
-	mov	w0, 46
-	strb	w0, [sp, 25]
-	add	x3, sp, 32
-	strb	w0, [sp, 24]
-	mov	w0, -100
-	strb	wzr, [sp, 26]
-	bl	mount_id
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_203
-	add	x3, sp, 40
-	add	x1, sp, 24
-	mov	w2, 0
-	mov	w0, -100
-	bl	mount_id
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_203
-	ldp	x1, x0, [sp, 32]
-	mov	x10, -18
-	cmp	x1, x0
-	csel	x10, x10, xzr, ne
+	ldr	x0, [x6, 24]
+	tbnz	x0, #63, .Linit_449
+	ldr	x10, [x6, 24]
+	b	.Linit_203
+.Linit_449:
+	ldr	w0, [x6, 20]
+	str	w0, [x14, 368]
+	ldr	x10, [x6, 24]
 	b	.Linit_203
 	.p2align 2,,3
 .Linit_219:
@@ -2253,41 +2232,13 @@ run_step:
 	str	w0, [x1, 20]
 	b	.Linit_203
 	.p2align 2,,3
-.Linit_211:
-	ldr	x1, [x12, 16]
-	add	x0, x14, 384
-	lsl	x6, x1, 7
-	sub	x6, x6, x1
-	add	x6, x0, x6, lsl 5
-	.p2align 3,,7
-.Linit_265:
-	ldrsw	x0, [x6, 16]
-	mov	x8, 260
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	cmn	x0, #4
-	beq	.Linit_265
-	tbnz	x0, #63, .Linit_203
-	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_437
-	ldr	x10, [x6, 24]
-	b	.Linit_203
-.Linit_437:
-	ldr	w0, [x6, 20]
-	str	w0, [x14, 368]
-	ldr	x10, [x6, 24]
-	b	.Linit_203
+.Linit_256:
+	mov	x8, 167
+	mov	x0, 38
+	mov	x1, 1
+	b	.Linit_408
 	.p2align 2,,3
-.Linit_252:
+.Linit_254:
 	mov	x8, 173
 	mov	x0, 0
 	mov	x1, 0
@@ -2302,15 +2253,15 @@ run_step:
 #NO_APP
 	ldrsw	x1, [x14, 8]
 	cmp	x0, x1
-	bne	.Linit_326
+	bne	.Linit_329
 	ldr	w7, [x14, 16]
 	mov	w6, 1
-	add	x0, sp, 32
-	add	x2, sp, 40
+	add	x0, sp, 40
+	add	x2, sp, 48
 	mov	x8, 73
 	mov	x1, 1
-	stp	w7, w6, [sp, 32]
-	stp	xzr, xzr, [sp, 40]
+	stp	w7, w6, [sp, 40]
+	stp	xzr, xzr, [sp, 48]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2318,43 +2269,19 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_203
-	ldrsh	w0, [sp, 38]
-	cbz	w0, .Linit_401
-.Linit_326:
+	ldrsh	w0, [sp, 46]
+	cbz	w0, .Linit_409
+.Linit_329:
 	mov	x10, -3
 	b	.Linit_203
 	.p2align 2,,3
-.Linit_254:
-	mov	x8, 167
-	mov	x0, 38
-	mov	x1, 1
-	b	.Linit_400
-	.p2align 2,,3
-.Linit_213:
-	mov	x8, 167
-	mov	x0, 36
-	mov	x1, 1
-	b	.Linit_400
-	.p2align 2,,3
-.Linit_207:
-	ldr	x1, [x12, 48]
-	ldr	x0, [x12, 64]
-	cbz	x1, .Linit_336
-	add	x1, x14, x1, lsl 2
-	ldr	w1, [x1, 20]
-.Linit_307:
-	ldr	x2, [x12, 56]
-	sxtw	x1, w1
-	mov	x8, 36
-	b	.Linit_402
-	.p2align 2,,3
-.Linit_239:
-	ldr	x1, [x12, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 2621440
+.Linit_237:
+	ldr	x0, [x12, 16]
+	mov	x8, 149
 	mov	x3, 0
 	mov	x4, 0
+	mov	x1, x0
+	mov	x2, x0
 	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
@@ -2362,71 +2289,124 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_203
-	ldp	x3, x1, [x12, 16]
-	str	x3, [sp, 40]
-	ldr	x2, [x12, 32]
-	str	w0, [sp, 48]
-	bl	same_file
-	mov	x6, x0
-	cbnz	x0, .Linit_314
-	ldrsw	x0, [x14, 348]
-	add	x2, sp, 40
-	mov	x8, 445
-	mov	x1, 1
+	b	.Linit_203
+	.p2align 2,,3
+.Linit_247:
+	ldp	x1, x7, [x12, 16]
+	add	x2, sp, 48
+	ldr	x6, [x12, 32]
+	mov	x8, 261
+	mov	x0, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
+	stp	x7, x6, [sp, 48]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x6, x0
-	b	.Linit_314
+	mov	x10, x0
+	b	.Linit_203
 	.p2align 2,,3
-.Linit_247:
-	ldr	x9, [x12, 16]
-	mov	x6, 0
-	b	.Linit_319
-	.p2align 2,,3
-.Linit_438:
-	tbnz	x0, #63, .Linit_203
-.Linit_320:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_401
-.Linit_319:
-	mov	x1, x6
-	mov	x8, 167
-	mov	x0, 24
+.Linit_239:
+	ldp	x9, x7, [x12, 16]
+	add	x0, sp, 48
+	ldp	x6, x1, [x12, 32]
+	mov	x8, 444
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	lsr	x7, x9, x6
-	tbnz	x7, 0, .Linit_320
+	stp	x9, x7, [sp, 48]
+	str	x6, [sp, 64]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	cmn	x0, #22
-	bne	.Linit_438
-	mov	x10, 0
+	tbnz	x0, #63, .Linit_203
+	str	w0, [x14, 348]
 	b	.Linit_203
-.Linit_316:
-	ldr	w0, [sp, 40]
+	.p2align 2,,3
+.Linit_241:
+	ldp	x29, x30, [sp], 192
+	mov	x1, x12
+	mov	x0, x14
+	b	make_file
+	.p2align 2,,3
+.Linit_441:
+	mov	x1, 2
+	mov	x8, 198
+	movk	x1, 0x8, lsl 16
+	mov	x0, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_203
+	add	x2, sp, 48
+	add	x3, sp, 88
+	mov	x1, x2
+	.p2align 3,,7
+.Linit_271:
+	mov	x4, x1
+	add	x1, x1, 1
+	strb	wzr, [x4]
+	cmp	x1, x3
+	bne	.Linit_271
+	ldr	x5, [x12, 56]
+	mov	x1, x5
+	add	x5, x5, 15
+	sub	x0, x2, x1
+	.p2align 3,,7
+.Linit_272:
+	ldrb	w4, [x1]
+	cbz	w4, .Linit_274
+	strb	w4, [x0, x1]
+	add	x1, x1, 1
+	cmp	x5, x1
+	bne	.Linit_272
+.Linit_274:
+	mov	w7, 1
+	mov	x0, x6
+	mov	x8, 29
+	mov	x1, 35092
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w7, [sp, 64]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x10, x0
+	mov	x1, 0
+	mov	x0, x6
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_203
+.Linit_319:
+	ldr	w0, [sp, 48]
 	mov	x10, -125
 	cmp	w0, 1
 	csel	x10, x10, xzr, ne
 	b	.Linit_203
-	.p2align 2,,3
-.Linit_283:
-	tbnz	x10, #63, .Linit_203
-	b	.Linit_285
-.Linit_428:
+.Linit_446:
 	add	x0, x0, 40
 	mov	x10, x7
 	cmp	x0, 38
@@ -2439,8 +2419,17 @@ run_step:
 	tst	x0, 1
 	csel	x10, x7, x2, ne
 	b	.Linit_203
-.Linit_432:
-	mov	x0, x10
+.Linit_275:
+	mov	w2, w11
+	mov	x1, x12
+	mov	x0, x14
+	bl	attach
+	mov	x10, x0
+	cbz	x0, .Linit_278
+	mov	x0, x11
+	b	.Linit_405
+.Linit_448:
+	mov	x0, x11
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
@@ -2452,50 +2441,37 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x6, x0
-	cbnz	x0, .Linit_314
-	b	.Linit_274
-.Linit_429:
-	ldr	x0, [x12, 16]
-	mov	x1, x9
-	add	x3, sp, 32
-	mov	w2, 4096
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-	bl	mount_id
 	mov	x10, x0
-	cbnz	x0, .Linit_281
-	ldp	x1, x0, [sp, 24]
-	mov	x10, -116
-	cmp	x1, x0
-	csel	x10, xzr, x10, eq
-	b	.Linit_281
-.Linit_297:
-	add	x3, x14, x3, lsl 2
+	cbz	x0, .Linit_277
+	mov	x0, x11
+	b	.Linit_405
+.Linit_300:
+	add	x4, x14, x4, lsl 2
 	orr	x5, x5, 1048576
-	str	x5, [sp, 40]
-	ldrsw	x0, [x3, 20]
-	str	x0, [sp, 64]
-	b	.Linit_298
-.Linit_433:
-	add	x0, x14, w0, uxtw 2
-	str	w10, [x0, 20]
-	sxtw	x10, w10
-	b	.Linit_203
-.Linit_337:
+	str	x5, [sp, 48]
+	ldrsw	x0, [x4, 20]
+	str	x0, [sp, 72]
+	b	.Linit_301
+.Linit_339:
 	mov	w0, -100
-	b	.Linit_308
-.Linit_336:
-	mov	w1, -100
 	b	.Linit_307
+.Linit_341:
+	mov	w1, -100
+	b	.Linit_310
 .Linit_338:
 	mov	w0, -100
-	b	.Linit_310
-.Linit_417:
-	cmp	w3, 43
-	beq	.Linit_439
+	b	.Linit_295
+.Linit_342:
+	mov	w0, -100
+	b	.Linit_311
+.Linit_343:
+	mov	w0, -100
+	b	.Linit_313
+.Linit_421:
+	cmp	w3, 44
+	beq	.Linit_450
 	ldr	x7, [x12, 16]
-	add	x2, sp, 40
+	add	x2, sp, 48
 	ldr	x6, [x12, 56]
 	mov	x8, 277
 	mov	x0, 1
@@ -2503,8 +2479,8 @@ run_step:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	strh	w7, [sp, 40]
-	str	x6, [sp, 48]
+	strh	w7, [sp, 48]
+	str	x6, [sp, 56]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2512,77 +2488,18 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	b	.Linit_203
-.Linit_439:
+.Linit_450:
 	ldr	x0, [x12, 16]
-	ldp	x29, x30, [sp], 80
+	ldp	x29, x30, [sp], 192
 	b	set_signals
-.Linit_411:
-	cmp	w3, 7
-	beq	.Linit_440
-	ldr	x0, [x12, 16]
-	mov	x8, 268
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	add	x0, x14, x0, lsl 2
-	mov	x5, 0
-	ldrsw	x0, [x0, 20]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_203
-.Linit_440:
-	ldr	x0, [x12, 16]
-	mov	x8, 97
-	mov	x1, 0
-	b	.Linit_400
-.Linit_414:
+.Linit_424:
 	cmp	w3, 20
-	beq	.Linit_235
-	add	x2, sp, 40
-	add	x4, sp, 72
-	mov	x0, x2
-	.p2align 3,,7
-.Linit_236:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	cmp	x0, x4
-	bne	.Linit_236
-	ldr	x1, [x12, 16]
-	str	x1, [sp, 40]
-	ldr	x0, [x12, 48]
-	ldr	x1, [x12, 24]
-	str	x1, [sp, 56]
-	cbz	x0, .Linit_333
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_292:
-	ldr	w4, [x12, 4]
-	mov	x3, x2
-	ldr	x1, [x12, 56]
-	sxtw	x0, w0
-	ubfiz	x2, x4, 15, 1
-	mov	x8, 442
-	mov	x5, 0
-	mov	x4, 32
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_203
-.Linit_235:
+	beq	.Linit_451
 	ldr	w0, [x12, 4]
-	tbz	x0, 1, .Linit_441
-	add	x9, sp, 32
+	tbz	x0, 1, .Linit_452
+	add	x9, sp, 40
 	mov	w0, 46
-	strb	w0, [sp, 32]
+	strb	w0, [sp, 40]
 	mov	x1, x9
 	mov	x8, 56
 	mov	x0, -100
@@ -2590,7 +2507,7 @@ run_step:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	strb	wzr, [sp, 33]
+	strb	wzr, [sp, 41]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2599,17 +2516,17 @@ run_step:
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_203
 	ldr	x1, [x12, 64]
-	add	x2, sp, 40
+	add	x2, sp, 48
 	ldr	w6, [x12, 4]
 	mov	x0, x2
-	add	x4, sp, 64
+	add	x4, sp, 72
 	.p2align 3,,7
-.Linit_289:
+.Linit_292:
 	mov	x3, x0
 	add	x0, x0, 1
 	strb	wzr, [x3]
 	cmp	x0, x4
-	bne	.Linit_289
+	bne	.Linit_292
 	mov	w0, 18
 	and	w6, w6, 4
 	orr	w6, w6, w0
@@ -2619,15 +2536,15 @@ run_step:
 	mov	x3, 24
 	mov	x4, 0
 	mov	x5, 0
-	str	x7, [sp, 40]
-	str	x6, [sp, 56]
+	str	x7, [sp, 48]
+	str	x6, [sp, 64]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_314
+	tbnz	x0, #63, .Linit_317
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
@@ -2638,7 +2555,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_291
+	cbnz	x0, .Linit_294
 	ldr	x3, [x12, 16]
 	mov	x1, x9
 	ldr	x0, [x12, 56]
@@ -2663,7 +2580,7 @@ run_step:
 #NO_APP
 	cmp	x7, 0
 	csel	x7, x7, x0, ne
-.Linit_291:
+.Linit_294:
 	mov	x0, x6
 	mov	x8, 57
 	mov	x1, 0
@@ -2677,8 +2594,88 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x7
-	b	.Linit_314
-.Linit_441:
+	b	.Linit_317
+.Linit_451:
+	ldr	x0, [x12, 56]
+	mov	x8, 41
+	mov	x2, 0
+	mov	x3, 0
+	mov	x1, x0
+	mov	x4, 0
+	mov	x5, 0
+	stp	xzr, xzr, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, 0
+	mov	x10, x0
+	cbz	x0, .Linit_285
+	b	.Linit_286
+	.p2align 2,,3
+.Linit_287:
+	ldr	x0, [x12, 56]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	add	x6, x6, 1
+	mov	x10, x0
+	cbnz	x0, .Linit_286
+.Linit_285:
+	ldr	x0, [x12, 16]
+	mov	x8, 39
+	mov	x1, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	cmp	x0, x6
+	bcs	.Linit_287
+.Linit_288:
+	ldr	x0, [x12, 64]
+	mov	x8, 49
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_203
+	ldr	x1, [x12, 56]
+	mov	w0, 46
+	strb	w0, [sp, 33]
+	add	x3, sp, 40
+	strb	w0, [sp, 32]
+	mov	w0, -100
+	strb	wzr, [sp, 34]
+	bl	mount_id
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_203
+	add	x3, sp, 48
+	add	x1, sp, 32
+	mov	w2, 0
+	mov	w0, -100
+	bl	mount_id
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_203
+	ldp	x1, x0, [sp, 40]
+	mov	x10, -18
+	cmp	x1, x0
+	csel	x10, x10, xzr, ne
+	b	.Linit_203
+	.p2align 2,,3
+.Linit_286:
+	tbnz	x10, #63, .Linit_203
+	b	.Linit_288
+.Linit_452:
 	ldr	x3, [x12, 16]
 	mov	x8, 40
 	ldp	x0, x1, [x12, 56]
@@ -2691,21 +2688,18 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	b	.Linit_203
-.Linit_333:
-	mov	w0, -100
-	b	.Linit_292
-.Linit_419:
-	cmp	w3, 33
-	bne	.Linit_442
-	ldp	x1, x7, [x12, 16]
-	add	x2, sp, 40
-	ldr	x6, [x12, 32]
-	mov	x8, 261
-	mov	x0, 0
+.Linit_427:
+	cmp	w3, 7
+	beq	.Linit_453
+	ldr	x0, [x12, 16]
+	mov	x8, 268
+	mov	x1, 0
+	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
+	add	x0, x14, x0, lsl 2
 	mov	x5, 0
-	stp	x7, x6, [sp, 40]
+	ldrsw	x0, [x0, 20]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2713,7 +2707,50 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	b	.Linit_203
-.Linit_436:
+.Linit_453:
+	ldr	x0, [x12, 16]
+	mov	x8, 97
+	mov	x1, 0
+	b	.Linit_408
+	.p2align 2,,3
+.Linit_445:
+	cmp	w3, 31
+	bne	.Linit_454
+	ldr	x1, [x12, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 2621440
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_203
+	ldp	x3, x1, [x12, 16]
+	str	x3, [sp, 48]
+	ldr	x2, [x12, 32]
+	str	w0, [sp, 56]
+	bl	same_file
+	mov	x6, x0
+	cbnz	x0, .Linit_317
+	ldrsw	x0, [x14, 348]
+	add	x2, sp, 48
+	mov	x8, 445
+	mov	x1, 1
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_413
+.Linit_454:
 	ldr	w2, [x12, 8]
 	b	.Linit_205
 	.size	run_step, .-run_step
@@ -2733,23 +2770,23 @@ run_aside:
 	ldr	x0, [x0, 48]
 	smaddl	x18, w18, w1, x0
 	cmp	w20, 0
-	ble	.Linit_444
+	ble	.Linit_456
 	smaddl	x20, w20, w1, x18
-	b	.Linit_446
+	b	.Linit_458
 	.p2align 2,,3
-.Linit_449:
+.Linit_461:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_444
-.Linit_446:
+	beq	.Linit_456
+.Linit_458:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	str	w2, [x19, 20]
 	mov	x0, x21
 	bl	run_step
 	mov	x6, x0
-	tbz	x0, #63, .Linit_449
-.Linit_445:
+	tbz	x0, #63, .Linit_461
+.Linit_457:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -2763,9 +2800,9 @@ run_aside:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_444:
+.Linit_456:
 	mov	x6, 0
-	b	.Linit_445
+	b	.Linit_457
 	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
@@ -2800,8 +2837,8 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	str	x0, [x19, 360]
-	cbz	x0, .Linit_457
-.Linit_451:
+	cbz	x0, .Linit_469
+.Linit_463:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2815,35 +2852,35 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	brk #1000
-.Linit_457:
+.Linit_469:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_452
+	ble	.Linit_464
 	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_454
+	b	.Linit_466
 	.p2align 2,,3
-.Linit_458:
+.Linit_470:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_452
-.Linit_454:
+	beq	.Linit_464
+.Linit_466:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
 	str	w0, [x19, 368]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_458
+	tbz	x0, #63, .Linit_470
 	str	x0, [x19, 360]
-	b	.Linit_451
-.Linit_452:
+	b	.Linit_463
+.Linit_464:
 	mov	x0, 0
 	str	x0, [x19, 360]
-	b	.Linit_451
+	b	.Linit_463
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -2868,28 +2905,28 @@ jail_main:
 	str	x27, [sp, 80]
 	str	x2, [sp, 104]
 	.p2align 3,,7
-.Linit_460:
+.Linit_472:
 	str	w0, [x1], 4
 	cmp	x1, x18
-	bne	.Linit_460
+	bne	.Linit_472
 	add	x7, x10, 8
 	add	x10, x10, 144
 	.p2align 3,,7
-.Linit_463:
+.Linit_475:
 	ldrb	w0, [x7, -8]
 	sub	x1, x7, #8
-	cbz	w0, .Linit_467
+	cbz	w0, .Linit_479
 	mov	w6, 0
-	b	.Linit_466
+	b	.Linit_478
 	.p2align 2,,3
-.Linit_462:
+.Linit_474:
 	ldrb	w0, [x1]
-.Linit_466:
+.Linit_478:
 	sub	w0, w0, #65
 	add	x1, x1, 1
 	orr	w6, w0, w6, lsl 4
 	cmp	x7, x1
-	bne	.Linit_462
+	bne	.Linit_474
 	sxtw	x0, w6
 	mov	x8, 25
 	mov	x1, 2
@@ -2905,8 +2942,8 @@ jail_main:
 #NO_APP
 	add	x7, x7, 8
 	cmp	x10, x7
-	bne	.Linit_463
-.Linit_467:
+	bne	.Linit_475
+.Linit_479:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2933,6 +2970,7 @@ jail_main:
 	str	xzr, [sp, 9096]
 	str	wzr, [sp, 9104]
 	str	wzr, [sp, 9108]
+	str	xzr, [sp, 9112]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2942,8 +2980,8 @@ jail_main:
 	mov	x0, 0
 	str	w1, [sp, 9088]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_561
-.Linit_465:
+	tbnz	x0, #63, .Linit_573
+.Linit_477:
 	ldrsw	x0, [sp, 8756]
 	add	x1, sp, 288
 	mov	x8, 80
@@ -2956,8 +2994,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_562
-.Linit_468:
+	tbnz	x0, #63, .Linit_574
+.Linit_480:
 	mov	x3, 2
 	ldrsw	x4, [sp, 8756]
 	ldr	x1, [sp, 336]
@@ -2971,8 +3009,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_563
-.Linit_469:
+	tbnz	x0, #63, .Linit_575
+.Linit_481:
 	ldrsw	x0, [sp, 8756]
 	mov	x8, 57
 	mov	x1, 0
@@ -2990,11 +3028,11 @@ jail_main:
 	ldr	w22, [x0, 20]
 	str	x0, [sp, 8736]
 	and	w26, w25, 1
-	tbz	x25, 0, .Linit_470
+	tbz	x25, 0, .Linit_482
 	ldr	w0, [sp, 8744]
 	cmp	w0, 1
-	bne	.Linit_564
-.Linit_470:
+	bne	.Linit_576
+.Linit_482:
 	mov	x3, 2048
 	add	x1, sp, 104
 	mov	x8, 74
@@ -3013,30 +3051,30 @@ jail_main:
 	bl	keep_fd
 	str	w0, [sp, 9080]
 	sxtw	x3, w0
-	tbnz	x0, 31, .Linit_565
-.Linit_471:
+	tbnz	x0, 31, .Linit_577
+.Linit_483:
 	ldr	x1, [sp, 8736]
 	ldr	w0, [x1, 12]
 	ldr	x19, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_473
+	ble	.Linit_485
 	sub	w0, w0, #1
 	add	x1, x19, 88
 	mov	w2, 88
 	umaddl	x20, w0, w2, x1
-	b	.Linit_475
+	b	.Linit_487
 	.p2align 2,,3
-.Linit_566:
+.Linit_578:
 	cmp	x20, x19
-	beq	.Linit_473
-.Linit_475:
+	beq	.Linit_485
+.Linit_487:
 	ldr	w2, [x19, 8]
 	mov	x1, x19
 	mov	x0, x23
 	add	x19, x19, 88
 	str	w2, [sp, 9104]
 	bl	run_step
-	tbz	x0, #63, .Linit_566
+	tbz	x0, #63, .Linit_578
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3055,7 +3093,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_473:
+.Linit_485:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -3068,8 +3106,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_567
-.Linit_477:
+	tbnz	x0, #63, .Linit_579
+.Linit_489:
 	add	x19, sp, 136
 	mov	x8, 59
 	mov	x0, x19
@@ -3084,7 +3122,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x24, x0
-	tbnz	x0, #63, .Linit_560
+	tbnz	x0, #63, .Linit_572
 	mov	x1, 8736
 	add	x1, sp, x1
 	mov	x10, x1
@@ -3112,17 +3150,17 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x21, #63, .Linit_519
+	tbnz	x21, #63, .Linit_531
 	add	x20, sp, 160
 	mov	x0, x20
 	add	x2, x20, 16
 	.p2align 3,,7
-.Linit_479:
+.Linit_491:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_479
+	bne	.Linit_491
 	ldr	w2, [sp, 136]
 	mov	w0, 1
 	ldr	w1, [sp, 8752]
@@ -3130,7 +3168,7 @@ jail_main:
 	str	w1, [sp, 168]
 	strh	w0, [sp, 172]
 	.p2align 3,,7
-.Linit_480:
+.Linit_492:
 	mov	x0, x20
 	mov	x8, 73
 	mov	x1, 2
@@ -3145,11 +3183,11 @@ jail_main:
 #NO_APP
 	mov	x24, x0
 	cmn	x0, #4
-	beq	.Linit_480
-	tbnz	x0, #63, .Linit_568
+	beq	.Linit_492
+	tbnz	x0, #63, .Linit_580
 	ldrsh	w0, [sp, 174]
-	cbnz	w0, .Linit_569
-.Linit_482:
+	cbnz	w0, .Linit_581
+.Linit_494:
 	ldrsw	x0, [sp, 136]
 	mov	x8, 57
 	mov	x1, 0
@@ -3162,10 +3200,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x24, #63, .Linit_478
+	tbnz	x24, #63, .Linit_490
 	ldr	x3, [sp, 9096]
-	tbnz	x3, #63, .Linit_570
-.Linit_484:
+	tbnz	x3, #63, .Linit_582
+.Linit_496:
 	ldr	x1, [sp, 8736]
 	mov	w3, 88
 	ldr	w2, [sp, 9104]
@@ -3175,7 +3213,7 @@ jail_main:
 	umaddl	x14, w14, w3, x0
 	ldr	w0, [x14, 8]
 	cmp	w2, w0
-	beq	.Linit_485
+	beq	.Linit_497
 	ldr	w2, [sp, 9104]
 	mov	x0, x23
 	ldr	w4, [sp, 9108]
@@ -3194,11 +3232,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_485:
+.Linit_497:
 	ldr	w0, [x14]
-	cmp	w0, 45
-	beq	.Linit_571
-.Linit_486:
+	cmp	w0, 46
+	beq	.Linit_583
+.Linit_498:
 	ldr	x1, [sp, 336]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -3213,7 +3251,7 @@ jail_main:
 #NO_APP
 	add	x6, x23, 40
 	.p2align 3,,7
-.Linit_488:
+.Linit_500:
 	ldr	w7, [x6]
 	mov	x8, 57
 	mov	x1, 0
@@ -3222,18 +3260,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w7
 	mov	x5, 0
-	tbnz	w7, #31, .Linit_487
+	tbnz	w7, #31, .Linit_499
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_487:
+.Linit_499:
 	add	x6, x6, 4
 	cmp	x18, x6
-	bne	.Linit_488
+	bne	.Linit_500
 	ldr	w0, [sp, 9084]
-	tbnz	w0, #31, .Linit_489
+	tbnz	w0, #31, .Linit_501
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -3246,7 +3284,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_489:
+.Linit_501:
 	ubfiz	x6, x25, 4, 32
 	mov	x7, 1314
 	and	x6, x6, 32
@@ -3267,8 +3305,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_490
-	cbz	w22, .Linit_492
+	tbnz	x0, #63, .Linit_502
+	cbz	w22, .Linit_504
 	sub	w1, w22, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -3278,8 +3316,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_490
-.Linit_492:
+	tbnz	x0, #63, .Linit_502
+.Linit_504:
 	add	x24, sp, 112
 	mov	x0, x23
 	mov	w2, 0
@@ -3291,12 +3329,12 @@ jail_main:
 	mov	x0, x24
 	add	x2, x24, 24
 	.p2align 3,,7
-.Linit_494:
+.Linit_506:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_494
+	bne	.Linit_506
 	ldr	w1, [sp, 8748]
 	add	x18, sp, 96
 	ldr	w2, [sp, 8752]
@@ -3311,14 +3349,14 @@ jail_main:
 	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
 	.p2align 3,,7
-.Linit_499:
+.Linit_511:
 	mov	w6, 0
-	b	.Linit_496
+	b	.Linit_508
 	.p2align 2,,3
-.Linit_497:
+.Linit_509:
 	cmp	x27, x0
-	beq	.Linit_572
-.Linit_496:
+	beq	.Linit_584
+.Linit_508:
 	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
@@ -3332,8 +3370,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_497
-	cbnz	w6, .Linit_498
+	bgt	.Linit_509
+	cbnz	w6, .Linit_510
 	mov	x0, x24
 	mov	x8, 73
 	mov	x1, 3
@@ -3344,15 +3382,15 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_499
-	tbnz	x0, #63, .Linit_573
+	beq	.Linit_511
+	tbnz	x0, #63, .Linit_585
 	ldrsh	w0, [sp, 126]
-	cbnz	w0, .Linit_574
-.Linit_504:
+	cbnz	w0, .Linit_586
+.Linit_516:
 	mov	w10, 64
-	b	.Linit_505
+	b	.Linit_517
 	.p2align 2,,3
-.Linit_575:
+.Linit_587:
 	ldrsw	x0, [sp, 9080]
 #APP
 // 42 "src/sys.h" 1
@@ -3361,11 +3399,11 @@ jail_main:
 #NO_APP
 	mov	x1, x19
 	cmp	x0, x2
-	bne	.Linit_509
+	bne	.Linit_521
 	ldr	w2, [sp, 160]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_506
+	beq	.Linit_518
 	ldr	w4, [sp, 168]
 	ldr	x3, [sp, 208]
 	cmn	w4, #1
@@ -3374,10 +3412,10 @@ jail_main:
 	stp	wzr, w4, [sp, 144]
 	str	x3, [sp, 152]
 	bl	send_signal
-.Linit_506:
+.Linit_518:
 	subs	w10, w10, #1
-	beq	.Linit_509
-.Linit_505:
+	beq	.Linit_521
+.Linit_517:
 	ldrsh	w0, [sp, 118]
 	mov	x1, x20
 	mov	x8, 63
@@ -3385,12 +3423,12 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_575
-.Linit_509:
+	cbnz	w0, .Linit_587
+.Linit_521:
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_499
+	cbz	w0, .Linit_511
 	.p2align 3,,7
-.Linit_511:
+.Linit_523:
 	ldrsw	x0, [sp, 8748]
 	mov	x1, x19
 	mov	x8, 207
@@ -3404,25 +3442,25 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_511
+	beq	.Linit_523
 	cmp	x0, x2
-	beq	.Linit_512
-	tbz	x0, #63, .Linit_513
+	beq	.Linit_524
+	tbz	x0, #63, .Linit_525
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_499
-.Linit_513:
+	bne	.Linit_511
+.Linit_525:
 	mov	w0, -1
 	str	w0, [sp, 128]
-	b	.Linit_499
-.Linit_574:
+	b	.Linit_511
+.Linit_586:
 	mov	w2, w25
 	mov	w1, w21
 	mov	x0, x23
 	bl	end_unheard
-	b	.Linit_504
-.Linit_564:
+	b	.Linit_516
+.Linit_576:
 	ldr	w4, [sp, 9108]
 	mov	x0, x23
 	mov	x3, 18
@@ -3441,8 +3479,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_470
-.Linit_568:
+	b	.Linit_482
+.Linit_580:
 	mov	x0, x21
 	mov	x8, 129
 	mov	x1, 9
@@ -3451,20 +3489,20 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_482
+	b	.Linit_494
 	.p2align 2,,3
-.Linit_572:
+.Linit_584:
 	ldr	w0, [sp, 96]
 	mov	w6, w2
 	str	w0, [sp, 100]
-	b	.Linit_496
-.Linit_512:
+	b	.Linit_508
+.Linit_524:
 	ldr	w0, [sp, 136]
 	cmp	w0, 2
-	beq	.Linit_576
+	beq	.Linit_588
 	cmp	w0, 3
-	bne	.Linit_499
-	cbz	w26, .Linit_516
+	bne	.Linit_511
+	cbz	w26, .Linit_528
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -3475,10 +3513,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_499
-.Linit_498:
-	cbz	w26, .Linit_503
-.Linit_502:
+	b	.Linit_511
+.Linit_510:
+	cbz	w26, .Linit_515
+.Linit_514:
 	ldr	w4, [sp, 100]
 	mov	x0, x23
 	mov	x3, 0
@@ -3506,11 +3544,11 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_519:
+.Linit_531:
 	mov	x24, x21
-.Linit_560:
+.Linit_572:
 	add	x20, sp, 160
-.Linit_478:
+.Linit_490:
 	ldr	w2, [sp, 9104]
 	neg	x3, x24
 	ldr	w4, [sp, 9108]
@@ -3531,8 +3569,8 @@ jail_main:
 #NO_APP
 	ldr	x3, [sp, 9096]
 	mov	x21, x24
-	tbz	x3, #63, .Linit_484
-.Linit_570:
+	tbz	x3, #63, .Linit_496
+.Linit_582:
 	ldr	w2, [sp, 9104]
 	mov	x0, x23
 	ldr	w4, [sp, 9108]
@@ -3551,8 +3589,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_484
-.Linit_490:
+	b	.Linit_496
+.Linit_502:
 	mov	x0, x21
 	mov	x8, 129
 	mov	x1, 9
@@ -3583,9 +3621,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_492
-.Linit_573:
-	cbz	w26, .Linit_516
+	b	.Linit_504
+.Linit_585:
+	cbz	w26, .Linit_528
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -3598,19 +3636,19 @@ jail_main:
 	add	x2, sp, 100
 	mov	x0, x23
 	bl	kill_tree
-	b	.Linit_502
-.Linit_516:
+	b	.Linit_514
+.Linit_528:
 	add	x2, sp, 100
 	mov	w1, w21
 	mov	x0, x23
 	bl	kill_tree
-.Linit_503:
+.Linit_515:
 	mov	w1, w21
 	mov	x0, x23
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_502
-.Linit_565:
+	b	.Linit_514
+.Linit_577:
 	ldr	w4, [sp, 9108]
 	mov	x0, x23
 	neg	x3, x3
@@ -3629,8 +3667,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_471
-.Linit_567:
+	b	.Linit_483
+.Linit_579:
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3649,8 +3687,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_477
-.Linit_563:
+	b	.Linit_489
+.Linit_575:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
@@ -3669,8 +3707,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_469
-.Linit_562:
+	b	.Linit_481
+.Linit_574:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
@@ -3689,8 +3727,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_468
-.Linit_561:
+	b	.Linit_480
+.Linit_573:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, w11
@@ -3709,8 +3747,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_465
-.Linit_571:
+	b	.Linit_477
+.Linit_583:
 	ldr	w2, [sp, 9104]
 	mov	x0, x23
 	mov	w4, 0
@@ -3729,17 +3767,17 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_486
-.Linit_576:
+	b	.Linit_498
+.Linit_588:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_499
-.Linit_569:
+	b	.Linit_511
+.Linit_581:
 	mov	w2, w25
 	mov	w1, w21
 	mov	x0, x23
 	bl	end_unheard
-	b	.Linit_482
+	b	.Linit_494
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

@@ -60,6 +60,7 @@ struct state {
 	long err; /* of the payload's side, which shares this memory until its exec */
 	volatile int at;
 	int candidate;
+	int64_t outside_us;
 	struct aside {
 		struct state *state;
 		int first, n, pid;
@@ -102,6 +103,7 @@ static void report(struct state *s, int kind, int step, long err, int status) {
 		r.self_user_us = microseconds(&u.ru_utime);
 		r.self_system_us = microseconds(&u.ru_stime);
 	}
+	r.outside_us = s->outside_us;
 	/* EPIPE when the launcher has let go of us is no failure: the jail goes on. */
 	while (S(SYS_sendto, s->control, &r, sizeof r, MSG_NOSIGNAL, 0, 0) == -EINTR)
 		;
@@ -118,6 +120,15 @@ static long write_file(int dir, at path, at text) {
 	long r = S(SYS_write, f, text, n);
 	S(SYS_close, f);
 	return r < 0 ? r : r == n ? 0 : -EIO;
+}
+
+static long enter(struct state *s, const struct step *o) {
+	struct rusage u;
+	long r = write_file(AT_FDCWD, o->s1, o->s2);
+	if (r < 0 || (r = S(SYS_getrusage, RUSAGE_SELF, &u)) < 0)
+		return r;
+	s->outside_us = microseconds(&u.ru_utime) + microseconds(&u.ru_stime);
+	return 0;
 }
 
 static long lo_up(const struct step *o) {
@@ -619,6 +630,8 @@ static long run_step(struct state *s, const struct step *o) {
 		return s->slot[o->a] = S(SYS_openat, AT_FDCWD, o->s1, O_RDONLY | O_CLOEXEC);
 	case OP_WRITE_AT:
 		return write_file(s->slot[o->a], o->s1, o->s2);
+	case OP_ENTER:
+		return enter(s, o);
 	case OP_DUMPABLE:
 		return S(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
 	case OP_LO_UP:
@@ -939,7 +952,7 @@ __attribute__((used)) static void jail_main(const str *stack) {
 	s.control = s.slot[1];
 	s.launcher = s.slot[2];
 	s.children = s.ruleset = -1;
-	s.err = s.at = s.candidate = 0;
+	s.err = s.at = s.candidate = s.outside_us = 0;
 	s.umask = S(SYS_umask, 0);
 	r = set_signals(0); /* an ignored SIGCHLD would reap the payload behind our back */
 	if (r < 0)
