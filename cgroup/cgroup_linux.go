@@ -325,11 +325,16 @@ func adopt(version int, path string) (*Cgroup, error) {
 	}
 	for path := range strings.FieldsFuncSeq(others, func(r rune) bool { return r == '\n' }) {
 		d := dir{path: path}
-		if err := d.open(); errors.Is(err, fs.ErrNotExist) {
-			continue // never made, or removed already
-		} else if err != nil {
+		err := d.open()
+		if errors.Is(err, fs.ErrNotExist) {
+			if inHierarchy(path) {
+				continue // never made, or removed already
+			}
+			err = fmt.Errorf("%s is in no hierarchy that is mounted here", path)
+		}
+		if err != nil {
 			c.close()
-			return nil, err
+			return nil, fmt.Errorf("take over %s: %w", main.path, err)
 		}
 		if of, err := d.marked(); err != nil || of != inode && of != "" {
 			d.f.Close() // another jail's
@@ -338,6 +343,19 @@ func adopt(version int, path string) (*Cgroup, error) {
 		c.dirs = append(c.dirs, d)
 	}
 	return c, nil
+}
+
+// inHierarchy says whether a path lies in a mounted v1 hierarchy, whether or not it is there. In a mount namespace that
+// lacks one, what is in it can't be seen, and once the main folder is gone nobody finds it.
+func inHierarchy(path string) bool {
+	for {
+		var at unix.Statfs_t
+		err := unix.Statfs(path, &at)
+		if err != unix.ENOENT {
+			return err == nil && at.Type == unix.CGROUP_SUPER_MAGIC
+		}
+		path = filepath.Dir(path)
+	}
 }
 
 // end kills and removes what was adopted.

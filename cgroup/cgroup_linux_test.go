@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -323,6 +324,39 @@ func TestCollect(t *testing.T) {
 		if _, err := os.Stat(d.path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is left: %v", d.path, err)
 		}
+	}
+}
+
+// TestCollectUnseen: where a hierarchy is not mounted, all of a dead jail stays, and it is said.
+func TestCollectUnseen(t *testing.T) {
+	p := place(t)
+	c := create(t, p, name(t))
+	whole, err := c.dirs[0].marked()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unseen := filepath.Join(t.TempDir(), "cgroup/memory/a/"+filepath.Base(c.Path()))
+	if err := c.dirs[0].mark(whole + "\n" + unseen); err != nil {
+		t.Fatal(err)
+	}
+	dirs := c.dirs
+	c.dirs = slices.Clone(dirs)
+	c.close() // as when its launcher is killed
+	removed, err := collect(p.Version, filepath.Dir(c.Path()))
+	if slices.Contains(removed, c.Path()) || err == nil || !strings.Contains(err.Error(), unseen) {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	for _, d := range dirs {
+		if _, err := os.Stat(d.path); err != nil {
+			t.Error(err)
+		}
+	}
+	main := dirs[0]
+	if err := errors.Join(main.open(), main.mark(whole), main.f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := collect(p.Version, filepath.Dir(c.Path())); !slices.Contains(removed, c.Path()) {
+		t.Errorf("seen again: removed %q, %v", removed, err)
 	}
 }
 

@@ -42,10 +42,21 @@ func (h *Host) probeCgroup(s *Spec) {
 // controllersOf are the controllers that a jail needs.
 func controllersOf(r *specs.LinuxResources) []string {
 	list := slices.Clone(controllersOfJail)
-	if r != nil && r.CPU != nil && (r.CPU.Cpus != "" || r.CPU.Mems != "") {
+	if r == nil {
+		return list
+	}
+	unified := func(controller string) bool {
+		for file := range r.Unified {
+			if strings.HasPrefix(file, controller+".") {
+				return true
+			}
+		}
+		return false
+	}
+	if r.CPU != nil && (r.CPU.Cpus != "" || r.CPU.Mems != "") || unified("cpuset") {
 		list = append(list, "cpuset")
 	}
-	if r != nil && r.BlockIO != nil {
+	if r.BlockIO != nil || unified("io") {
 		list = append(list, "io")
 	}
 	return list
@@ -290,9 +301,6 @@ func (p *Process) account(last jailinit.Record) {
 	}
 	if u.PidsHit > 0 {
 		res.LimitsHit = append(res.LimitsHit, "pids")
-	}
-	if limit := p.spec.CPUTime; limit > 0 && res.UserMS+res.SystemMS >= milliseconds(limit) {
-		res.LimitsHit = append(res.LimitsHit, "cpu-time")
 	}
 }
 

@@ -172,6 +172,10 @@ func (p *Process) conclude(r jailinit.Record, told bool) {
 	if p.cause != "" {
 		res.Reason = p.cause
 	}
+	// Also where the payload ended before it was killed, and where the figures come from a later look, or none.
+	if limit := p.spec.CPUTime; p.cause == CPUExceeded || limit > 0 && res.UserMS+res.SystemMS >= milliseconds(limit) {
+		res.LimitsHit = append(res.LimitsHit, "cpu-time")
+	}
 	if p.cause == TimedOut {
 		res.LimitsHit = append(res.LimitsHit, "timeout")
 	}

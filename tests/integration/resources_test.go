@@ -61,7 +61,7 @@ func TestP58_MemoryHogChild(t *testing.T) {
 func TestP58_OuterMemoryLimit(t *testing.T) {
 	each(t, limitedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
-		flags := []string{"--cgroup-parent", b.outerCgroup(48<<20), "--memory"}
+		flags := []string{"--cgroup-parent", b.outerCgroup(48 << 20), "--memory"}
 		r, o := b.result(append(flags, "256M"), tool("burn"), "hog", "512")
 		if o.code != 128+int(syscall.SIGKILL) || r.Reason != "signalled" || r.Signal != "SIGKILL" || len(r.LimitsHit) != 0 || r.OOMKills < 1 {
 			t.Errorf("the outer limit: %+v, %+v", r, o)
