@@ -42,10 +42,15 @@ func Scope(name string, pid int) (*Place, error) {
 	if out, err := exec.Command(busctl(), scopeCall(unit, pid, f)...).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("scope %s: busctl: %w: %s", unit, err, strings.TrimSpace(string(out)))
 	}
+	mounts, err := parseMounts(f.mounts)
+	if err != nil {
+		return nil, err
+	}
+	mounts = slices.DeleteFunc(mounts, func(m mount) bool { return !m.v2 })
 	// The call returns when the job is queued.
 	deadline := time.Now().Add(scopeTimeout)
 	for {
-		dir, err := cgroupOf(pid)
+		dir, err := cgroupOf(pid, mounts)
 		if err != nil {
 			return nil, fmt.Errorf("scope %s: %w", unit, err)
 		}
@@ -114,7 +119,7 @@ func enterScope(dir string, pid int) (*Place, error) {
 }
 
 // cgroupOf returns the folder of a process's v2 cgroup.
-func cgroupOf(pid int) (string, error) {
+func cgroupOf(pid int, mounts []mount) (string, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
 		return "", err
@@ -123,15 +128,6 @@ func cgroupOf(pid int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	mounted, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return "", err
-	}
-	mounts, err := parseMounts(string(mounted))
-	if err != nil {
-		return "", err
-	}
-	mounts = slices.DeleteFunc(mounts, func(m mount) bool { return !m.v2 })
 	dir, _, ok := dirOf(mounts, paths[""])
 	if !ok {
 		return "", fmt.Errorf("the cgroup %s is not mounted", paths[""])
