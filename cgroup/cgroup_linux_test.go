@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/cgroups/v3/cgroup2"
 	v2stats "github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 var needed = []string{"memory", "pids", "cpu"}
@@ -133,19 +134,24 @@ open('`+out+`', 'w').write(str(n))"`).Wait()
 	}
 }
 
+// inside is the place in a cgroup.
+func inside(c *Cgroup) *Place {
+	p := &Place{Version: c.version, Dirs: map[string]string{"": c.Path()}, Controllers: needed}
+	for _, d := range c.dirs {
+		for _, h := range d.controllers {
+			p.Dirs[h] = d.path
+		}
+	}
+	return p
+}
+
 // TestLimitsOfOthers: a kill is this cgroup's, but the limit that was hit is the one above.
 func TestLimitsOfOthers(t *testing.T) {
 	p := place(t)
 	outer := create(t, p, name(t))
 	set(t, p, outer, limits(40<<20, 50))
-	inside := &Place{Version: p.Version, Dirs: map[string]string{"": outer.Path()}, Controllers: needed}
-	for _, d := range outer.dirs {
-		for _, h := range d.controllers {
-			inside.Dirs[h] = d.path
-		}
-	}
-	c := create(t, inside, "inner")
-	set(t, inside, c, limits(150<<20, 50))
+	c := create(t, inside(outer), "inner")
+	set(t, p, c, limits(150<<20, 50))
 	if err := in(t, c, hog).Wait(); err == nil {
 		t.Error("a hog lived")
 	}
@@ -173,6 +179,27 @@ func TestTasks(t *testing.T) {
 		if in, err := parseCgroups(string(out)); err != nil || filepath.Base(in[h]) != filepath.Base(c.Path()) {
 			t.Errorf("in the hierarchy %s it is in %q, %v", h, in[h], err)
 		}
+	}
+}
+
+// TestCPUSet: a cgroup with that controller can be entered, whatever it is limited to.
+func TestCPUSet(t *testing.T) {
+	p, err := Find("", append([]string{"cpuset"}, needed...))
+	if err != nil || p.Scope {
+		t.Skipf("host lacks: a place for a cgroup with cpuset: %v", err)
+	}
+	c, err := p.Create(name(t), append([]string{"cpuset"}, needed...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(c.Kill(), c.Remove()); err != nil {
+			t.Error(err)
+		}
+	}()
+	set(t, p, c, &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}})
+	if err := in(t, c, `test "$(grep Cpus_allowed_list /proc/self/status | tr -dc 0-9,-)" = 0`).Wait(); err != nil {
+		t.Errorf("it runs on other CPUs: %v", err)
 	}
 }
 
@@ -280,6 +307,11 @@ func TestKill(t *testing.T) {
 		if err := <-done; err == nil {
 			t.Error("the payload ended by itself")
 		}
+		for _, d := range c.dirs { // as a payload may that sees its cgroup
+			if err := os.MkdirAll(filepath.Join(d.path, "made/there"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := c.Remove(); err != nil {
 			t.Error(err)
 		}
@@ -300,6 +332,23 @@ func TestCollect(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.Remove(foreign)
+	strangers := []string{foreign}
+	if os.Geteuid() == 0 { // an ordinary user's marks, which root must not go by
+		for i, mode := range []uint32{0o755, ownMode} {
+			d := dir{path: fmt.Sprint(foreign, i)}
+			if err := errors.Join(unix.Mkdir(d.path, mode), unix.Chown(d.path, 65533, 65533), d.open()); err != nil {
+				t.Fatal(err)
+			}
+			defer os.Remove(d.path)
+			defer d.f.Close()
+			if i == 0 {
+				if err := unix.Fsetxattr(int(d.f.Fd()), "user.jail", nil, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			strangers = append(strangers, d.path)
+		}
+	}
 	unmarked := filepath.Join(filepath.Dir(dead.Path()), "jail-"+name(t)+"-unmarked")
 	if err := (&dir{path: unmarked}).make(); err != nil { // killed right after
 		t.Fatal(err)
@@ -313,16 +362,48 @@ func TestCollect(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	got := strings.Join(removed, "\n")
-	for path, want := range map[string]bool{paths[0].path: true, unmarked: true, alive.Path(): false, foreign: false} {
-		if strings.Contains(got, path) != want {
-			t.Errorf("%s: taken is %t; taken were %q", path, !want, removed)
+	for _, path := range []string{paths[0].path, unmarked} {
+		if !slices.Contains(removed, path) {
+			t.Errorf("%s is not taken; taken were %q", path, removed)
+		}
+	}
+	for _, path := range append(strangers, alive.Path()) {
+		if slices.Contains(removed, path) {
+			t.Errorf("%s is taken", path)
 		}
 	}
 	<-done
 	for _, d := range paths {
 		if _, err := os.Stat(d.path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is left: %v", d.path, err)
+		}
+	}
+}
+
+// TestCollectNested: a jail's jail whose launcher was killed is taken from the living one, and nothing else with it.
+func TestCollectNested(t *testing.T) {
+	p := place(t)
+	outer := create(t, p, name(t))
+	dead := create(t, inside(outer), "dead")
+	if len(outer.dirs) > 1 { // v1: a folder that is listed, but is another jail's
+		listed, err := dead.dirs[0].marked()
+		if err == nil {
+			err = dead.dirs[0].mark(listed + "\n" + create(t, inside(outer), "alive").dirs[1].path)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	dead.close()
+	removed, err := collect(p.Version, filepath.Dir(outer.Path()))
+	if !slices.Contains(removed, dead.Path()) || slices.Contains(removed, outer.Path()) {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	for _, d := range inside(outer).Dirs {
+		if alive := filepath.Join(d, "jail-alive"); p.Version == 1 {
+			if _, err := os.Stat(alive); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
