@@ -427,3 +427,49 @@ for args in ((248, b'user', b'jail-canary', b'x', 1, -3), (249, b'user', b'jail-
 		}
 	})
 }
+
+// P37: the address at which clouds give credentials out is not reached, and no time is spent on it.
+func TestP37_MetadataAddress(t *testing.T) {
+	each(t, namespacedUp, func(t *testing.T, a arm) {
+		if !asRoot {
+			t.Skip("host lacks: root (to give a loopback device that address)")
+		}
+		b := newBox(t, a)
+		ip, python := need(t, "ip"), need(t, "python3")
+		const connect = `import errno, socket
+s = socket.socket(); s.settimeout(20)
+try:
+    s.connect(('169.254.169.254', 80)); print('connected')
+except OSError as e: print(errno.errorcode[e.errno])`
+		// A machine that has the service: a network namespace whose lo is it.
+		const machine = `import os, socket, sys
+os.system(sys.argv[1] + ' link set lo up'); os.system(sys.argv[1] + ' address add 169.254.169.254/32 dev lo')
+s = socket.socket(); s.bind(('169.254.169.254', 80)); s.listen()
+if os.fork() == 0:
+    if sys.argv[2] != '0': os.setgroups([]); os.setresgid(*[int(sys.argv[2])] * 3); os.setresuid(*[int(sys.argv[2])] * 3)
+    os.execv(sys.argv[3], sys.argv[3:])
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))`
+		uid := "0"
+		if !a.root {
+			uid = strconv.Itoa(ordinary)
+		}
+		on := func(argv ...string) string {
+			cmd := exec.Command("unshare", append([]string{"--net", python, "-c", machine, ip, uid}, argv...)...)
+			cmd.Dir, cmd.Env = b.dir, b.env
+			o := b.finish(cmd)
+			if o.code != 0 {
+				t.Errorf("%q: %+v", argv, o)
+			}
+			return o.stdout
+		}
+		if got := on(b.command(nil, python, "-c", connect).Args...); got != "ENETUNREACH\n" {
+			t.Errorf("got %q", got)
+		}
+		if got := on(python, "-c", connect); got != "connected\n" {
+			t.Errorf("vacuous: bare: %q", got)
+		}
+		if got := on(b.command([]string{"--network", "host"}, python, "-c", connect).Args...); got != "connected\n" {
+			t.Errorf("vacuous: with the host's network: %q", got)
+		}
+	})
+}

@@ -18,8 +18,8 @@ import (
 // limitedUp are the levels that have a cgroup.
 var limitedUp = []string{"limited"}
 
-// P58: who allocates without end is killed, the Result says why, and the launcher lives.
-func TestP58_MemoryHog(t *testing.T) {
+// P55: who allocates without end is killed, the Result says why, and the launcher lives.
+func TestP55_MemoryHog(t *testing.T) {
 	each(t, limitedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		r, o := b.result([]string{"--memory", "48M"}, tool("burn"), "hog", "512")
@@ -42,8 +42,8 @@ func TestP58_MemoryHog(t *testing.T) {
 	})
 }
 
-// A child that is killed for its memory is told of, whatever the payload itself makes of it.
-func TestP58_MemoryHogChild(t *testing.T) {
+// P55: a child that is killed for its memory is told of, whatever the payload itself makes of it.
+func TestP55_MemoryHogChild(t *testing.T) {
 	each(t, limitedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		r, o := b.result([]string{"--memory", "48M"}, "sh", "-c", tool("burn")+" hog 512; exit 7")
@@ -56,8 +56,8 @@ func TestP58_MemoryHogChild(t *testing.T) {
 	})
 }
 
-// P59: a fork bomb comes to its end at the limit, which does not count jail's own process.
-func TestP59_ForkBomb(t *testing.T) {
+// P54: a fork bomb comes to its end at the limit, which does not count jail's own process.
+func TestP54_ForkBomb(t *testing.T) {
 	each(t, limitedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		for _, limit := range []int{1, 2, 10, 100} {
@@ -81,8 +81,8 @@ func TestP59_ForkBomb(t *testing.T) {
 	})
 }
 
-// CPU time is that of all processes together: RLIMIT_CPU, which counts each alone, can't bound a tree.
-func TestCPUTime(t *testing.T) {
+// P58: CPU time is that of all processes together: RLIMIT_CPU, which counts each alone, can't bound a tree.
+func TestP58_CPUTime(t *testing.T) {
 	each(t, limitedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		r, o := b.result([]string{"--cpu-time", "400ms", "--timeout", "1m"}, tool("burn"), "cpu", "4")
@@ -99,8 +99,8 @@ func TestCPUTime(t *testing.T) {
 	})
 }
 
-// --cpus bounds how fast CPU time is used up.
-func TestCPUs(t *testing.T) {
+// P58: --cpus bounds how fast CPU time is used up.
+func TestP58_CPUs(t *testing.T) {
 	each(t, limitedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		r, o := b.result([]string{"--cpus", "0.2", "--timeout", "2s"}, tool("burn"), "cpu", "2")
@@ -128,8 +128,8 @@ func TestCPUSet(t *testing.T) {
 	})
 }
 
-// The payload sees its cgroup as the root, and can't raise its limits.
-func TestCgroupIsNotTheirs(t *testing.T) {
+// P52: the payload sees its cgroup as the root, and can't raise its limits.
+func TestP52_CgroupIsNotTheirs(t *testing.T) {
 	each(t, limitedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		for _, line := range strings.Split(strings.TrimSpace(b.ok([]string{"--memory", "64M"}, "cat", "/proc/self/cgroup", "/proc/1/cgroup")), "\n") {
@@ -142,9 +142,9 @@ func TestCgroupIsNotTheirs(t *testing.T) {
 	})
 }
 
-// P73: after each end there is no cgroup of ours; one that a killed launcher left goes with jail gc, or when another
+// P75: after each end there is no cgroup of ours; one that a killed launcher left goes with jail gc, or when another
 // jail of that name starts.
-func TestP73_NothingLeft(t *testing.T) {
+func TestP75_NoCgroupLeft(t *testing.T) {
 	each(t, limitedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		name := fmt.Sprintf("test-%d-%s", os.Getpid(), strings.ReplaceAll(a.String(), "/", "-"))
