@@ -128,17 +128,57 @@ func TestCPUSet(t *testing.T) {
 	})
 }
 
-// P52: the payload sees its cgroup as the root, and can't raise its limits.
-func TestP52_CgroupIsNotTheirs(t *testing.T) {
+// P52, P53: the payload sees its cgroup as the root, can't raise its limits, and makes none below: also not through a
+// mount of the hierarchies in a user and a cgroup namespace of its own, where an ordinary user's payload has the uid that
+// owns the cgroup.
+func TestP52_P53_CgroupIsNotTheirs(t *testing.T) {
+	// Each hierarchy that it is in, by its controllers, and the unified one.
+	const attack = `for c in $(cut -d: -f2 /proc/self/cgroup | grep -v name=) cgroup2; do
+	case $c in cgroup2) mount -t cgroup2 c $M;; *) mount -t cgroup -o $c c $M;; esac 2>/dev/null || continue
+	for f in $M/pids.max $M/memory.max $M/memory.limit_in_bytes; do
+		[ ! -e $f ] || ! cat $f >$f 2>/dev/null || echo "wrote ${f##*/}"
+	done
+	mkdir $M/jail-probe 2>/dev/null && rmdir $M/jail-probe && echo made
+	umount $M
+done; echo tried`
+	inside := []string{"unshare", "--map-root-user", "--mount", "--cgroup", "sh", "-c", "M=/tmp/m; mkdir $M; " + attack}
 	each(t, limitedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
-		for _, line := range strings.Split(strings.TrimSpace(b.ok([]string{"--memory", "64M"}, "cat", "/proc/self/cgroup", "/proc/1/cgroup")), "\n") {
+		flags := []string{"--memory", "64M"}
+		for _, line := range strings.Split(strings.TrimSpace(b.ok(flags, "cat", "/proc/self/cgroup", "/proc/1/cgroup")), "\n") {
 			fields := strings.SplitN(line, ":", 3)
 			if name := fields[len(fields)-1]; strings.Contains(name, "jail") {
 				t.Errorf("a host's name is seen: %s", line)
 			}
 		}
 		b.sh(nil, "test -z \"$(find /sys/fs/cgroup -mindepth 1 2>/dev/null | head -n 1)\"")
+		if o := b.run(flags, inside...); o.stdout != "tried\n" && !(o.stdout == "" && strings.Contains(o.stderr, "unshare")) {
+			t.Errorf("%+v", o)
+		}
+		for _, name := range []string{"..", ".", "a/b", "/a", ""} {
+			if o := b.run([]string{"--name", name}, "echo", "started"); o.code != 125 || o.stdout != "" {
+				t.Errorf("--name %q: %+v", name, o)
+			}
+		}
+		// Without a jail its own cgroups are the caller's, and without a cgroup namespace of one's own there is nothing to
+		// keep from them (at namespaced: for an ordinary user that owns its cgroup).
+		mountpoint := b.mkdir("m", 0o755)
+		bare := b.bare("unshare", "--map-root-user", "--mount", "--cgroup", "sh", "-c", "M="+mountpoint+"; "+attack)
+		lower := newBox(t, arm{"namespaced", a.root}).run(nil, inside...)
+		if !strings.Contains(bare.stdout, "made") || !a.root && !strings.Contains(lower.stdout, "made") {
+			vacuous(t, fmt.Sprintf("the caller owns none of its cgroups: bare %q, namespaced %q", bare.stdout, lower.stdout))
+		}
+	})
+}
+
+// A jail in an ordinary user's jail that has a cgroup finds no cgroup namespace left, and does with the outer one.
+func TestNestedInLimited(t *testing.T) {
+	each(t, limitedUp, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		inner := []string{jailPath, "run", "--ro-bind", jailPath, "--", "sh", "-c", "cut -d: -f3 /proc/self/cgroup | sort -u; hostname"}
+		if got := b.ok([]string{"--ro-bind", jailPath}, inner...); got != "/\njail\n" {
+			t.Errorf("got %q", got)
+		}
 	})
 }
 
