@@ -247,7 +247,7 @@ func (l *launch) follow(p *Process) error {
 		case err != nil:
 			return err
 		case !ok:
-			return &StepError{Index: -1, Side: SideInit, Op: "jail-init", Object: "ended without a word", Errno: unix.ECHILD}
+			return errSilent
 		}
 		switch r.Kind {
 		case jailinit.RecordBarrier:

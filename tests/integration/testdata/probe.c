@@ -59,8 +59,8 @@ static void others(int pid) {
 	CALL(move_pages, pid, 0, 0, 0, 0, 0);
 }
 
-/* Every family and every type: those of which there is a socket. Without "all" a few that every kernel has: to
- * ask for others loads modules. */
+/* Every family and every type: those of which there is a socket. Without "all" a few that every kernel has:
+ * to ask for others loads modules. */
 static void families(int all) {
 	static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET}, few[] = {1, 2, 10};
 	for (int i = 0; i < (all ? 61 : 3); i++) {
@@ -71,7 +71,10 @@ static void families(int all) {
 			refused += fd < 0 && errno == EPERM;
 			close(fd);
 		}
-		printf("family %d %s\n", family, got ? "ok" : refused == 4 ? "EPERM" : strerrorname_np(errno));
+		printf("family %d %s\n", family,
+		       got	      ? "ok"
+		       : refused == 4 ? "EPERM"
+				      : strerrorname_np(errno));
 	}
 	say("uevent", socket(AF_NETLINK, SOCK_RAW, NETLINK_KOBJECT_UEVENT));
 	say("route", socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
@@ -81,7 +84,8 @@ static void families(int all) {
 	say("alg", socket(38, SOCK_SEQPACKET, 0));
 }
 
-/* A value that the kernel refuses after it has looked for CAP_SYS_TIME: EINVAL is a clock that could be set. */
+/* A value that the kernel refuses after it has looked for CAP_SYS_TIME: EINVAL is a clock that could be set.
+ */
 static void clocks(void) {
 	struct timex t = {.modes = ADJ_TICK, .tick = 1};
 	struct timezone zone = {.tz_minuteswest = 100000};
@@ -109,8 +113,9 @@ static void loosen(void) {
 	say("securebits", prctl(PR_SET_SECUREBITS, 0));
 	say("ambient", prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 10, 0, 0));
 	say("disable", prctl(PR_SET_SECCOMP, 0, 0, 0, 0));
-	say("filter", prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0)); /* one more, that allows all */
-	say("keyctl", syscall(SYS_keyctl, 100, 0, 0, 0));			  /* no such operation */
+	say("filter",
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0)); /* one more, that allows all */
+	say("keyctl", syscall(SYS_keyctl, 100, 0, 0, 0));		/* no such operation */
 	say("personality", personality(ADDR_NO_RANDOMIZE));
 	say("read-implies-exec", personality(READ_IMPLIES_EXEC));
 }
