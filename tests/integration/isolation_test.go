@@ -90,7 +90,7 @@ func TestP33_P34_P35_Sockets(t *testing.T) {
 
 // P33: of interfaces there is lo, and it is up.
 func TestP33_Loopback(t *testing.T) {
-	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+	each(t, namespacedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		got := b.python(nil, `import socket
 print(socket.if_nameindex())
@@ -146,7 +146,7 @@ func TestP10_P12_P13_KernelFiles(t *testing.T) {
 		"/proc/sysrq-trigger", "/proc/irq/default_smp_affinity", "/sys/kernel/uevent_helper", "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/power/state",
 		"/sys/fs/cgroup/release_agent", "/sys/kernel/profiling", "/proc/bus", "/proc/acpi/wakeup", "/proc/kcore", "/proc/kmsg", "/dev/kmsg", "/dev/mem",
 	}
-	each(t, []string{"user", "namespaced"}, func(t *testing.T, a arm) {
+	each(t, userAndUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		before, err := os.ReadFile(files[0])
 		if err != nil {
@@ -183,7 +183,7 @@ func TestP10_P12_P13_KernelFiles(t *testing.T) {
 
 // P23, P25: /dev has what is listed, with the right numbers, and terminals of its own.
 func TestP23_P25_Devices(t *testing.T) {
-	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+	each(t, namespacedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		names := strings.Fields(b.ok(nil, "ls", "-A", "/dev"))
 		want := []string{"fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"}
@@ -241,7 +241,7 @@ print(os.getsid(0) == os.getpid(), os.getpgrp() == os.getpid())`)
 // P70: System V IPC, POSIX queues and shared memory are the jail's own, and gone with it.
 func TestP70_IPC(t *testing.T) {
 	var host sync.Mutex // the arms make objects on the host too, which the other must not count
-	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+	each(t, namespacedUp, func(t *testing.T, a arm) {
 		host.Lock()
 		defer host.Unlock()
 		b := newBox(t, a)
