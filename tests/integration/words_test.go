@@ -54,10 +54,30 @@ func TestP64_NoControlCharacters(t *testing.T) {
 			t.Error("nothing of it was said at all")
 		}
 		for _, flags := range [][]string{
-			{"--" + odd}, {"--level", odd}, {"--workdir", odd}, {"--ro-bind", odd}, {"--ro-bind", "/no/" + odd}, {"--env", odd + "=" + odd},
-			{"--user", odd}, {"--hostname", odd}, {"--rlimit", odd}, {"--timeout", odd}, {"--memory", odd}, {"--name", odd}, {"--fd", odd},
-			{"--seccomp", odd}, {"--stdin", odd}, {"--result", odd + "/r"}, {"--cap-add", odd}, {"--rootfs", odd}, {"--network", odd},
-			{"--cgroup-parent", odd}, {"--output-limit", odd}, {"--file", odd}, {"--symlink", odd}, {"--device", odd},
+			{"--" + odd},
+			{"--level", odd},
+			{"--workdir", odd},
+			{"--ro-bind", odd},
+			{"--ro-bind", "/no/" + odd},
+			{"--env", odd + "=" + odd},
+			{"--user", odd},
+			{"--hostname", odd},
+			{"--rlimit", odd},
+			{"--timeout", odd},
+			{"--memory", odd},
+			{"--name", odd},
+			{"--fd", odd},
+			{"--seccomp", odd},
+			{"--stdin", odd},
+			{"--result", odd + "/r"},
+			{"--cap-add", odd},
+			{"--rootfs", odd},
+			{"--network", odd},
+			{"--cgroup-parent", odd},
+			{"--output-limit", odd},
+			{"--file", odd},
+			{"--symlink", odd},
+			{"--device", odd},
 		} {
 			for _, verb := range []string{"run", "explain"} {
 				o := b.finish(b.as(append([]string{jailPath, verb, "--level=" + a.level}, append(flags, "--", "true", odd)...)...))
