@@ -31,7 +31,7 @@ func TestHostile(t *testing.T) {
 		userUp   = inLevel(userAndUp...)
 		notRoot  = func(a arm) bool { return !rooted(a) }
 		limited  = inLevel("limited", "contained")
-		soon     = []string{"--timeout", "400ms"}
+		soon     = []string{"--timeout", "300ms"}
 	)
 	programs := []struct {
 		name  string
@@ -40,8 +40,8 @@ func TestHostile(t *testing.T) {
 		where func(arm) bool
 		want  func(arm) want
 	}{
-		{"fork bomb", []string{"--pids-limit", "60", "--timeout", "400ms"}, []string{tool("hostile"), "bomb"}, limited, all(want{reason: "timeout", code: 124, hit: "pids"})},
-		{"fork bomb, by its own uid", []string{"--rlimit", "nproc=60", "--timeout", "400ms"}, []string{tool("hostile"), "bomb"}, func(a arm) bool {
+		{"fork bomb", []string{"--pids-limit", "60", "--timeout", "300ms"}, []string{tool("hostile"), "bomb"}, limited, all(want{reason: "timeout", code: 124, hit: "pids"})},
+		{"fork bomb, by its own uid", []string{"--rlimit", "nproc=60", "--timeout", "300ms"}, []string{tool("hostile"), "bomb"}, func(a arm) bool {
 			return a.root && a.level != "basic" // another uid's processes are not counted with ours
 		}, all(timeout)},
 		{"memory hog", []string{"--memory", "48M"}, []string{tool("burn"), "hog", "512"}, limited, all(want{reason: "memory", code: 137, signal: "SIGKILL", hit: "memory"})},

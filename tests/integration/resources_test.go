@@ -67,7 +67,7 @@ func TestP54_ForkBomb(t *testing.T) {
 				t.Errorf("--pids-limit %d: %+v, %+v", limit, r, o)
 			}
 		}
-		r, o := b.result([]string{"--pids-limit", "50", "--timeout", "2s"}, "sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 60")
+		r, o := b.result([]string{"--pids-limit", "50", "--timeout", "1s"}, "sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 60")
 		if !slices.Contains(r.LimitsHit, "pids") {
 			t.Errorf("a bomb: %+v, %+v", r, o)
 		}
