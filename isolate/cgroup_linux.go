@@ -130,6 +130,11 @@ func (c *compiler) cgroupNamespace() {
 	}
 }
 
+// oneCgroupNamespace leaves the payload none beside jail's own. An ordinary user's payload has the uid that owns the
+// cgroup: in a user and a cgroup namespace of its own it could mount the hierarchies, and raise its limits or make
+// cgroups that stay (on v1, and on v2 without nsdelegate).
+var oneCgroupNamespace = writeStep("/proc/sys/user/max_cgroup_namespaces", "1")
+
 // enterCgroup is the last thing before the payload: all helpers of jail-init have ended.
 func (c *compiler) enterCgroup() {
 	if len(c.lateCgroup) > 0 {

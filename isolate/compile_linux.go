@@ -206,12 +206,18 @@ func (c *compiler) namespaces() {
 		if slices.Contains(c.spec.Promised, NoNewNamespaces) {
 			c.add(SideInit, noNewNamespaces)
 			c.give(NoNewNamespaces)
+		} else if c.spec.Cgroup {
+			c.add(SideInit, oneCgroupNamespace)
 		}
 	}
 	p.ambient = c.userNS || c.host.UID != 0 && c.host.Caps != 0
 	for _, ns := range cloneFlags {
 		if ns.kind == specs.CgroupNamespace && c.spec.Cgroup {
 			continue // see cgroupNamespace
+		}
+		if ns.kind == specs.CgroupNamespace && c.host.OuterCgroups && c.spec.hasNamespace(ns.kind) {
+			c.give(ns.give)
+			continue
 		}
 		if c.spec.hasNamespace(ns.kind) {
 			p.flags |= ns.flag

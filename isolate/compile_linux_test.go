@@ -219,6 +219,7 @@ func drawSpec(t *rapid.T) (*Spec, *Host) {
 		}}
 	}
 	h.Landlock = rapid.IntRange(0, 8).Draw(t, "landlock")
+	h.OuterCgroups = rapid.Bool().Draw(t, "outer cgroups")
 	h.NoSysfs, h.NoClone3, h.Children = rapid.Bool().Draw(t, "sysfs"), rapid.Bool().Draw(t, "clone3"), rapid.Bool().Draw(t, "children")
 	if rapid.Bool().Draw(t, "idmap") {
 		h.NoIDMap[8] = true

@@ -20,7 +20,7 @@ const (
 	OutputExceeded Reason = "output"          // Spec.OutputLimit
 	ExecFailed     Reason = "exec-failed"     // the walls stood, the program could not be run
 	SetupFailed    Reason = "setup-failed"    // nothing of the payload ran
-	SupervisorLost Reason = "supervisor-lost" // jail-init ended without a word
+	SupervisorLost Reason = "supervisor-lost" // jail-init ended without a word; the payload may have run
 )
 
 // Result is what happened. It is compatible across versions: keys are added, never changed.

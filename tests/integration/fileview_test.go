@@ -495,7 +495,7 @@ func mountTable(text string) []mountLine {
 
 // The mounts are those that explain lists, none tied to the host's, all of them nosuid, the shown ones read-only.
 func TestP13_P15_P16_P17_MountTable(t *testing.T) {
-	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+	each(t, namespacedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		host := hostMounts()
 		table := mountTable(b.ok(nil, "cat", "/proc/self/mountinfo"))

@@ -257,7 +257,7 @@ func TestP44_User(t *testing.T) {
 
 // P41: in a user namespace the host's root is not mapped, and groups can't be dropped to gain access.
 func TestP41_IDMaps(t *testing.T) {
-	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+	each(t, namespacedUp, func(t *testing.T, a arm) {
 		if a.root {
 			return // no user namespace
 		}

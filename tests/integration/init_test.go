@@ -59,7 +59,7 @@ func TestP08_P27_AttackAtStart(t *testing.T) {
 // Nor as the caller's own uid, which for root is the one that owns /proc/1: only the files that go by owner alone are
 // open then, and they harm nobody but the jail.
 func TestP08_AttackAsCaller(t *testing.T) {
-	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+	each(t, namespacedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		o := b.run([]string{"--user", "caller"}, tool("attack"), "50")
 		o.stdout = strings.ReplaceAll(o.stdout, "open oom_score_adj\n", "")

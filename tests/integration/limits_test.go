@@ -102,8 +102,8 @@ func TestInherited(t *testing.T) {
 	})
 }
 
-// --timeout ends the run with 124; --kill-after lets it end by itself first.
-func TestTimeout(t *testing.T) {
+// P58: --timeout ends the run with 124; --kill-after lets it end by itself first.
+func TestP58_Timeout(t *testing.T) {
 	each(t, allLevels, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		for _, c := range []struct {

@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 users='root user' limit=900 suites='cgroup tests/integration'
-only='P58|P59_Fork|P73_Nothing|CPU|TestCgroup|Accounting|Resources|LevelsOf|TestLimits|TestUsage|TestKill$|Collect|Same|TestMany|Find|Settings'
+only='P5[23458]|P75_NoCgroup|NestedInLimited|CPU|Accounting|Resources|LevelsOf|TestLimits|TestUsage|TestKill$|Collect|Same|TestMany|Find|Settings'
 while getopts u:s:r:t: flag; do
 	case $flag in
 	u) users=$OPTARG ;;
