@@ -349,9 +349,6 @@ func newBox(t *testing.T, a arm) *box {
 		}
 	}
 	b.env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + b.home, "LANG=C", "TMPDIR=" + b.tmp}
-	if dir := os.Getenv("GOCOVERDIR"); dir != "" { // a command that was built with -cover says there what it ran
-		b.env = append(b.env, "GOCOVERDIR="+dir)
-	}
 	t.Cleanup(b.nothingLeft)
 	return b
 }
@@ -502,6 +499,13 @@ func (b *box) as(argv ...string) *exec.Cmd {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: ordinary, Gid: ordinary}
 	}
 	return cmd
+}
+
+// scoped says whether Landlock keeps signals and abstract sockets inside: from ABI 6, Linux 6.12.
+func scoped() bool {
+	const version = 1 // LANDLOCK_CREATE_RULESET_VERSION
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, version)
+	return errno == 0 && abi >= 6
 }
 
 // need is the path of a program of the system, outside of anybody's home.

@@ -1,21 +1,21 @@
 #!/bin/bash
-# PID 1 of the guest: runs the suites, then powers off. What to run is in /out/job,
+# Runs the suites in the guest, then powers off. In the variant without systemd it is PID 1. What to run is in /out/job,
 # and what it gives goes to /out too: output and exit code of each suite, and what was covered.
 set -euo pipefail
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 trap 'sync; echo o >/proc/sysrq-trigger; while :; do :; done' EXIT
-users='' suites='' only='' go_path='' # /out/job has them
+machine='' arch='' users='' suites='' only='' skip='' go_path='' # /out/job has them
 # shellcheck source=/dev/null
 . /out/job
 
-prepare() {
+prepare_own() { # what systemd does in the other variant
 	mount -t tmpfs -o mode=755 run /run
 	mkdir -p /dev/pts /dev/shm /dev/mqueue
 	mount -t devpts -o gid=5,mode=620,ptmxmode=666 pts /dev/pts
 	mount -t tmpfs -o mode=1777 shm /dev/shm
 	mount -t mqueue mqueue /dev/mqueue
 	busybox ip link set lo up
-	hostname vm
+	echo vm >/proc/sys/kernel/hostname
 	mount -t cgroup2 cgroup2 /sys/fs/cgroup
 	local dir=/sys/fs/cgroup
 	for dir in "$dir" "$dir/user"; do
@@ -27,27 +27,49 @@ prepare() {
 	chown 1000:1000 "$dir"/{,cgroup.procs,cgroup.threads,cgroup.subtree_control} "$dir"/shell{,/cgroup.procs,/cgroup.threads,/cgroup.subtree_control}
 }
 
+# without the packages of this machine: who is who
+accounts() {
+	printf 'root:x:0:0::/root:/bin/bash\ntester:x:1000:1000::/home/tester:/bin/bash\n' >/etc/passwd
+	printf 'root:x:0:\ntester:x:1000:\n' >/etc/group
+	mkdir -m 700 /home/tester
+	chown 1000:1000 /home/tester
+}
+
 as_root() { "$@"; }
 
 as_user() { # COMMAND…: in a delegated cgroup
-	(echo "$BASHPID" >/sys/fs/cgroup/user/shell/cgroup.procs && exec setpriv --reuid 1000 --regid 1000 --clear-groups "$@")
+	if [ "$machine" = systemd ]; then
+		local env=() name
+		for name in PATH HOME JAIL_TEST_BUILT GOCOVERDIR; do env+=(-E "$name=${!name}"); done
+		systemd-run --quiet --collect -p Type=oneshot -p User=1000 -p Group=1000 -p Delegate=yes -p TimeoutStartSec=infinity \
+			-p WorkingDirectory="$PWD" -p StandardOutput="append:$raw" -p StandardError=inherit "${env[@]}" "$@"
+	else
+		(echo "$BASHPID" >/sys/fs/cgroup/user/shell/cgroup.procs && exec setpriv --reuid 1000 --regid 1000 --clear-groups "$@")
+	fi
 }
 
-built=/repo/bin/vm/amd64-built
+built=/repo/bin/vm/$arch-built
 export JAIL_TEST_BUILT=$built/command GOCOVERDIR=/var/tmp/cover HOME
-prepare
-PATH=$PATH:$go_path /repo/scripts/provision.sh
+if [ "$machine" != systemd ]; then prepare_own; fi
+if [ "$arch" = amd64 ]; then PATH=$PATH:$go_path /repo/scripts/provision.sh; else accounts; fi
+# As systemd and a login have it; the kernel's own are low.
+ulimit -Hn 1048576
+ulimit -Hu unlimited
 mkdir -m 777 "$GOCOVERDIR"
 for user in $users; do
 	if [ "$user" = root ]; then HOME=/root; else HOME=$(getent passwd 1000 | cut -d: -f6); fi
+	cd /
+	raw=/out/$user/levels
+	"as_$user" "$JAIL_TEST_BUILT/jail" levels >"$raw" 2>&1
+	sed "s/^/vm: $user: /" "$raw"
 	for suite in $suites; do
 		begin=$SECONDS code=0
 		raw=/out/$user/${suite//\//-}.raw
 		cd "/repo/$suite"
 		"as_$user" "$built/${suite//\//-}.test" -test.v=test2json -test.timeout=10m \
-			-test.run="$only" -test.gocoverdir="$GOCOVERDIR" >"$raw" 2>&1 </dev/null || code=$?
+			-test.run="${only:-${part[$suite]:-.}}" -test.skip="$skip" -test.gocoverdir="$GOCOVERDIR" >"$raw" 2>&1 </dev/null || code=$?
 		if [ $code != 0 ]; then printf 'exit code %s\n\x16FAIL\n' $code >>"$raw"; fi
-		printf '%s, %s: exit code %s after %s s\n' "$suite" "$user" $code $((SECONDS - begin))
+		printf 'vm: %s, %s: exit code %s after %s s\n' "$suite" "$user" $code $((SECONDS - begin))
 	done
 done
 cp -r "$GOCOVERDIR" /out/
