@@ -16,3 +16,6 @@ cat >/etc/systemd/system/user@.service.d/delegate.conf <<END
 [Service]
 Delegate=cpu cpuset io memory pids
 END
+if [ -d /run/systemd/system ]; then # systemd runs
+	systemctl daemon-reload
+fi

@@ -37,14 +37,14 @@ accounts() {
 
 as_root() { "$@"; }
 
-as_user() { # COMMAND…: in a delegated cgroup
-	if [ "$machine" = systemd ]; then
-		local env=() name
+as_user() { # COMMAND…: with a delegated cgroup
+	local user=(setpriv --reuid 1000 --regid 1000 --init-groups) env=() name
+	if [ "$machine" = systemd ]; then # a service of the user's own systemd
 		for name in PATH HOME JAIL_TEST_BUILT GOCOVERDIR; do env+=(-E "$name=${!name}"); done
-		systemd-run --quiet --collect -p Type=oneshot -p User=1000 -p Group=1000 -p Delegate=yes -p TimeoutStartSec=infinity \
+		XDG_RUNTIME_DIR=/run/user/1000 "${user[@]}" systemd-run --user --quiet --collect -p Type=oneshot -p TimeoutStartSec=infinity \
 			-p WorkingDirectory="$PWD" -p StandardOutput="append:$raw" -p StandardError=inherit "${env[@]}" "$@"
 	else
-		(echo "$BASHPID" >/sys/fs/cgroup/user/shell/cgroup.procs && exec setpriv --reuid 1000 --regid 1000 --clear-groups "$@")
+		(echo "$BASHPID" >/sys/fs/cgroup/user/shell/cgroup.procs && exec "${user[@]}" "$@")
 	fi
 }
 
@@ -56,15 +56,18 @@ if [ "$arch" = amd64 ]; then PATH=$PATH:$go_path /repo/scripts/provision.sh; els
 ulimit -Hn 1048576
 ulimit -Hu unlimited
 mkdir -m 777 "$GOCOVERDIR"
+if [ "$machine" = systemd ]; then systemctl start user@1000.service; fi
 for user in $users; do
 	if [ "$user" = root ]; then HOME=/root; else HOME=$(getent passwd 1000 | cut -d: -f6); fi
 	cd /
 	raw=/out/$user/levels
+	touch "$raw" && chmod 666 "$raw"
 	"as_$user" "$JAIL_TEST_BUILT/jail" levels >"$raw" 2>&1
 	sed "s/^/vm: $user: /" "$raw"
 	for suite in $suites; do
 		begin=$SECONDS code=0
 		raw=/out/$user/${suite//\//-}.raw
+		touch "$raw" && chmod 666 "$raw"
 		cd "/repo/$suite"
 		"as_$user" "$built/${suite//\//-}.test" -test.v=test2json -test.timeout=10m \
 			-test.run="${only:-${part[$suite]:-.}}" -test.skip="$skip" -test.gocoverdir="$GOCOVERDIR" >"$raw" 2>&1 </dev/null || code=$?

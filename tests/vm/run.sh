@@ -77,7 +77,7 @@ boot() { # MACHINE ARCHITECTURE, until the guest powers itself off
 		-fsdev "local,id=root,path=$root,security_model=none,readonly=on,multidevs=remap" -device virtio-9p-pci,fsdev=root,mount_tag=root \
 		-fsdev "local,id=repo,path=$PWD,security_model=none,readonly=on,multidevs=remap" -device virtio-9p-pci,fsdev=repo,mount_tag=repo \
 		-fsdev "local,id=out,path=$PWD/$dir/out,security_model=none" -device virtio-9p-pci,fsdev=out,mount_tag=out \
-		-append "console=$console quiet panic=-1 cgroup_no_v1=all systemd.unit=jail-vm.service fstab=no jail_init=$machine" \
+		-append "console=$console quiet panic=-1 cgroup_no_v1=all fstab=no jail_init=$machine" \
 		</dev/null >"$dir/console.log" 2>&1
 }
 
