@@ -53,8 +53,9 @@ export JAIL_TEST_BUILT=$built/command GOCOVERDIR=/var/tmp/cover HOME
 if [ "$machine" != systemd ]; then prepare_own; fi
 if [ "$arch" = amd64 ]; then PATH=$PATH:$go_path /repo/scripts/provision.sh; else accounts; fi
 # As systemd and a login have it; the kernel's own are low.
-ulimit -Hn 1048576
+ulimit -Hn 524288
 ulimit -Hu unlimited
+ulimit -Hi unlimited
 mkdir -m 777 "$GOCOVERDIR"
 if [ "$machine" = systemd ]; then systemctl start user@1000.service; fi
 for user in $users; do

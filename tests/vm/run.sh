@@ -4,20 +4,25 @@
 #     run.sh [-m MACHINES] [-u USERS] [-s SUITES] [-r REGEXP] [-t SECONDS]
 #
 # MACHINES: own (a small init of ours; root is in the root cgroup, the user's is a delegated subtree), systemd (as
-# PID 1), arm64 (as own); USERS: root, user; SUITES: folders of packages; REGEXP: tests, as for go test -run, "." for
+# PID 1), arm64 (as own); USERS: root, user; SUITES: folders of packages (cmd/jail too); REGEXP: tests, as for go test -run, "." for
 # all (an hour); SECONDS: after which a machine is killed. Lists are in quotes. By default it is the part of the suites
 # below. What came back is in bin/vm/MACHINE: console.log, out/ with what each suite said, coverage.out.
 # JAIL_VM_ACCEL=kvm asks for what qemu -accel takes; by default it emulates, as KVM in a virtual machine often hangs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-suites='cgroup isolate/internal/jailinit seccomp signals isolate tests/integration'
+# A new package with tests that ask the kernel goes here.
+declare -A of=(
+	[own]='cgroup isolate/internal/jailinit seccomp signals isolate tests/integration'
+	[systemd]='cgroup tests/integration'
+	[arm64]='cgroup isolate/internal/jailinit seccomp isolate tests/integration'
+)
 # In an emulator all takes ten times as long: of the long suites only what depends on the kernel and its cgroups.
 declare -A part=(
 	[isolate]='^Test(Run|Ways|BothEveryOp|BothNoIDMap|BothImagesAtOnce|Signals|HighFD)$'
 	[tests/integration]='P58|P59_Fork|P73_Nothing|CPU|TestCgroup|Accounting|ResourcesNeed|LevelsOf|Capabilities|Sockets|SignalsOutside|EveryLimit|TestTimeout|ExitCodeOf|TestBinds|KillPID1'
 )
-machines='own systemd arm64' users='root user' only='' limit=420
+machines='own systemd arm64' users='root user' suites='' only='' limit=420
 while getopts m:u:s:r:t: flag; do
 	case $flag in
 	m) machines=$OPTARG ;;
@@ -52,7 +57,7 @@ initramfs() {
 
 # prepare fetches the kernel of an architecture (nothing is installed) and compiles for it.
 prepare() {
-	local arch=$1
+	local arch=$1 suites=${suites:-${of[own]}}
 	scripts/debs.sh "$arch" "bin/vm/$arch-kernel" "linux-image-$arch" busybox-static
 	initramfs "bin/vm/$arch-initramfs" "bin/vm/$arch-kernel"
 	# shellcheck disable=SC2086 # words
@@ -83,7 +88,7 @@ boot() { # MACHINE ARCHITECTURE, until the guest powers itself off
 
 # run boots a machine and sums up what came back.
 run() {
-	local machine=$1 arch=$2 dir=bin/vm/$1 user suite raw code=0 begin=$SECONDS
+	local machine=$1 arch=$2 suites=${suites:-${of[$1]}} dir=bin/vm/$1 user suite raw code=0 begin=$SECONDS
 	rm -rf "$dir"
 	mkdir -p "$dir/out"
 	for user in $users; do mkdir "$dir/out/$user"; done
