@@ -349,6 +349,9 @@ func newBox(t *testing.T, a arm) *box {
 		}
 	}
 	b.env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + b.home, "LANG=C", "TMPDIR=" + b.tmp}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && !asRoot { // the way to the user's systemd, which has the cgroups
+		b.env = append(b.env, "XDG_RUNTIME_DIR="+dir)
+	}
 	t.Cleanup(b.nothingLeft)
 	return b
 }

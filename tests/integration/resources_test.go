@@ -89,7 +89,7 @@ func TestCPUTime(t *testing.T) {
 		if o.code != 124 || r.Reason != "cpu-time" || !slices.Contains(r.LimitsHit, "cpu-time") {
 			t.Errorf("%+v, %+v", r, o)
 		}
-		if used := r.User + r.System; used < 400 || used > 600 {
+		if used := r.User + r.System; used < 400 || used > 1500 { // what it uses before it is seen, on a slow machine
 			t.Errorf("it used %.1f ms", used)
 		}
 		r, o = b.result([]string{"--cpu-time", "1m"}, "sh", "-c", "sleep 0.2; exit 3")
