@@ -20,7 +20,7 @@ declare -A of=(
 # In an emulator all takes ten times as long: of the long suites only what depends on the kernel and its cgroups.
 declare -A part=(
 	[isolate]='^Test(Run|Ways|BothEveryOp|BothNoIDMap|BothImagesAtOnce|Signals|HighFD)$'
-	[tests/integration]='P58|P59_Fork|P73_Nothing|CPU|TestCgroup|Accounting|ResourcesNeed|LevelsOf|Capabilities|Sockets|SignalsOutside|EveryLimit|TestTimeout|ExitCodeOf|TestBinds|KillPID1'
+	[tests/integration]='P58|P59_Fork|P73_Nothing|CPU|TestCgroup|Accounting|ResourcesNeed|LevelsOf|Capabilities|Sockets|SignalsOutside|EveryLimit|TestTimeout|ExitCodeOf|TestBinds|KillPID1|Contained|P39_P41|P10_P11|P03_P15_Rootfs|RootfsWrites|P21_Hostile|TestOverlay|P23_Device$'
 )
 machines='own systemd arm64' users='root user' suites='' only='' limit=420
 while getopts m:u:s:r:t: flag; do
