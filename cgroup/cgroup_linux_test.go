@@ -28,9 +28,68 @@ func place(t *testing.T) *Place {
 		t.Skipf("host lacks: a place for a cgroup: %v", err)
 	}
 	if p.Scope {
-		t.Skip("host lacks: a delegated cgroup (a scope would take the test's own process)")
+		p = scope(t, name(t), sleeper(t))
+		t.Cleanup(p.keeper.end)
+		p.keeper = nil // it would end with the first cgroup
 	}
 	return p
+}
+
+// sleeper starts a process that does nothing until the test ends.
+func sleeper(t *testing.T) *keeper {
+	t.Helper()
+	k, err := newKeeper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.end)
+	return k
+}
+
+func scope(t *testing.T, name string, of *keeper) *Place {
+	t.Helper()
+	p, err := Scope(name, of.cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestScope: what was counted in a scope of systemd outlives its processes, a name is given once, and at the end nothing
+// is left.
+func TestScope(t *testing.T) {
+	if p, err := Find("", needed); err != nil || !p.Scope {
+		t.Skip("host lacks: a systemd that has to be asked for a scope")
+	}
+	payload := sleeper(t)
+	p := scope(t, name(t), payload)
+	dir := p.Dirs[""]
+	if _, err := Scope(name(t), sleeper(t).cmd.Process.Pid); !errors.Is(err, ErrExists) {
+		t.Errorf("a second one of that name: %v", err)
+	}
+	c := create(t, p, name(t))
+	set(t, p, c, limits(64<<20, 30))
+	if err := c.Attach(payload.cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	payload.end()
+	time.Sleep(200 * time.Millisecond) // for systemd
+	if u, err := c.Usage(); err != nil || u.CPU < 0 || u.OOMKills != 0 {
+		t.Errorf("%+v, %v", u, err)
+	}
+	if err := c.Remove(); err != nil {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(scopeTimeout); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is left", dir)
+		}
+	}
+	unused := scope(t, name(t), sleeper(t)) // the name is free again
+	unused.Release()
 }
 
 // name is one that no other test has.
