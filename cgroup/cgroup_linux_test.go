@@ -241,7 +241,8 @@ while time.process_time() < 0.3: pass"`)
 	}
 	oracle, err := cgroup1.Load(func(s cgroup1.Name) (string, error) {
 		if dir, ok := p.Dirs[string(s)]; ok {
-			return strings.TrimPrefix(filepath.Join(dir, "jail-"+name(t)), "/sys/fs/cgroup/"+string(s)), nil
+			_, path, _ := strings.Cut(strings.TrimPrefix(dir, "/sys/fs/cgroup/"), "/") // below the mount, which may be two controllers'
+			return filepath.Join("/", path, "jail-"+name(t)), nil
 		}
 		return "/", nil // it wants them all
 	})

@@ -259,15 +259,22 @@ func missing(a arm) string {
 }
 
 // TestLevelsOfThisHost: levels without a cgroup work on every host that runs these tests; who has a place for one gets
-// the others. Elsewhere in these tests such an arm is left out without a word.
+// the others. Elsewhere in these tests such an arm is left out without a word. scripts/levels.sh makes a table of what it
+// logs.
 func TestLevelsOfThisHost(t *testing.T) {
+	t.Logf("table host: %s", kernel(t))
 	for _, level := range allLevels {
 		for _, root := range []bool{true, false} {
 			a := arm{level, root}
 			t.Run(a.String(), func(t *testing.T) {
+				if root && !asRoot {
+					hasArm(t, a)
+				}
 				switch why := missing(a); {
 				case why == "":
+					t.Logf("table %s: works", a)
 				case (level == "limited" || level == "contained") && !root && !delegated():
+					t.Logf("table %s: %s", a, strings.ReplaceAll(why, "\n", "; "))
 					hasArm(t, a)
 				default:
 					t.Error(why)
@@ -277,11 +284,34 @@ func TestLevelsOfThisHost(t *testing.T) {
 	}
 }
 
-// delegated says whether an ordinary user has a cgroup of its own here.
+// kernel names what the levels depend on.
+func kernel(t *testing.T) string {
+	var name unix.Utsname
+	var cgroups unix.Statfs_t
+	if err := errors.Join(unix.Uname(&name), unix.Statfs("/sys/fs/cgroup", &cgroups)); err != nil {
+		t.Fatal(err)
+	}
+	version := "v1"
+	if _, err := os.Stat("/sys/fs/cgroup/unified"); err == nil {
+		version = "hybrid"
+	}
+	if cgroups.Type == unix.CGROUP2_SUPER_MAGIC {
+		version = "v2"
+	}
+	return fmt.Sprintf("Linux %s, %s, cgroup %s, Landlock ABI %d",
+		unix.ByteSliceToString(name.Release[:]), unix.ByteSliceToString(name.Machine[:]), version, landlockABI())
+}
+
+// delegated says whether an ordinary user has a cgroup of its own here, or a systemd that gives one.
 func delegated() bool {
 	text, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil || asRoot {
 		return delegatedV1
+	}
+	var fs unix.Statfs_t
+	if unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC &&
+		unix.Access(filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "systemd/private"), unix.F_OK) == nil {
+		return true
 	}
 	path, ok := strings.CutPrefix(strings.TrimSpace(string(text)), "0::")
 	return ok && unix.Access(filepath.Join("/sys/fs/cgroup", filepath.Dir(path), "cgroup.procs"), unix.W_OK) == nil
@@ -505,10 +535,16 @@ func (b *box) as(argv ...string) *exec.Cmd {
 }
 
 // scoped says whether Landlock keeps signals and abstract sockets inside: from ABI 6, Linux 6.12.
-func scoped() bool {
+func scoped() bool { return landlockABI() >= 6 }
+
+// landlockABI is 0 where there is no Landlock.
+func landlockABI() int {
 	const version = 1 // LANDLOCK_CREATE_RULESET_VERSION
 	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, version)
-	return errno == 0 && abi >= 6
+	if errno != 0 {
+		return 0
+	}
+	return int(abi)
 }
 
 // need is the path of a program of the system, outside of anybody's home.

@@ -16,8 +16,15 @@ prepare_own() { # what systemd does in the other variant
 	mount -t mqueue mqueue /dev/mqueue
 	busybox ip link set lo up
 	echo vm >/proc/sys/kernel/hostname
-	mount -t cgroup2 cgroup2 /sys/fs/cgroup
+	case $machine in
+	v1 | hybrid) cgroups_v1 ;;
+	*) cgroups_v2 ;;
+	esac
+}
+
+cgroups_v2() {
 	local dir=/sys/fs/cgroup
+	mount -t cgroup2 cgroup2 "$dir"
 	for dir in "$dir" "$dir/user"; do
 		mkdir -p "$dir"
 		echo +cpuset +cpu +io +memory +pids >"$dir/cgroup.subtree_control"
@@ -25,6 +32,30 @@ prepare_own() { # what systemd does in the other variant
 	# The delegated subtree: what cgroups(7) says that the user must own; its shell is in a leaf of it.
 	mkdir "$dir/shell"
 	chown 1000:1000 "$dir"/{,cgroup.procs,cgroup.threads,cgroup.subtree_control} "$dir"/shell{,/cgroup.procs,/cgroup.threads,/cgroup.subtree_control}
+}
+
+cgroups_v1() { # the controllers as systemd mounts them; in hybrid with v2 beside them, without controllers
+	local top=/sys/fs/cgroup controllers dir
+	mount -t tmpfs -o mode=755 cgroup "$top"
+	for controllers in cpu,cpuacct cpuset memory pids blkio freezer devices; do
+		dir=$top/$controllers
+		mkdir "$dir"
+		mount -t cgroup -o "$controllers" cgroup "$dir"
+		mkdir -p "$dir/user/shell"
+		if [ $controllers = cpuset ]; then
+			for dir in "$dir/user" "$dir/user/shell"; do
+				cat "$top/cpuset/cpuset.cpus" >"$dir/cpuset.cpus"
+				cat "$top/cpuset/cpuset.mems" >"$dir/cpuset.mems"
+			done
+		fi
+		chown 1000:1000 "$top/$controllers"/user/shell{,/cgroup.procs,/tasks}
+	done
+	ln -s cpu,cpuacct "$top/cpu"
+	ln -s cpu,cpuacct "$top/cpuacct"
+	if [ "$machine" = hybrid ]; then
+		mkdir "$top/unified"
+		mount -t cgroup2 cgroup2 "$top/unified"
+	fi
 }
 
 # without the packages of this machine: who is who
@@ -37,17 +68,27 @@ accounts() {
 
 as_root() { "$@"; }
 
+ordinary=(setpriv --reuid 1000 --regid 1000 --init-groups)
+
 as_user() { # COMMAND…: with a delegated cgroup
-	local user=(setpriv --reuid 1000 --regid 1000 --init-groups) env=() name
+	local env=() name procs
 	if [ "$machine" = systemd ]; then # a service of the user's own systemd
 		for name in PATH HOME JAIL_TEST_BUILT GOCOVERDIR; do env+=(-E "$name=${!name}"); done
-		XDG_RUNTIME_DIR=/run/user/1000 "${user[@]}" systemd-run --user --quiet --collect -p Type=oneshot -p TimeoutStartSec=infinity \
+		XDG_RUNTIME_DIR=/run/user/1000 "${ordinary[@]}" systemd-run --user --quiet --collect -p Type=oneshot -p TimeoutStartSec=infinity \
 			-p WorkingDirectory="$PWD" -p StandardOutput="append:$raw" -p StandardError=inherit "${env[@]}" "$@"
 	else
-		(echo "$BASHPID" >/sys/fs/cgroup/user/shell/cgroup.procs && exec "${user[@]}" "$@")
+		(
+			for procs in /sys/fs/cgroup/{,*/}user/shell/cgroup.procs; do
+				if [ -e "$procs" ]; then echo "$BASHPID" >"$procs"; fi
+			done
+			exec "${ordinary[@]}" "$@"
+		)
 	fi
 }
 
+as_login() { XDG_RUNTIME_DIR=/run/user/1000 "${ordinary[@]}" "$@"; }
+
+printf 'vm: up after %.0f s\n' "$(cut -d ' ' -f 1 /proc/uptime)"
 built=/repo/bin/vm/$arch-built
 export JAIL_TEST_BUILT=$built/command GOCOVERDIR=/var/tmp/cover HOME
 if [ "$machine" != systemd ]; then prepare_own; fi
@@ -71,7 +112,7 @@ for user in $users; do
 		touch "$raw" && chmod 666 "$raw"
 		cd "/repo/$suite"
 		"as_$user" "$built/${suite//\//-}.test" -test.v=test2json -test.timeout=10m \
-			-test.run="${only:-${part[$suite]:-.}}" -test.skip="$skip" -test.gocoverdir="$GOCOVERDIR" >"$raw" 2>&1 </dev/null || code=$?
+			-test.run="${only:-${part[$machine/$suite]:-${part[$suite]:-.}}}" -test.skip="$skip" -test.gocoverdir="$GOCOVERDIR" >"$raw" 2>&1 </dev/null || code=$?
 		if [ $code != 0 ]; then printf 'exit code %s\n\x16FAIL\n' $code >>"$raw"; fi
 		printf 'vm: %s, %s: exit code %s after %s s\n' "$suite" "$user" $code $((SECONDS - begin))
 	done

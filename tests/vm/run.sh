@@ -1,12 +1,14 @@
 #!/bin/bash
-# Boots Debian's kernel under qemu, with cgroup v2 alone, and runs test suites there.
+# Boots Debian's kernel under qemu and runs test suites there.
 #
-#     run.sh [-m MACHINES] [-u USERS] [-s SUITES] [-r REGEXP] [-t SECONDS]
+#     run.sh [-q] [-m MACHINES] [-u USERS] [-s SUITES] [-r REGEXP] [-t SECONDS]
 #
-# MACHINES: own (a small init of ours; root is in the root cgroup, the user's is a delegated subtree), systemd (as
-# PID 1), arm64 (as own); USERS: root, user; SUITES: folders of packages (cmd/jail too); REGEXP: tests, as for go test -run, "." for
-# all (an hour); SECONDS: after which a machine is killed. Lists are in quotes. By default it is the part of the suites
-# below. What came back is in bin/vm/MACHINE: console.log, out/ with what each suite said, coverage.out.
+# MACHINES: own (cgroup v2 alone, a small init of ours: root is in the root cgroup, the user in a delegated subtree),
+# systemd (as PID 1, cgroup v2 alone), arm64 (as own), v1 and hybrid (as own, with the controllers of cgroup v1); USERS:
+# root, user, and under systemd login (the user outside of its systemd's cgroup, as after a login); SUITES: folders of
+# packages (cmd/jail too); REGEXP: tests, as for go test -run, "." for all (an hour); SECONDS: after which a machine is
+# killed. Lists are in quotes. By default it is the part of the suites below; -q is what shows in some minutes that each
+# machine works. What came back is in bin/vm/MACHINE: console.log, out/ with what each suite said, coverage.out.
 # JAIL_VM_ACCEL=kvm asks for what qemu -accel takes; by default it emulates, as KVM in a virtual machine often hangs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -16,15 +18,27 @@ declare -A of=(
 	[own]='cgroup isolate/internal/jailinit seccomp signals isolate tests/integration'
 	[systemd]='cgroup tests/integration'
 	[arm64]='cgroup isolate/internal/jailinit seccomp isolate tests/integration'
+	[v1]='cgroup tests/integration'
+	[hybrid]='cgroup tests/integration'
 )
-# In an emulator all takes ten times as long: of the long suites only what depends on the kernel and its cgroups.
+# In an emulator all takes ten times as long: of the long suites only what depends on the kernel.
+cgroups='P58|P59_Fork|P73_Nothing|CPU|TestCgroup|Accounting|LevelsOf'
 declare -A part=(
-	[isolate]='^Test(Run|Ways|BothEveryOp|BothNoIDMap|BothImagesAtOnce|Signals|HighFD)$'
-	[tests/integration]='P58|P59_Fork|P73_Nothing|CPU|TestCgroup|Accounting|ResourcesNeed|LevelsOf|Capabilities|Sockets|SignalsOutside|EveryLimit|TestTimeout|ExitCodeOf|TestBinds|KillPID1|Contained|P39_P41|P10_P11|P03_P15_Rootfs|RootfsWrites|P21_Hostile|TestOverlay|P23_Device$'
+	[isolate]='^Test(Run|Ways|BothEveryOp|BothNoIDMap|BothImagesAtOnce|BothContained|Signals|HighFD)$'
+	[tests/integration]="$cgroups"'|ResourcesNeed|Capabilities|Sockets|SignalsOutside|EveryLimit|TestTimeout|ExitCodeOf|TestBinds|KillPID1|Contained|P39_P41|P10_P11|P03_P15_Rootfs|RootfsWrites|TestOverlay|P23_Device$'
 )
-machines='own systemd arm64' users='root user' suites='' only='' limit=420
-while getopts m:u:s:r:t: flag; do
+for machine in systemd v1 hybrid; do part[$machine/tests/integration]=$cgroups'|P39_P41'; done
+users_of() { if [ "$1" = systemd ]; then echo root user login; else echo root user; fi; }
+
+machines='own systemd arm64 v1 hybrid' users='' suites='' only='' limit=600
+while getopts qm:u:s:r:t: flag; do
 	case $flag in
+	q)
+		machines='own systemd arm64' limit=240
+		of[own]='cgroup isolate/internal/jailinit tests/integration'
+		of[arm64]='cgroup isolate/internal/jailinit seccomp tests/integration'
+		for machine in own systemd arm64; do part[$machine/tests/integration]='LevelsOf|P58_MemoryHog$|P59_Fork|TestCgroup|P73_Nothing|P39_P41'; done
+		;;
 	m) machines=$OPTARG ;;
 	u) users=$OPTARG ;;
 	s) suites=$OPTARG ;;
@@ -57,7 +71,7 @@ initramfs() {
 
 # prepare fetches the kernel of an architecture (nothing is installed) and compiles for it.
 prepare() {
-	local arch=$1 suites=${suites:-${of[own]}}
+	local arch=$1 suites=${suites:-${of[own]} ${of[arm64]}}
 	scripts/debs.sh "$arch" "bin/vm/$arch-kernel" "linux-image-$arch" busybox-static
 	initramfs "bin/vm/$arch-initramfs" "bin/vm/$arch-kernel"
 	# shellcheck disable=SC2086 # words
@@ -72,7 +86,8 @@ prepare() {
 }
 
 boot() { # MACHINE ARCHITECTURE, until the guest powers itself off
-	local machine=$1 arch=$2 dir=bin/vm/$1 root=/ qemu=(qemu-system-x86_64 -M q35) console=ttyS0
+	local machine=$1 arch=$2 dir=bin/vm/$1 root=/ qemu=(qemu-system-x86_64 -M q35) console=ttyS0 cgroups=cgroup_no_v1=all
+	case $machine in v1 | hybrid) cgroups='' ;; esac
 	if [ "$arch" = arm64 ]; then
 		root=$PWD/bin/vm/arm64-root qemu=(qemu-system-aarch64 -M virt) console=ttyAMA0
 	fi
@@ -82,13 +97,14 @@ boot() { # MACHINE ARCHITECTURE, until the guest powers itself off
 		-fsdev "local,id=root,path=$root,security_model=none,readonly=on,multidevs=remap" -device virtio-9p-pci,fsdev=root,mount_tag=root \
 		-fsdev "local,id=repo,path=$PWD,security_model=none,readonly=on,multidevs=remap" -device virtio-9p-pci,fsdev=repo,mount_tag=repo \
 		-fsdev "local,id=out,path=$PWD/$dir/out,security_model=none" -device virtio-9p-pci,fsdev=out,mount_tag=out \
-		-append "console=$console quiet panic=-1 cgroup_no_v1=all fstab=no jail_init=$machine" \
+		-append "console=$console quiet panic=-1 $cgroups fstab=no jail_init=$machine" \
 		</dev/null >"$dir/console.log" 2>&1
 }
 
 # run boots a machine and sums up what came back.
 run() {
-	local machine=$1 arch=$2 suites=${suites:-${of[$1]}} dir=bin/vm/$1 user suite raw code=0 begin=$SECONDS
+	local machine=$1 arch=$2 suites=${suites:-${of[$1]}} users=${users:-$(users_of "$1")} dir=bin/vm/$1
+	local user suite raw code=0 ended=0 begin=$SECONDS
 	rm -rf "$dir"
 	mkdir -p "$dir/out"
 	for user in $users; do mkdir "$dir/out/$user"; done
@@ -97,12 +113,16 @@ run() {
 	declare -p machine arch users suites only part skip go_path >"$dir/out/job"
 
 	echo "== $machine: booting"
-	boot "$machine" "$arch" || true
+	boot "$machine" "$arch" || ended=$?
 	rm "$dir/disk"
 	tr -d '\r' <"$dir/console.log" | sed -n 's/^vm: //p'
 	if [ ! -e "$dir/out/ended" ]; then
 		code=1
-		echo "the machine died, or was killed after $limit s; it said last:"
+		if [ $ended = 137 ]; then
+			echo "$machine: not done after $limit s, so it was killed; -t gives it more. It said last:"
+		else
+			echo "$machine: the machine died (qemu: exit code $ended). It said last:"
+		fi
 		tail -n 20 "$dir/console.log"
 	fi
 	for user in $users; do
