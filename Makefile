@@ -24,7 +24,7 @@ test: ## set up, and run the tests (five minutes at most)
 	@scripts/setup.sh test
 	$(GO) run ./scripts/gotest -p 1 -count=1 -timeout=5m ./...
 
-vm-test: ## the tests on Debian's kernel with cgroup v2, and a smoke test on arm64, under qemu
+vm-test: ## what depends on the kernel, on Debian's under qemu: cgroup v2, systemd, arm64, cgroup v1
 	@scripts/setup.sh vm
 	tests/vm/run.sh $(VM)
 

@@ -8,23 +8,35 @@ if [ "$(id -u)" != 0 ]; then
 	exit 1
 fi
 test='^TestLevelsOfThisHost$'
-mkdir -p bin/levels
-go test -count=1 -v -run "$test" ./tests/integration >bin/levels/host
-tests/vm/run.sh -s tests/integration -r "$test"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+chmod 755 "$work"
+mkdir -m 777 "$work/home"
+tests/vm/compile.sh "$work" tests/integration
+here() { # LOG COMMAND…: on this machine, with a command before it
+	local log=$1
+	shift
+	(cd tests/integration && HOME=$work/home JAIL_TEST_BUILT=$work/command "$@" "$work/tests-integration.test" \
+		-test.v -test.run="$test" -test.gocoverdir="$work/home") >"$work/$log"
+}
+here root env
+here bare setpriv --reuid 65533 --regid 65533 --clear-groups
+tests/vm/run.sh -m 'own arm64 hybrid v1' -u 'root bare user' -s tests/integration -r "$test"
+tests/vm/run.sh -m systemd -u 'root bare user login' -s tests/integration -r "$test"
 
 # log ROW CALLER FILE: the lines of one caller, for awk
 log() { sed -n "s,^.*: table host: ,host\t$1\t,p; s,^.*: table \([a-z]*\)/$2: ,level\t$1\t\1\t,p" "$3"; }
 vm() { log "$2" "$3" "bin/vm/$1/out/$4/tests-integration.raw"; }
 {
-	log 'root' root bin/levels/host
-	log 'an ordinary user' ordinary bin/levels/host
+	log 'root' root "$work/root"
+	log 'an ordinary user' ordinary "$work/bare"
 	for machine in own arm64 hybrid v1; do
 		vm $machine 'root' root root
-		vm $machine 'an ordinary user' ordinary root
+		vm $machine 'an ordinary user' ordinary bare
 		vm $machine 'an ordinary user with a delegated cgroup' ordinary user
 	done
 	vm systemd 'root, under systemd' root root
-	vm systemd 'an ordinary user without a systemd of its own, under systemd' ordinary root
+	vm systemd 'an ordinary user without a systemd of its own, under systemd' ordinary bare
 	vm systemd 'an ordinary user in a service of its own systemd' ordinary user
 	vm systemd 'an ordinary user after a login, beside its own systemd' ordinary login
 } | awk -F '\t' '

@@ -49,7 +49,7 @@ step_darwin() { scripts/cross.sh darwin; }
 step_windows() { scripts/cross.sh windows; }
 step_arm64() { scripts/cross.sh arm64; }
 
-step_vm() { tests/vm/run.sh; }
+step_vm() { tests/vm/run.sh -q; } # make vm-test is longer
 
 step_race() { env -u JAIL_TEST_FULL go run ./scripts/gotest -p 1 -race -count=1 -timeout=15m ./...; }
 

@@ -266,10 +266,10 @@ func TestLevelsOfThisHost(t *testing.T) {
 	for _, level := range allLevels {
 		for _, root := range []bool{true, false} {
 			a := arm{level, root}
+			if root && !asRoot {
+				continue
+			}
 			t.Run(a.String(), func(t *testing.T) {
-				if root && !asRoot {
-					hasArm(t, a)
-				}
 				switch why := missing(a); {
 				case why == "":
 					t.Logf("table %s: works", a)

@@ -5,9 +5,9 @@
 #
 # MACHINES: own (cgroup v2 alone, a small init of ours: root is in the root cgroup, the user in a delegated subtree),
 # systemd (as PID 1, cgroup v2 alone), arm64 (as own), v1 and hybrid (as own, with the controllers of cgroup v1); USERS:
-# root, user, and under systemd login (the user outside of its systemd's cgroup, as after a login); SUITES: folders of
-# packages (cmd/jail too); REGEXP: tests, as for go test -run, "." for all (an hour); SECONDS: after which a machine is
-# killed. Lists are in quotes. By default it is the part of the suites below; -q is what shows in some minutes that each
+# root, user, bare (the user without a cgroup of its own), and under systemd login (outside of the cgroup of the user's
+# systemd, as after a login); SUITES: folders of packages (cmd/jail too); REGEXP: tests, as for go test -run, "." for all
+# (an hour); SECONDS: after which a machine is killed. Lists are in quotes. By default it is the part of the suites below; -q is what shows in some minutes that each
 # machine works. What came back is in bin/vm/MACHINE: console.log, out/ with what each suite said, coverage.out.
 # JAIL_VM_ACCEL=kvm asks for what qemu -accel takes; by default it emulates, as KVM in a virtual machine often hangs.
 set -euo pipefail
@@ -27,6 +27,8 @@ declare -A part=(
 	[isolate]='^Test(Run|Ways|BothEveryOp|BothNoIDMap|BothImagesAtOnce|BothContained|Signals|HighFD)$'
 	[tests/integration]="$cgroups"'|ResourcesNeed|Capabilities|Sockets|SignalsOutside|EveryLimit|TestTimeout|ExitCodeOf|TestBinds|KillPID1|Contained|P39_P41|P10_P11|P03_P15_Rootfs|RootfsWrites|TestOverlay|P23_Device$'
 )
+part[arm64/isolate]='^Test(Ways|BothEveryOp|BothNoIDMap|BothContained|Signals|HighFD)$'
+part[arm64/tests/integration]="$cgroups"'|Capabilities|Sockets|ContainedChoices|P39_P41|P10_P11|P03_P15_Rootfs|TestOverlay|KillPID1'
 for machine in systemd v1 hybrid; do part[$machine/tests/integration]=$cgroups'|P39_P41'; done
 users_of() { if [ "$1" = systemd ]; then echo root user login; else echo root user; fi; }
 
