@@ -17,7 +17,7 @@ here() { # LOG COMMAND…: on this machine, with a command before it
 	local log=$1
 	shift
 	(cd tests/integration && HOME=$work/home JAIL_TEST_BUILT=$work/command "$@" "$work/tests-integration.test" \
-		-test.v -test.run="$test" -test.gocoverdir="$work/home") >"$work/$log"
+		-test.v -test.run="$test") >"$work/$log"
 }
 here root env
 here bare setpriv --reuid 65533 --regid 65533 --clear-groups
@@ -25,7 +25,7 @@ tests/vm/run.sh -m 'own arm64 hybrid v1' -u 'root bare user' -s tests/integratio
 tests/vm/run.sh -m systemd -u 'root bare user login' -s tests/integration -r "$test"
 
 # log ROW CALLER FILE: the lines of one caller, for awk
-log() { sed -n "s,^.*: table host: ,host\t$1\t,p; s,^.*: table \([a-z]*\)/$2: ,level\t$1\t\1\t,p" "$3"; }
+log() { sed -n "s#^.*: table host: #host\t$1\t#p; s#^.*: table \([a-z]*\)/$2: #level\t$1\t\1\t#p" "$3"; }
 vm() { log "$2" "$3" "bin/vm/$1/out/$4/tests-integration.raw"; }
 {
 	log 'root' root "$work/root"
@@ -46,8 +46,8 @@ vm() { log "$2" "$3" "bin/vm/$1/out/$4/tests-integration.raw"; }
 		print ""
 		print "Which level works where. `scripts/levels.sh` makes this table from what the test TestLevelsOfThisHost logs (`jail levels`,"
 		print "which tries each level): on the machine on which it was made, which is the first one, and in virtual machines with the"
-		print "kernels of Debian 12. An entry is \"yes\", or the number of the reason below. Where level `user` works with a Landlock"
-		print "ABI below 6 (Linux 6.12), signals and abstract sockets are not kept inside as an ordinary user; `jail explain` says so."
+		print "kernels of Debian 12. An entry is \"yes\", or the number of the reason below. With a Landlock ABI below 6 (Linux 6.12)"
+		print "level `user` keeps abstract sockets, and as an ordinary user signals, not inside; `jail explain` says so."
 		print ""
 		print "| host | caller | basic | user | namespaced | limited | contained |"
 		print "|---|---|---|---|---|---|---|"

@@ -298,8 +298,9 @@ func kernel(t *testing.T) string {
 	if cgroups.Type == unix.CGROUP2_SUPER_MAGIC {
 		version = "v2"
 	}
+	release := strings.SplitN(unix.ByteSliceToString(name.Release[:]), ".", 3)[:2]
 	return fmt.Sprintf("Linux %s, %s, cgroup %s, Landlock ABI %d",
-		unix.ByteSliceToString(name.Release[:]), unix.ByteSliceToString(name.Machine[:]), version, landlockABI())
+		strings.Join(release, "."), unix.ByteSliceToString(name.Machine[:]), version, landlockABI())
 }
 
 // delegated says whether an ordinary user has a cgroup of its own here, or a systemd that gives one.

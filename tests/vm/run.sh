@@ -134,7 +134,7 @@ run() {
 			go tool test2json -p "$machine/$user/$suite" <"$raw"
 		done
 	done | env -u JAIL_TEST_FULL go run ./scripts/gotest - || code=1
-	if [ -d "$dir/out/cover" ]; then
+	if compgen -G "$dir/out/cover/covmeta.*" >/dev/null; then
 		go tool covdata textfmt -i "$dir/out/cover" -o "$dir/coverage.out"
 		go tool covdata percent -i "$dir/out/cover"
 	fi
