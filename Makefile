@@ -38,7 +38,7 @@ build: ## bin/jail
 lint: ## golangci-lint, which checks the import rules too
 	scripts/lint.sh
 
-bench: ## compare with bubblewrap and plain C, as ratios
+bench: ## compare with bubblewrap, crun, runc and plain C, as ratios
 	@scripts/setup.sh bench
 	@$(MAKE) --no-print-directory build
 	$(GO) run ./tests/bench $(BENCH)

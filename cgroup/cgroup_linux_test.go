@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,7 +32,12 @@ func place(t *testing.T) *Place {
 		p = scope(t, name(t), sleeper(t))
 		t.Cleanup(p.keeper.end)
 		p.keeper = nil // it would end with the first cgroup
-		own, err := cgroupOf(os.Getpid())
+		f, err := gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		mounts, _ := f.mountsOfV2()
+		own, err := cgroupOf(os.Getpid(), mounts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,12 +195,55 @@ open('`+out+`', 'w').write(str(n))"`).Wait()
 	if made, err := os.ReadFile(out); err != nil || string(made) != "4" {
 		t.Errorf("forked %s times, %v", made, err)
 	}
-	if u.OOMKills < 1 || u.PidsHit < 1 || u.PeakMemory < 30<<20 || u.PeakMemory > 40<<20 {
+	if u.OOMKills < 1 || !u.MemoryHit || u.PidsHit < 1 || u.PeakMemory < 30<<20 || u.PeakMemory > 40<<20 {
 		t.Errorf("%+v", u)
 	}
 	fresh := create(t, p, name(t)+"-2")
-	if u, err := fresh.Usage(); err != nil || u.OOMKills != 0 || u.PidsHit != 0 || u.PeakMemory > 1<<20 {
+	if u, err := fresh.Usage(); err != nil || u.OOMKills != 0 || u.MemoryHit || u.PidsHit != 0 || u.PeakMemory > 1<<20 {
 		t.Errorf("a new one: %+v, %v", u, err)
+	}
+}
+
+// TestLimitsOfOthers: a kill is this cgroup's, but the limit that was hit is the one above.
+func TestLimitsOfOthers(t *testing.T) {
+	p := place(t)
+	outer := create(t, p, name(t))
+	set(t, p, outer, limits(40<<20, 50))
+	inside := &Place{Version: p.Version, Dirs: map[string]string{"": outer.Path()}, Controllers: needed}
+	for _, d := range outer.dirs {
+		for _, h := range d.controllers {
+			inside.Dirs[h] = d.path
+		}
+	}
+	c := create(t, inside, "inner")
+	set(t, inside, c, limits(150<<20, 50))
+	if err := in(t, c, hog).Wait(); err == nil {
+		t.Error("a hog lived")
+	}
+	if u, err := c.Usage(); err != nil || u.OOMKills < 1 || u.MemoryHit {
+		t.Errorf("the inner one: %+v, %v", u, err)
+	}
+	if u, err := outer.Usage(); err != nil || u.PeakMemory < 39<<20 && u.PeakMemory >= 0 {
+		t.Errorf("the outer one, which was full: %+v, %v", u, err)
+	}
+}
+
+// TestTasks: on v1 a process with one thread enters by itself, in all hierarchies, and its children are in too.
+func TestTasks(t *testing.T) {
+	p := place(t)
+	if p.Version != 1 {
+		t.Skip("host lacks: cgroup v1")
+	}
+	c := create(t, p, name(t))
+	cmd := exec.Command("/bin/sh", append([]string{"-c", `for file; do echo 0 >"$file" || exit 1; done; cat /proc/self/cgroup`, "sh"}, p.Tasks(name(t), needed)...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, h := range hierarchies(needed) {
+		if in, err := parseCgroups(string(out)); err != nil || filepath.Base(in[h]) != filepath.Base(c.Path()) {
+			t.Errorf("in the hierarchy %s it is in %q, %v", h, in[h], err)
+		}
 	}
 }
 
@@ -347,6 +396,39 @@ func TestCollect(t *testing.T) {
 		if _, err := os.Stat(d.path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is left: %v", d.path, err)
 		}
+	}
+}
+
+// TestCollectUnseen: where a hierarchy is not mounted, all of a dead jail stays, and it is said.
+func TestCollectUnseen(t *testing.T) {
+	p := place(t)
+	c := create(t, p, name(t))
+	whole, err := c.dirs[0].marked()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unseen := filepath.Join(t.TempDir(), "cgroup/memory/a/"+filepath.Base(c.Path()))
+	if err := c.dirs[0].mark(whole + "\n" + unseen); err != nil {
+		t.Fatal(err)
+	}
+	dirs := c.dirs
+	c.dirs = slices.Clone(dirs)
+	c.close() // as when its launcher is killed
+	removed, err := collect(p.Version, filepath.Dir(c.Path()))
+	if slices.Contains(removed, c.Path()) || err == nil || !strings.Contains(err.Error(), unseen) {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	for _, d := range dirs {
+		if _, err := os.Stat(d.path); err != nil {
+			t.Error(err)
+		}
+	}
+	main := dirs[0]
+	if err := errors.Join(main.open(), main.mark(whole), main.f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := collect(p.Version, filepath.Dir(c.Path())); !slices.Contains(removed, c.Path()) {
+		t.Errorf("seen again: removed %q, %v", removed, err)
 	}
 }
 

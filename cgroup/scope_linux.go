@@ -77,7 +77,7 @@ func Scope(name string, pid int) (p *Place, err error) {
 	if err := startScope(unit, pids, f); err != nil {
 		return nil, fmt.Errorf("scope %s: %w", unit, err)
 	}
-	dir, err := awaitScope(unit, pids)
+	dir, err := awaitScope(unit, pids, f)
 	if err == nil {
 		err = enterScope(dir, pids)
 	}
@@ -89,11 +89,15 @@ func Scope(name string, pid int) (p *Place, err error) {
 
 // awaitScope returns the scope's folder when all processes are there: the call returns when the job is queued, and systemd
 // moves them one by one.
-func awaitScope(unit string, pids []int) (dir string, err error) {
+func awaitScope(unit string, pids []int, f *facts) (dir string, err error) {
+	mounts, err := f.mountsOfV2()
+	if err != nil {
+		return "", err
+	}
 	deadline := time.Now().Add(scopeTimeout)
 	for _, pid := range pids {
 		for {
-			if dir, err = cgroupOf(pid); err != nil {
+			if dir, err = cgroupOf(pid, mounts); err != nil {
 				return "", err
 			}
 			if path.Base(dir) == unit {
@@ -194,8 +198,13 @@ func enterScope(dir string, pids []int) error {
 	return nil
 }
 
+func (f *facts) mountsOfV2() ([]mount, error) {
+	mounts, err := parseMounts(f.mounts)
+	return slices.DeleteFunc(mounts, func(m mount) bool { return !m.v2 }), err
+}
+
 // cgroupOf returns the folder of a process's v2 cgroup.
-func cgroupOf(pid int) (string, error) {
+func cgroupOf(pid int, mounts []mount) (string, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
 		return "", err
@@ -204,15 +213,6 @@ func cgroupOf(pid int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	mounted, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return "", err
-	}
-	mounts, err := parseMounts(string(mounted))
-	if err != nil {
-		return "", err
-	}
-	mounts = slices.DeleteFunc(mounts, func(m mount) bool { return !m.v2 })
 	dir, _, ok := dirOf(mounts, paths[""])
 	if !ok {
 		return "", fmt.Errorf("the cgroup %s is not mounted", paths[""])

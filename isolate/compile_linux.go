@@ -48,9 +48,8 @@ type compiler struct {
 	stage    []Step   // what is done before the new root is mounted
 	missing  []string // mount points that the root file system does not have
 
-	bornInCgroup bool           // else jail-init is attached
-	lateCgroup   []Step         // of the launcher, when jail-init has set itself up
-	pidsMax      cgroup.Setting // set when jail-init has no helpers any more
+	lateCgroup []Step         // of the launcher, when jail-init has set itself up
+	pidsMax    cgroup.Setting // set when jail-init has no helpers any more
 
 	asides    int // children of jail-init that do steps aside
 	netAside  int
@@ -220,7 +219,7 @@ func (c *compiler) namespaces() {
 			c.give(ns.give)
 		}
 	}
-	if c.bornInCgroup {
+	if c.spec.Cgroup && len(c.lateCgroup) == 0 {
 		c.cgroupNamespace()
 	}
 	p.pidNS = c.spec.hasNamespace(specs.PIDNamespace)

@@ -48,9 +48,10 @@ type Result struct {
 	UserMS          float64 `json:"user_ms"`
 	SystemMS        float64 `json:"system_ms"`
 	PeakMemoryBytes int64   `json:"peak_memory_bytes"`
-	OOMKills        int64   `json:"oom_kills"`
+	OOMKills        int64   `json:"oom_kills"` // for whatever limit; LimitsHit has "memory" where it was the jail's own
 
-	OutputBytes int64 `json:"output_bytes"` // of stdout and stderr, where Spec.OutputLimit counts them; else -1
+	// All that the jail has written to stdout and stderr, also what was not passed on; -1 without Spec.OutputLimit.
+	OutputBytes int64 `json:"output_bytes"`
 	outputLimit int64 // Spec.OutputLimit, for String
 
 	CompileMS float64 `json:"compile_ms"` // the Plan

@@ -180,8 +180,10 @@ func (l *launch) run() (*Process, error) {
 		Flags: l.plan.flags, Image: image, Ambient: l.plan.ambient, NoClone3: l.plan.noClone3, Pass: pass,
 	}
 	if l.plan.flags&unix.CLONE_INTO_CGROUP != 0 {
-		start.Cgroup = l.cgroup.FD()
-		slot(cgroupSlot, start.Cgroup)
+		start.Cgroup = l.cgroup.FD("pids")
+	}
+	if l.cgroup != nil {
+		slot(cgroupSlot, l.cgroup.FD("pids"))
 	}
 	start.Kept = kept
 	pid, pidfd, stage, err := start.Start()
@@ -192,7 +194,7 @@ func (l *launch) run() (*Process, error) {
 		return nil, l.launchError(stage, err)
 	}
 	p := newProcess(l, pid, pidfd, pair[0])
-	if l.cgroup != nil && start.Flags&unix.CLONE_INTO_CGROUP == 0 {
+	if l.cgroup != nil && l.place.Version == 2 && start.Flags&unix.CLONE_INTO_CGROUP == 0 {
 		l.attach(pid) // goes on while jail-init mounts
 	}
 	p.result.LaunchMS = milliseconds(time.Since(begin))

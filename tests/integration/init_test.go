@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // P08, P27: from the payload's first instruction on nothing opens the way into PID 1, or into the parent where there
@@ -183,6 +185,47 @@ func TestP73_OrphansDieWithTheLauncher(t *testing.T) {
 			_ = cmd.Wait()
 			eventually(t, how+": nobody is left", func() bool { return len(pidsWith(b.cookie)) == 0 })
 		}
+		b.swept()
+	})
+}
+
+// P73: also before the payload's exec, which may take for ever: here somebody has stopped it, among many names to try.
+func TestP73_LauncherDiesBeforeTheExec(t *testing.T) {
+	each(t, allLevels, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		cmd := b.command([]string{"--env", "PATH=" + strings.Repeat("a:", 60000)}, "no-such-command")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var init, side int
+		eventually(t, "the payload's side has its session", func() bool {
+			for _, init = range children(cmd.Process.Pid) {
+				for _, side = range children(init) {
+					if sid, err := unix.Getsid(side); err == nil && sid == side {
+						return true
+					}
+				}
+			}
+			return false
+		})
+		fd, err := unix.PidfdOpen(side, 0) // its number may soon be another's
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = unix.PidfdSendSignal(fd, syscall.SIGKILL, nil, 0)
+			unix.Close(fd)
+		})
+		if err := unix.PidfdSendSignal(fd, syscall.SIGSTOP, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it has stopped", func() bool { return state(side) == "T" })
+		if comm(side) != comm(init) {
+			t.Fatalf("it was %q already", comm(side))
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		eventually(t, "nobody is left", func() bool { return strings.Trim(state(init)+state(side), "Z") == "" })
 		b.swept()
 	})
 }

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -54,6 +55,82 @@ func TestP58_MemoryHogChild(t *testing.T) {
 			t.Errorf("%+v, %+v", r, o)
 		}
 	})
+}
+
+// P58: a jail that is killed for want of memory outside says so, and blames its own limit only where that was hit.
+func TestP58_OuterMemoryLimit(t *testing.T) {
+	each(t, limitedUp, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		flags := []string{"--cgroup-parent", b.outerCgroup(48 << 20), "--memory"}
+		r, o := b.result(append(flags, "256M"), tool("burn"), "hog", "512")
+		if o.code != 128+int(syscall.SIGKILL) || r.Reason != "signalled" || r.Signal != "SIGKILL" || len(r.LimitsHit) != 0 || r.OOMKills < 1 {
+			t.Errorf("the outer limit: %+v, %+v", r, o)
+		}
+		r, o = b.result(append(flags, "24M"), tool("burn"), "hog", "512")
+		if o.code != 128+int(syscall.SIGKILL) || r.Reason != "memory" || !slices.Contains(r.LimitsHit, "memory") {
+			t.Errorf("its own limit: %+v, %+v", r, o)
+		}
+	})
+}
+
+// On v1 somebody may have given an ordinary user a cgroup in each hierarchy; jail-init enters the jail's by itself.
+func TestCgroupDelegatedV1(t *testing.T) {
+	if _, err := os.Stat("/sys/fs/cgroup/memory/tasks"); err != nil || !asRoot {
+		t.Skip("host lacks: cgroup v1, and root, who can delegate there")
+	}
+	for _, level := range []string{"limited", "contained"} {
+		b := newBox(t, arm{level, false})
+		flags := []string{"--cgroup-parent", b.outerCgroup(1 << 30), "--memory", "48M", "--pids-limit", "3"}
+		if r, o := b.result(flags, tool("burn"), "forks", "10"); o.stdout != "forks 2 EAGAIN\n" {
+			t.Errorf("%s: %+v, %+v", level, r, o)
+		}
+		if r, o := b.result(flags, tool("burn"), "hog", "512"); r.Reason != "memory" {
+			t.Errorf("%s: %+v, %+v", level, r, o)
+		}
+	}
+}
+
+// outerCgroup makes a cgroup of the caller's for --cgroup-parent that is limited to so many bytes: in the root, or below
+// what was delegated to an ordinary user.
+func (b *box) outerCgroup(memory int) (path string) {
+	t := b.t
+	t.Helper()
+	path = fmt.Sprintf("/test-%d-%s", os.Getpid(), filepath.Base(filepath.Dir(b.tmp)))
+	const root = "/sys/fs/cgroup"
+	dirs, files := []string{root}, map[string]string{"memory.max": strconv.Itoa(memory), "memory.swap.max": "0"}
+	if _, err := os.Stat(root + "/cgroup.controllers"); err != nil {
+		dirs, files = nil, map[string]string{"memory.limit_in_bytes": strconv.Itoa(memory)}
+		for _, h := range []string{"memory", "freezer", "pids", "cpu", "cpuacct"} {
+			dirs = append(dirs, filepath.Join(root, h))
+		}
+	} else if !asRoot {
+		own, err := os.ReadFile("/proc/self/cgroup")
+		if err != nil {
+			t.Fatal(err)
+		}
+		path = filepath.Dir(strings.TrimPrefix(strings.TrimSpace(string(own)), "0::")) + path
+	}
+	for _, dir := range dirs {
+		dir += path
+		if err := os.Mkdir(dir, 0o755); errors.Is(err, os.ErrExist) {
+			continue // controllers that share a hierarchy
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { eventually(t, dir+" goes", func() bool { return os.Remove(dir) == nil }) })
+		for _, path := range []string{dir, dir + "/cgroup.procs", dir + "/tasks"} {
+			if _, err := os.Stat(path); err == nil {
+				b.give(path)
+			}
+		}
+	}
+	for file, value := range files {
+		err := os.WriteFile(filepath.Join(dirs[0]+path, file), []byte(value), 0)
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // no swap accounting
+			t.Fatal(err)
+		}
+	}
+	return path
 }
 
 // P59: a fork bomb comes to its end at the limit, which does not count jail's own process.
