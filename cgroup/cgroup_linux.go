@@ -32,7 +32,8 @@ var marks = []string{"trusted.jail", "user.jail"}
 // but for Remove, which is the last one.
 type Cgroup struct {
 	version int
-	dirs    []dir // the first one, the main folder, is locked and marked
+	dirs    []dir   // the first one, the main folder, is locked and marked
+	keeper  *keeper // of the scope that it is in
 
 	mu       sync.Mutex
 	counters map[string]*os.File
@@ -64,6 +65,7 @@ func (p *Place) Create(name string, controllers []string) (*Cgroup, error) {
 		c := p.cgroup(prefix+name, controllers)
 		err := c.make()
 		if err == nil {
+			c.keeper, p.keeper = p.keeper, nil
 			return c, nil
 		}
 		c.undo()
@@ -522,5 +524,9 @@ func (c *Cgroup) close() {
 			f.Close()
 		}
 		c.dirs[i].f = nil
+	}
+	if c.keeper != nil {
+		c.keeper.end()
+		c.keeper = nil
 	}
 }

@@ -211,9 +211,6 @@ func (l *launch) cgroupStep(s *Step, pid int) (err error) {
 		l.place, err = cgroup.Scope(s.Path, pid)
 	case "cgroup":
 		l.cgroup, err = l.place.Create(s.Path, s.List)
-		if errors.Is(err, cgroup.ErrExists) {
-			err = &SpecError{Field: "name", Value: s.Path, Problem: "can't be had: " + err.Error()}
-		}
 	case "cgroup set":
 		err = l.cgroup.Set(cgroup.Setting{Controller: s.Type, File: s.Path, Value: s.Data})
 	case "cgroup attach":
@@ -224,6 +221,9 @@ func (l *launch) cgroupStep(s *Step, pid int) (err error) {
 			l.usageBase, err = l.cgroup.Usage()
 		}
 		l.attached = nil
+	}
+	if errors.Is(err, cgroup.ErrExists) {
+		return &SpecError{Field: "name", Value: s.Path, Problem: "can't be had: " + err.Error()}
 	}
 	return err
 }
@@ -245,6 +245,8 @@ func (l *launch) removeCgroup() {
 	if l.cgroup != nil {
 		_ = l.cgroup.Remove()
 		l.cgroup = nil
+	} else if l.place != nil {
+		l.place.Release()
 	}
 }
 

@@ -276,7 +276,11 @@ func TestBinds(t *testing.T) {
 		if got[data] != "write" || got[file] != "write" || got[missing] != "absent" {
 			t.Errorf("--bind: %v", got)
 		}
-		if got := b.access([]string{"--bind", file}, data, file); got[file] != "write" || got[data] != map[string]string{"user": "closed", "namespaced": "read"}[a.like()] {
+		around := map[string]string{"user": "closed", "namespaced": "read"}[a.like()]
+		if a.like() == "namespaced" && !asRoot {
+			around = "write" // base is below the home of who runs the tests, in whose place there is a private one
+		}
+		if got := b.access([]string{"--bind", file}, data, file); got[file] != "write" || got[data] != around {
 			t.Errorf("--bind of a file: %v", got)
 		}
 		// The later of two rules for a path wins.

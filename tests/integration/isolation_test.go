@@ -62,6 +62,10 @@ func TestP33_P34_P35_Sockets(t *testing.T) {
 			}
 		}()
 	}
+	unscoped := ""
+	if !scoped() { // explain says so
+		unscoped = "abstract\n"
+	}
 	_, port, _ := net.SplitHostPort(tcp.Addr().String())
 	each(t, allLevels, func(t *testing.T, a arm) {
 		b := newBox(t, a)
@@ -71,14 +75,14 @@ func TestP33_P34_P35_Sockets(t *testing.T) {
 		}
 		want := map[string]string{
 			"basic":      "loopback\naddress\nabstract\npath\ntried\n",
-			"user":       "loopback\naddress\npath\ntried\n", // explain lists path sockets
+			"user":       "loopback\naddress\n" + unscoped + "path\ntried\n", // explain lists path sockets
 			"namespaced": "tried\n",
 		}[a.like()]
 		if got := b.ok(nil, argv...); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 		if a.like() == "namespaced" {
-			if got := b.ok([]string{"--network", "host"}, argv...); got != "loopback\naddress\ntried\n" {
+			if got := b.ok([]string{"--network", "host"}, argv...); got != "loopback\naddress\n"+unscoped+"tried\n" {
 				t.Errorf("with the host's network: %q", got)
 			}
 			if got := b.run(nil, "grep", "-c", name, "/proc/net/unix").stdout; got != "0\n" {
