@@ -7,8 +7,9 @@
 # systemd (as PID 1, cgroup v2 alone), arm64 (as own), v1 and hybrid (as own, with the controllers of cgroup v1); USERS:
 # root, user, bare (the user without a cgroup of its own), and under systemd login (outside of the cgroup of the user's
 # systemd, as after a login); SUITES: folders of packages (cmd/jail too); REGEXP: tests, as for go test -run, "." for all
-# (an hour); SECONDS: after which a machine is killed. Lists are in quotes. By default it is the part of the suites below; -q is what shows in some minutes that each
-# machine works. What came back is in bin/vm/MACHINE: console.log, out/ with what each suite said, coverage.out.
+# (an hour); SECONDS: after which a machine is killed. Lists are in quotes. By default it is the part of the suites below;
+# -q is what shows in some minutes that each machine works. What came back is in bin/vm/MACHINE: console.log, out/ with
+# what each suite said, coverage.out.
 # JAIL_VM_ACCEL=kvm asks for what qemu -accel takes; by default it emulates, as KVM in a virtual machine often hangs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
