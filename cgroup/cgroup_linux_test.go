@@ -367,7 +367,8 @@ func TestKill(t *testing.T) {
 			}
 			before, _ := c.CPU()
 			time.Sleep(50 * time.Millisecond)
-			if after, err := c.CPU(); err != nil || after != before {
+			// Unfrozen it is 50 ms and more. On v2 those that are ending do so.
+			if after, err := c.CPU(); err != nil || after-before > 10*time.Millisecond {
 				t.Errorf("frozen it used %s, %v", after-before, err)
 			}
 		}
