@@ -123,6 +123,7 @@ func TestCompileErrors(t *testing.T) {
 		{User, ofRoot, view(Rule{Kind: Deny, Path: "/sys/kernel"}), `SpecError: deny "/sys/kernel" `},
 		{User, ofRoot, view(Rule{Kind: Deny, Path: "/dev/tty"}), `SpecError: deny "/dev/tty" `},
 		{User, ofRoot, view(Rule{Kind: Show, Path: "/srv/data", Source: "/srv/data"}, Rule{Kind: Deny, Path: "/srv/link/secret"}), `SpecError: deny `},
+		{User, ofRoot, view(Rule{Kind: ShowWrite, Path: "/srv", Source: "/srv"}, Rule{Kind: Show, Path: "/srv/data", Source: "/srv/data"}), `SpecError: ro-bind "/srv/data" lies in "/srv", which is writable, which this level can't enforce; level namespaced can`},
 		{User, ofRoot, view(Rule{Kind: Tmpfs, Path: "/cache"}), `SpecError: tmpfs "/cache" makes files, which this level can't enforce; level namespaced can`},
 		{User, ofRoot, view(Rule{Kind: File, Path: "/f"}), `SpecError: file "/f" makes files, which this level can't enforce; level namespaced can`},
 		{User, ofRoot, view(Rule{Kind: Symlink, Path: "/f", Source: "x"}), `SpecError: symlink "/f" makes files, which`},
