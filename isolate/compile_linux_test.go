@@ -69,6 +69,8 @@ func TestCompileErrors(t *testing.T) {
 		{Namespaced, ofRoot, view(Rule{Kind: Dir, Path: "/usr/new"}), `SpecError: dir "/usr/new" has no place in "/usr"`},
 		{Namespaced, ofRoot, view(Rule{Kind: Symlink, Path: "/usr/l", Source: "x"}), `SpecError: symlink "/usr/l" can't be made: "/usr" there is the host's`},
 		{Namespaced, ofRoot, view(Rule{Kind: File, Path: "/etc/f"}), `SpecError: file "/etc/f" can't be made: "/etc" there is the host's`},
+		{Namespaced, ofRoot, view(Rule{Kind: Symlink, Path: "/l", Source: "/srv"}, Rule{Kind: Show, Path: "/l/a", Source: "/srv"}), `SpecError: ro-bind "/l/a" lies in "/l", which is made as a file or a link`},
+		{Namespaced, ofRoot, view(Rule{Kind: File, Path: "/f"}, Rule{Kind: Dir, Path: "/f/d"}), `SpecError: dir "/f/d" lies in "/f", which is made as a file or a link`},
 		{Namespaced, ofRoot, view(Rule{Kind: Deny, Path: "/srv/data"}, Rule{Kind: Show, Path: "/srv", Source: "/srv"}, Rule{Kind: Show, Path: "/srv/data/secret", Source: "/etc"}), `SpecError: ro-bind "/srv/data/secret" lies in "/srv/data", which is denied`},
 		{Namespaced, ofRoot, view(Rule{Kind: ShowWrite, Path: "/srv", Source: "/srv"}, Rule{Kind: Deny, Path: "/srv/absent"}), `SpecError: deny "/srv/absent" does not exist, and the payload could make it in "/srv", which is writable; make it first`},
 		{Namespaced, ofRoot, view(
