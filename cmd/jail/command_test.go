@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -219,15 +218,14 @@ func FuzzEnv(f *testing.F) {
 // Whatever a file begins with, what is said of it is one short line.
 func FuzzInterpreter(f *testing.F) {
 	for _, s := range []string{"#!/bin/sh\n", "#!", "#! \t\n", "#!\u00a0x", "\x7fELF", "#!\x1b[2J", ""} {
-		f.Add([]byte(s))
+		f.Add(s)
 	}
-	f.Fuzz(func(t *testing.T, head []byte) {
-		file := filepath.Join(t.TempDir(), "file")
-		if err := os.WriteFile(file, head, 0o644); err != nil {
-			t.Fatal(err)
+	f.Fuzz(func(t *testing.T, head string) {
+		if len(head) > 256 {
+			return
 		}
-		said := interpreter(file)
-		if named := bytes.HasPrefix(head, []byte("#!")); said != "its loader" && (!named || !strings.HasPrefix(said, "its interpreter ")) || said != printable(said) || len(said) > 2000 {
+		said := interpreterOf(head)
+		if named := strings.HasPrefix(head, "#!"); said != "its loader" && (!named || !strings.HasPrefix(said, "its interpreter ")) || said != printable(said) || len(said) > 2000 {
 			t.Errorf("%q: %q", head, said)
 		}
 	})
