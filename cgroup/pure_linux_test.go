@@ -296,7 +296,7 @@ func TestSlice(t *testing.T) {
 
 // FuzzParse: no text of /proc makes the parsers fail otherwise than with an error.
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{mountV2, mountHybrid, "0::/a\n1:cpu,cpuacct:/b:c\n", `1 2 3:4 /a\040b /c\134 rw - cgroup2 x rw`} {
+	for _, seed := range []string{mountV2, mountHybrid, "0::/a\n1:cpu,cpuacct:/b:c\n", `1 2 3:4 /a\040b /c\134 rw - cgroup2 x rw`, "1\n23\n"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -306,8 +306,63 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%+v, %v", m, err)
 			}
 		}
-		_, _ = parseCgroups(text)
-		_, _ = field(text, "usage_usec")
-		_, _ = number(text)
+		cgroups, err := parseCgroups(text)
+		for _, p := range cgroups {
+			if err != nil || !strings.HasPrefix(p, "/") || strings.Contains(p, "\n") {
+				t.Errorf("%q, %v", p, err)
+			}
+		}
+		for _, read := range []func() (int64, error){
+			func() (int64, error) { return field(text, "usage_usec") },
+			func() (int64, error) { return number(text) },
+		} {
+			if n, err := read(); n < 0 || err != nil && n != 0 {
+				t.Errorf("%q: %d, %v", text, n, err)
+			}
+		}
+		pids, err := parsePids(text)
+		for _, pid := range pids {
+			if pid < 0 || err != nil {
+				t.Errorf("%q: %d, %v", text, pid, err)
+			}
+		}
+	})
+}
+
+// escapeMount writes a path as the kernel does in mountinfo.
+var escapeMount = strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`)
+
+// FuzzMountinfo: whatever a mount point is called, the line about it is read back.
+func FuzzMountinfo(f *testing.F) {
+	for _, name := range []string{"a", "a b", `\040`, "x - y", "a\rb", "a\u00a0b", "a\x85", "\v", "a\n"} {
+		f.Add(name, name, true)
+	}
+	f.Fuzz(func(t *testing.T, root, point string, v2 bool) {
+		want := mount{root: "/" + root, point: "/" + point, v2: v2}
+		kind := "cgroup2 cgroup2 rw"
+		if !v2 {
+			kind, want.controllers = "cgroup none rw,cpu,cpuacct", []string{"rw", "cpu", "cpuacct"}
+		}
+		line := "30 20 0:25 " + escapeMount.Replace(want.root) + " " + escapeMount.Replace(want.point) + " rw,relatime shared:4 master:1 - " + kind + "\n"
+		got, err := parseMounts("29 20 0:24 / /old rw - ext4 /dev/sda rw\n" + line)
+		if err != nil || len(got) != 1 || got[0].root != want.root || got[0].point != want.point || got[0].v2 != v2 || strings.Join(got[0].controllers, " ") != strings.Join(want.controllers, " ") {
+			t.Errorf("%q: %+v, %v", line, got, err)
+		}
+	})
+}
+
+// FuzzCgroups: whatever a cgroup is called, the line about it is read back. No name has a newline: the kernel takes none.
+func FuzzCgroups(f *testing.F) {
+	for _, name := range []string{"a", "a:b", "a b", "a\r", "..", "a (deleted)"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if strings.Contains(name, "\n") {
+			return
+		}
+		got, err := parseCgroups("4:cpu,cpuacct:/" + name + "\n1:name=systemd:/x\n0::/" + name + "\n")
+		if err != nil || len(got) != 4 || got["cpu"] != "/"+name || got["cpuacct"] != "/"+name || got[""] != "/"+name || got["name=systemd"] != "/x" {
+			t.Errorf("%q: %q, %v", name, got, err)
+		}
 	})
 }

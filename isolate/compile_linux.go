@@ -39,8 +39,9 @@ type compiler struct {
 	places                  []place
 	made                    map[string]bool // folders that the Plan makes
 	links                   map[string]string
-	root                    bool // the view is a root of its own
-	mapsIDs                 bool // shown folders get an id map
+	leaves                  []string // links and files that the Plan makes: nothing can be made in them
+	root                    bool     // the view is a root of its own
+	mapsIDs                 bool     // shown folders get an id map
 
 	slots    int      // how many mounts are kept open
 	overlays int      // how many were asked for

@@ -277,9 +277,15 @@ func mountPoints() []string {
 	if err != nil {
 		return nil
 	}
+	return pointsOf(string(b))
+}
+
+// pointsOf takes the mount points from the text of mountinfo. The kernel separates by one space and escapes that, tab,
+// newline and backslash alone: all else that is white to Unicode is part of a name.
+func pointsOf(text string) []string {
 	var points []string
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 4 {
+	for line := range strings.Lines(text) {
+		if f := strings.Split(line, " "); len(f) > 4 {
 			points = append(points, unescapeMount.Replace(f[4]))
 		}
 	}

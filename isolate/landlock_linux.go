@@ -119,6 +119,14 @@ func (c *compiler) landlockView(rules []Rule) error {
 			}
 		}
 	}
+	// Rights add up on the way from the root: what lies in a writable folder is writable, whatever a rule for it says.
+	for _, r := range shown {
+		for _, s := range shown {
+			if real := c.host.Look(r.Source).Real; r.Kind == Show && !r.Default && s.Kind == ShowWrite && within(real, c.host.Look(s.Source).Real) {
+				return notHere(r, fmt.Sprintf("lies in %q, which is writable", s.Path))
+			}
+		}
+	}
 	c.give(FileView)
 	return nil
 }

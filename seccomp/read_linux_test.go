@@ -3,6 +3,7 @@ package seccomp
 import (
 	"bytes"
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -266,9 +267,24 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte(`{"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86"], "syscalls": [{"names": ["socket", "mseal"], "action": "SCMP_ACT_ALLOW", "errnoRet": 0}]}`))
 	f.Add([]byte(`{"defaultAction": "SCMP_ACT_TRACE", "syscalls": [{"name": "ioctl", "action": "SCMP_ACT_KILL", "args": [{"index": 1, "value": 7, "valueTwo": 3, "op": "SCMP_CMP_MASKED_EQ"}]}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		p, _, err := Read(bytes.NewReader(text), amd64Target)
+		p, unknown, err := Read(bytes.NewReader(text), amd64Target)
 		if err != nil {
+			if p.Rules != nil || len(err.Error()) > 1<<20 {
+				t.Errorf("%+v, %v", p, err)
+			}
 			return
+		}
+		config, err := parse(text) // what was accepted prints back to the same
+		if err != nil {
+			t.Fatal(err)
+		}
+		printed, err := json.Marshal(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, unknownAgain, err := Read(bytes.NewReader(printed), amd64Target)
+		if err != nil || !reflect.DeepEqual(again, p) || !slices.Equal(unknown, unknownAgain) {
+			t.Errorf("%s is %+v, and then %+v, %v", printed, p, again, err)
 		}
 		filter, err := Compile(p, "amd64")
 		if err != nil {
