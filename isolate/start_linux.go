@@ -257,7 +257,8 @@ func (l *launch) follow(p *Process) error {
 			if err := l.launcherSteps(int(r.Step), p.Pid); err != nil {
 				return err
 			}
-			if err := p.order(jailinit.Order{Kind: jailinit.OrderGo}); err != nil {
+			// One that does not hear us any more has said why, or ended.
+			if err := p.order(jailinit.Order{Kind: jailinit.OrderGo}); err != nil && !errors.Is(err, os.ErrProcessDone) {
 				return err
 			}
 		case jailinit.RecordFailed:
