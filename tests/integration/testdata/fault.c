@@ -1,10 +1,10 @@
-// fault WHO N ERRNO COMMAND…: runs a launcher and lets its Nth system call fail with ERRNO, or, where that is 0, kills
-// the process that makes it. WHO is launcher, or init for whatever the launcher makes up to the payload's exec. Then it
-// waits until nothing is left, and tells fd 3: the launcher's wait status, the calls that were counted, and the number of
-// the call that was hit, or -1.
+// fault WHO N ERRNO COMMAND…: runs a launcher and lets its Nth system call fail with ERRNO, or, where that is
+// 0, kills the process that makes it. WHO is launcher, or init for whatever the launcher makes up to the
+// payload's exec. Then it waits until nothing is left, and tells fd 3: the launcher's wait status, the calls
+// that were counted, and the number of the call that was hit, or -1.
 //
-// strace --inject counts the calls of each task by itself, so one fault would be as many as there are tasks, and one in
-// jail-init would hit the launcher first.
+// strace --inject counts the calls of each task by itself, so one fault would be as many as there are tasks,
+// and one in jail-init would hit the launcher first.
 #define _GNU_SOURCE
 #include <elf.h>
 #include <errno.h>
@@ -32,14 +32,12 @@ static struct task {
 
 static pid_t launcher;
 
-static void fail(const char *what)
-{
+static void fail(const char *what) {
 	perror(what);
 	exit(99);
 }
 
-static pid_t group_of(pid_t tid)
-{
+static pid_t group_of(pid_t tid) {
 	char path[64], line[128];
 	int group = tid;
 	snprintf(path, sizeof path, "/proc/%d/status", tid);
@@ -52,8 +50,7 @@ static pid_t group_of(pid_t tid)
 	return group;
 }
 
-static struct task *task_of(pid_t tid)
-{
+static struct task *task_of(pid_t tid) {
 	struct task *empty = NULL;
 	for (int i = 0; i < MAX_TASKS; i++) {
 		if (tasks[i].tid == tid)
@@ -70,8 +67,7 @@ static struct task *task_of(pid_t tid)
 }
 
 // is_payload says whether what a task has just executed has a name: jail-init has none.
-static int is_payload(pid_t tid)
-{
+static int is_payload(pid_t tid) {
 	char path[64], exe[256];
 	snprintf(path, sizeof path, "/proc/%d/exe", tid);
 	ssize_t n = readlink(path, exe, sizeof exe - 1);
@@ -80,8 +76,7 @@ static int is_payload(pid_t tid)
 }
 
 // cant_fail says whether a call can't, whatever the machine lacks.
-static int cant_fail(long nr)
-{
+static int cant_fail(long nr) {
 	switch (nr) {
 	case SYS_getpid:
 	case SYS_gettid:
@@ -99,10 +94,9 @@ static int cant_fail(long nr)
 	return 0;
 }
 
-// go_runtime says whether a call is one of the Go runtime or of libc, which no program can do without: they end the
-// process if it fails.
-static int go_runtime(pid_t tid, const struct __ptrace_syscall_info *info)
-{
+// go_runtime says whether a call is one of the Go runtime or of libc, which no program can do without: they
+// end the process if it fails.
+static int go_runtime(pid_t tid, const struct __ptrace_syscall_info *info) {
 	switch (info->entry.nr) {
 	case SYS_mmap:
 	case SYS_munmap:
@@ -141,8 +135,7 @@ static int go_runtime(pid_t tid, const struct __ptrace_syscall_info *info)
 	return 0;
 }
 
-static void set_result(pid_t tid, long result)
-{
+static void set_result(pid_t tid, long result) {
 	struct user_regs_struct regs;
 	struct iovec v = {&regs, sizeof regs};
 	if (ptrace(PTRACE_GETREGSET, tid, NT_PRSTATUS, &v))
@@ -155,8 +148,7 @@ static void set_result(pid_t tid, long result)
 	ptrace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &v);
 }
 
-static void set_number(pid_t tid, int nr)
-{
+static void set_number(pid_t tid, int nr) {
 #ifdef __x86_64__
 	struct user_regs_struct regs;
 	struct iovec v = {&regs, sizeof regs};
@@ -170,8 +162,7 @@ static void set_number(pid_t tid, int nr)
 #endif
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
 	if (argc < 5)
 		return 99;
 	int on_launcher = !strcmp(argv[1], "launcher"), error = atoi(argv[3]), status = -1;
@@ -189,8 +180,8 @@ int main(int argc, char **argv)
 	}
 	if (waitpid(launcher, NULL, WUNTRACED) < 0)
 		fail("waitpid");
-	long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE |
-		       PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
+	long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
+		       PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
 	if (ptrace(PTRACE_SEIZE, launcher, 0, options))
 		fail("ptrace");
 	kill(launcher, SIGCONT);
@@ -228,8 +219,10 @@ int main(int argc, char **argv)
 			struct __ptrace_syscall_info info;
 			sig = 0;
 			if (ptrace(PTRACE_GET_SYSCALL_INFO, tid, sizeof info, &info) > 0) {
-				if (info.op == PTRACE_SYSCALL_INFO_ENTRY && begun && t->launcher == on_launcher &&
-				    !(error && (cant_fail(info.entry.nr) || (on_launcher && go_runtime(tid, &info)))) &&
+				if (info.op == PTRACE_SYSCALL_INFO_ENTRY && begun &&
+				    t->launcher == on_launcher &&
+				    !(error && (cant_fail(info.entry.nr) ||
+						(on_launcher && go_runtime(tid, &info)))) &&
 				    ++count == n) {
 					hit = info.entry.nr;
 					if (!error)
