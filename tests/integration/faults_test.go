@@ -169,7 +169,7 @@ func (f *faulty) nothing(what string) {
 	if len(left) == 0 {
 		return
 	}
-	f.t.Logf("%s: LEFT %q", what, left)
+	f.t.Logf("%s: left to jail gc: %q", what, left)
 	f.sum.collected.Add(1)
 	if o := f.bare(jailPath, "gc"); o.code != 0 {
 		f.t.Errorf("%s: jail gc: %+v", what, o)
