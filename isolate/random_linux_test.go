@@ -31,7 +31,7 @@ func TestRandomSpecs(t *testing.T) {
 	w := newWorld(t)
 	privateTemp(t)
 	warmUp(t)
-	n := pick(200, 1000) // as each user
+	n := pick(100, 1000) // as each user
 	for name, value := range map[string]string{"rapid.checks": strconv.Itoa(n), "rapid.nofailfile": "true"} {
 		f := flag.Lookup(name).Value
 		before := f.String()
