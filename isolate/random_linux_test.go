@@ -31,7 +31,7 @@ func TestRandomSpecs(t *testing.T) {
 	w := newWorld(t)
 	privateTemp(t)
 	warmUp(t)
-	n := pick(50, 1000) // as each user
+	n := pick(100, 1000) // as each user
 	for name, value := range map[string]string{"rapid.checks": strconv.Itoa(n), "rapid.nofailfile": "true"} {
 		f := flag.Lookup(name).Value
 		before := f.String()
@@ -56,7 +56,7 @@ func TestRandomSpecs(t *testing.T) {
 // world is the files of the host that random Specs are about.
 type world struct {
 	dir, src, root string
-	name           string            // of the jails
+	name           string // of the jails
 	probe          []byte
 	host           map[string]string // its namespaces
 	caps           uint64
@@ -148,11 +148,20 @@ func (w *world) draw(t *rapid.T) *Spec {
 		kinds = []RuleKind{Show, Show, ShowWrite, ShowWrite, Deny}
 	}
 	rules := rapid.IntRange(0, 6).Draw(t, "rules")
+	if rootfs && rapid.Bool().Draw(t, "what is there") { // a root that lacks a place becomes an overlay
+		places = places[:4]
+	}
 	if level == Basic && !often("rules at basic", 20) {
 		rules = 0
 	}
 	for range rules {
 		r := Rule{Kind: rapid.SampledFrom(kinds).Draw(t, "kind"), Path: rapid.SampledFrom(places).Draw(t, "path")}
+		if last := s.View[max(len(s.View)-1, 0):]; len(last) > 0 && !last[0].Default && last[0].Source != "" && last[0].Path != w.dir+"/bin" && often("below the last", 60) {
+			r.Path = last[0].Path + rapid.SampledFrom([]string{"", "/f", "/sub", "/a", "/a/f", "/b/closed"}).Draw(t, "below")
+			if rapid.Bool().Draw(t, "deny it") {
+				r.Kind = Deny
+			}
+		}
 		switch r.Kind {
 		case Show, ShowWrite, Overlay:
 			r.Source = rapid.SampledFrom(sources).Draw(t, "source")

@@ -214,7 +214,7 @@ func FuzzEnv(f *testing.F) {
 		if name == "" || given && !slices.Contains(env, value) || seen["SECRET"] && name != "SECRET" {
 			t.Errorf("%q: %q", value, env)
 		}
-		if !given && seen[name] != (slices.Contains([]string{"PATH", "SECRET", "A"}, name)) {
+		if !given && seen[name] != slices.Contains([]string{"PATH", "SECRET", "A"}, name) {
 			t.Errorf("%q: %q", value, env)
 		}
 	})
