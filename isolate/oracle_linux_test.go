@@ -32,12 +32,13 @@ type traces struct {
 // made for themselves.
 func cgroupsOfJails() (found []string) {
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d os.DirEntry, err error) error {
-		switch {
-		case err != nil || !d.IsDir():
-		case strings.HasPrefix(d.Name(), "jail-integration-"), strings.HasPrefix(d.Name(), "jail-test-"):
-			return filepath.SkipDir
-		case strings.HasPrefix(d.Name(), "jail-"):
-			found = append(found, path)
+		if err == nil && d.IsDir() {
+			switch name := d.Name(); {
+			case strings.HasPrefix(name, "jail-integration-"), strings.HasPrefix(name, "jail-test-"):
+				return filepath.SkipDir
+			case strings.HasPrefix(name, "jail-"):
+				found = append(found, path)
+			}
 		}
 		return nil
 	})

@@ -291,21 +291,23 @@ func TestP75_NoCgroupLeft(t *testing.T) {
 		if o := b.run([]string{"--name", name}, "true"); o.code != 0 || len(cgroupsNamed("jail-"+name)) > 0 {
 			t.Errorf("the next start: %+v, left %v", o, cgroupsNamed("jail-"+name))
 		}
-		other := b.running(b.command([]string{"--name", name + "-lives"}, "sleep", "300"))
-		initOf(t, other.Process.Pid)
 		for n := 1; ; n++ {
 			kill()
+			other := b.running(b.command([]string{"--name", name + "-lives"}, "sleep", "300"))
+			initOf(t, other.Process.Pid)
 			o := b.finish(b.as(jailPath, "gc"))
+			eventually(t, "its cgroup is gone", func() bool { return len(cgroupsNamed("jail-"+name)) == 0 })
+			if len(cgroupsNamed("jail-"+name+"-lives")) == 0 {
+				t.Error("gc took a living one")
+			}
 			if o.code == 0 && (inScope || strings.Contains(o.stdout, "jail-"+name+"\n")) {
 				break
 			}
 			if o.code != 0 || n == 5 { // another test's may have been faster
 				t.Fatalf("gc: %+v", o)
 			}
-		}
-		eventually(t, "its cgroup is gone", func() bool { return len(cgroupsNamed("jail-"+name)) == 0 })
-		if len(cgroupsNamed("jail-"+name+"-lives")) == 0 {
-			t.Error("gc took a living one")
+			_ = other.Process.Kill()
+			eventually(t, "the other is dead", func() bool { return len(pidsWith(b.cookie)) == 0 })
 		}
 	})
 }
