@@ -65,7 +65,9 @@ func (p *Place) Create(name string, controllers []string) (*Cgroup, error) {
 		c := p.cgroup(prefix+name, controllers)
 		err := c.make()
 		if err == nil {
-			c.keeper, p.keeper = p.keeper, nil
+			if p.keeper != nil { // that of a scope is for one Create; other places are for many at once
+				c.keeper, p.keeper = p.keeper, nil
+			}
 			return c, nil
 		}
 		c.undo()
