@@ -37,8 +37,11 @@ func place(t *testing.T) *Place {
 		if err != nil {
 			t.Fatal(err)
 		}
-		mounts, _ := f.mountsOfV2()
-		own, err := cgroupOf(os.Getpid(), mounts)
+		mounts, err := parseMounts(f.mounts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own, err := cgroupOf(os.Getpid(), ofV2(mounts))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -248,7 +248,7 @@ func (f *facts) find1(mounts []mount, own map[string]string, parent string, need
 }
 
 func (f *facts) find2(mounts []mount, own map[string]string, parent string, need []string) (*Place, error) {
-	mounts = slices.DeleteFunc(slices.Clone(mounts), func(m mount) bool { return !m.v2 })
+	mounts = ofV2(mounts)
 	p, ok := own[""]
 	if len(mounts) == 0 || !ok {
 		return nil, errors.New("cgroup v2 is not mounted")

@@ -3,6 +3,7 @@ package cgroup
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -32,7 +33,7 @@ func parseMounts(text string) ([]mount, error) {
 		if len(left) < 6 || len(right) < 3 {
 			return nil, fmt.Errorf("mountinfo: too few fields in %q", line)
 		}
-		m := mount{root: unescape(left[3]), point: unescape(left[4])}
+		m := mount{root: Unescape(left[3]), point: Unescape(left[4])}
 		switch right[0] {
 		case "cgroup2":
 			m.v2 = true
@@ -46,8 +47,12 @@ func parseMounts(text string) ([]mount, error) {
 	return mounts, nil
 }
 
-// unescape takes back the kernel's \ooo for space, tab, newline and backslash.
-func unescape(s string) string {
+func ofV2(mounts []mount) []mount {
+	return slices.DeleteFunc(slices.Clone(mounts), func(m mount) bool { return !m.v2 })
+}
+
+// Unescape takes back mountinfo's \ooo for space, tab, newline and backslash.
+func Unescape(s string) string {
 	var b strings.Builder
 	for {
 		i := strings.IndexByte(s, '\\')

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,10 +89,11 @@ func Scope(name string, pid int) (p *Place, err error) {
 // awaitScope returns the scope's folder when all processes are there: the call returns when the job is queued, and systemd
 // moves them one by one.
 func awaitScope(unit string, pids []int, f *facts) (dir string, err error) {
-	mounts, err := f.mountsOfV2()
+	mounts, err := parseMounts(f.mounts)
 	if err != nil {
 		return "", err
 	}
+	mounts = ofV2(mounts)
 	deadline := time.Now().Add(scopeTimeout)
 	for _, pid := range pids {
 		for {
@@ -196,11 +196,6 @@ func enterScope(dir string, pids []int) error {
 		}
 	}
 	return nil
-}
-
-func (f *facts) mountsOfV2() ([]mount, error) {
-	mounts, err := parseMounts(f.mounts)
-	return slices.DeleteFunc(mounts, func(m mount) bool { return !m.v2 }), err
 }
 
 // cgroupOf returns the folder of a process's v2 cgroup.

@@ -60,7 +60,7 @@ type Host struct {
 
 	Files  map[string]FileInfo // what Look has seen
 	Rootfs map[string]InRoot   // what LookIn has seen
-	Mounts []string            // mount points, where an overlay may meet them
+	Mounts []string            // mount points, once an overlay may meet them
 	live   bool                // Look may ask the kernel
 	unseen error               // what Look could not see, for a reason that is not the path's own
 }
@@ -206,9 +206,6 @@ func probe(s *Spec) (*Host, error) {
 	if s.has(Scratch) {
 		h.Scratch = filepath.Join(os.TempDir(), scratchPrefix+strconv.Itoa(h.UID)+"-"+randomName())
 	}
-	if s.Root != nil || s.has(Overlay) {
-		h.Mounts = mountPoints()
-	}
 	h.probeCgroup(s)
 	for _, l := range s.Process.Rlimits {
 		if _, ok := h.Rlimits[l.Type]; ok {
@@ -286,13 +283,14 @@ func mountNamespace() uint64 {
 	return st.Ino
 }
 
-// mountPoints lists where something is mounted.
-func mountPoints() []string {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil
+// mountPoints lists where something is mounted. A root file system alone does not need it.
+func (h *Host) mountPoints() []string {
+	if h.Mounts == nil && h.live {
+		if b, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
+			h.Mounts = pointsOf(string(b))
+		}
 	}
-	return pointsOf(string(b))
+	return h.Mounts
 }
 
 // pointsOf takes the mount points from the text of mountinfo. The kernel separates by one space and escapes that, tab,
@@ -301,14 +299,11 @@ func pointsOf(text string) []string {
 	var points []string
 	for line := range strings.Lines(text) {
 		if f := strings.Split(line, " "); len(f) > 4 {
-			points = append(points, unescapeMount.Replace(f[4]))
+			points = append(points, cgroup.Unescape(f[4]))
 		}
 	}
 	return points
 }
-
-// unescapeMount undoes how mountinfo writes a blank.
-var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 // ownMountNS names the mount namespace of whoever looks.
 const ownMountNS = "/proc/self/ns/mnt"

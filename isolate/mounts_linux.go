@@ -85,11 +85,7 @@ func (c *compiler) mountView(rules []Rule) error {
 	}
 	c.pivot(stage)
 	c.give(FileView)
-	cwd := c.spec.Process.Cwd
-	if cwd == "" {
-		cwd = c.host.Cwd
-	}
-	c.mount(Step{Op: "chdir", Path: filepath.Clean(cwd), wire: wire{op: jailinit.OpChdir}})
+	c.mount(Step{Op: "chdir", Path: filepath.Clean(c.workdir()), wire: wire{op: jailinit.OpChdir}})
 	return nil
 }
 
@@ -461,20 +457,31 @@ func (c *compiler) placeFS(r Rule, kind, path string, in place, options []string
 	if err != nil {
 		return err
 	}
-	var data []string
-	for i := 0; i < len(options); i += 2 {
-		data = append(data, strings.TrimSuffix(options[i]+"="+options[i+1], "="))
-	}
-	s := mountStep(kind, path, strings.Join(data, ","), flags)
 	at.path = path
-	if c.spec.Root != nil || len(c.toMask()) > 0 && (kind == "proc" || kind == "sysfs") {
-		s.wire = wire{op: jailinit.OpFS, a: mountAttributes(flags)}
-		s.Data, s.List = "", append([]string{"source", kind}, options...)
+	keep := c.spec.Root != nil || len(c.toMask()) > 0 && (kind == "proc" || kind == "sysfs")
+	s := fsStep(kind, path, options, flags, keep)
+	if keep {
 		at.slot = c.keepOpen(&s)
 	}
 	c.mount(c.onto(in, path, how, s))
 	c.arrive(at, at.source)
 	return nil
+}
+
+// fsStep mounts a file system of its own, by fsmount(2) where its fd is needed on the way. options are key, value, …; the
+// value of a flag is "".
+func fsStep(kind, path string, options []string, flags uint64, byFD bool) Step {
+	if byFD {
+		s := mountStep(kind, path, "", flags)
+		s.List = append([]string{"source", kind}, options...)
+		s.wire = wire{op: jailinit.OpFS, a: mountAttributes(flags)}
+		return s
+	}
+	var data []string
+	for i := 0; i < len(options); i += 2 {
+		data = append(data, strings.TrimSuffix(options[i]+"="+options[i+1], "="))
+	}
+	return mountStep(kind, path, strings.Join(data, ","), flags)
 }
 
 // mountAttributes are flags of mount(2) as fsmount(2) takes them.
@@ -626,10 +633,10 @@ func (c *compiler) placeDev(r Rule, path string, in place) error {
 		}
 	}
 	c.folder(path+"/pts", at)
-	pts := mountStep("devpts", path+"/pts", "newinstance,ptmxmode=0666,mode=620", unix.MS_NOSUID|unix.MS_NOEXEC)
+	options := []string{"newinstance", "", "ptmxmode", "0666", "mode", "620"}
+	pts := fsStep("devpts", path+"/pts", options, unix.MS_NOSUID|unix.MS_NOEXEC, at.slot != 0)
 	if at.slot != 0 {
-		pts.wire = wire{op: jailinit.OpFS, flags: jailinit.StepNoLinks, a: mountAttributes(unix.MS_NOSUID | unix.MS_NOEXEC)}
-		pts.Data, pts.List = "", []string{"source", "devpts", "newinstance", "", "ptmxmode", "0666", "mode", "620"}
+		pts.wire.flags = jailinit.StepNoLinks
 	}
 	c.mount(c.below(at, path+"/pts", pts))
 	for _, l := range [][2]string{

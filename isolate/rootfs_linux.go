@@ -173,7 +173,7 @@ func (c *compiler) noSubmounts(r Rule, dir string) error {
 	if r.Kind == rootfs && len(c.missing) > 0 {
 		why = " (the overlay is needed since there is no " + quoteAll(c.missing) + ")"
 	}
-	for _, m := range c.host.Mounts {
+	for _, m := range c.host.mountPoints() {
 		covered := slices.ContainsFunc(c.spec.View, func(v Rule) bool {
 			return !v.Default && v.Path == filepath.Join(r.Path, strings.TrimPrefix(m, dir))
 		})

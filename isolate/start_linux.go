@@ -179,11 +179,9 @@ func (l *launch) run() (*Process, error) {
 	start := jailinit.Launch{
 		Flags: l.plan.flags, Image: image, Ambient: l.plan.ambient, NoClone3: l.plan.noClone3, Pass: pass,
 	}
-	if l.plan.flags&unix.CLONE_INTO_CGROUP != 0 {
-		start.Cgroup = l.cgroup.FD("pids")
-	}
 	if l.cgroup != nil {
-		slot(cgroupSlot, l.cgroup.FD("pids"))
+		start.Cgroup = l.cgroup.FD("pids") // for CLONE_INTO_CGROUP
+		slot(cgroupSlot, start.Cgroup)
 	}
 	start.Kept = kept
 	pid, pidfd, stage, err := start.Start()
@@ -396,8 +394,8 @@ var ways = []struct {
 	// A filter that does not know clone3 says so with ENOSYS, that programs fall back (as Docker's does).
 	{op: "clone3", errnos: []syscall.Errno{unix.ENOSYS}, learned: func(h *Host, _ *Step) bool { return set(&h.NoClone3) }},
 	// In an ordinary user's jail with a cgroup there is one cgroup namespace: see oneCgroupNamespace.
-	{op: "clone3", errnos: []syscall.Errno{unix.ENOSPC}, learned: func(h *Host, _ *Step) bool { return atCgroupRoot() && set(&h.OuterCgroups) }},
-	{op: "clone", errnos: []syscall.Errno{unix.ENOSPC}, learned: func(h *Host, _ *Step) bool { return atCgroupRoot() && set(&h.OuterCgroups) }},
+	{op: "clone3", errnos: []syscall.Errno{unix.ENOSPC}, learned: outerCgroups},
+	{op: "clone", errnos: []syscall.Errno{unix.ENOSPC}, learned: outerCgroups},
 	// No memfd may be executed: vm.memfd_noexec=2, or an LSM.
 	{op: "execveat", errnos: []syscall.Errno{unix.EACCES, unix.EPERM}, learned: func(h *Host, _ *Step) bool { return set(&h.NoMemfd) }},
 	{op: "make jail-init", errnos: []syscall.Errno{unix.EACCES, unix.EPERM, unix.ENOSYS}, learned: func(h *Host, _ *Step) bool { return set(&h.NoMemfd) }},
@@ -416,6 +414,8 @@ var ways = []struct {
 		return true
 	}},
 }
+
+func outerCgroups(h *Host, _ *Step) bool { return atCgroupRoot() && set(&h.OuterCgroups) }
 
 // atCgroupRoot says whether this process sees no path of a cgroup but the root's.
 func atCgroupRoot() bool {

@@ -251,11 +251,7 @@ func (c *compiler) homes() []string {
 // workdirRule shows the working folder, unless that is /, a hidden folder, or a parent of one: to show those would
 // show what the level hides.
 func (c *compiler) workdirRule(rules []Rule) (Rule, bool, error) {
-	cwd := c.spec.Process.Cwd
-	if cwd == "" {
-		cwd = c.host.Cwd
-	}
-	cwd, err := clean("workdir", cwd)
+	cwd, err := clean("workdir", c.workdir())
 	if err != nil {
 		return Rule{}, false, err
 	}

@@ -5,7 +5,6 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,41 +73,12 @@ func canary(t *testing.T, dir string) func() {
 	if err := os.Symlink("file", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	before := snapshot(t, dir)
+	before := census(t, dir)
 	return func() {
-		if after := snapshot(t, dir); after != before {
+		if after := census(t, dir); after != before {
 			t.Errorf("the host's files have changed:\n%s\nwere\n%s", after, before)
 		}
 	}
-}
-
-// snapshot is all of a tree that matters: names, content, owner, mode, time of change.
-func snapshot(t *testing.T, dir string) string {
-	t.Helper()
-	var b strings.Builder
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			return err
-		}
-		content := ""
-		if d.Type().IsRegular() {
-			text, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			content = string(text)
-		}
-		fmt.Fprintf(&b, "%s %d:%d %o %d.%d %q\n", path, st.Uid, st.Gid, st.Mode, st.Ctim.Sec, st.Ctim.Nsec, content)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
 }
 
 // What is readable, writable, closed and absent when nothing is asked for.

@@ -37,7 +37,7 @@ machines='own systemd arm64 v1 hybrid' users='' suites='' only='' limit=600
 while getopts qm:u:s:r:t: flag; do
 	case $flag in
 	q)
-		machines='own systemd arm64' limit=600
+		machines='own systemd arm64'
 		of[own]='cgroup isolate/internal/jailinit tests/integration'
 		of[arm64]='cgroup isolate/internal/jailinit seccomp tests/integration'
 		for machine in own systemd arm64; do part[$machine/tests/integration]='LevelsOf|P55_MemoryHog$|P52|P75_NoCgroup|P39_P41'; done
