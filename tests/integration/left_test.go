@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // P75: of a jail nothing is left, whatever it did and however it ended: no process (and so no namespace), mount, cgroup,
@@ -62,7 +63,11 @@ func TestP75_NothingLeft(t *testing.T) {
 		if o := b.bare("env", b.cookie, "sh", "-c", "setsid sleep 303 >/dev/null 2>&1 & exit 0"); o.code != 0 {
 			t.Errorf("bare: %+v", o)
 		}
+		// In the middle of an exec a process shows no environment: look until it is there.
 		left := pidsWith(b.cookie)
+		for deadline := time.Now().Add(patience); len(left) == 0 && time.Now().Before(deadline); left = pidsWith(b.cookie) {
+			time.Sleep(10 * time.Millisecond)
+		}
 		if len(left) != 1 {
 			t.Errorf("vacuous: bare leaves %v", left)
 		}
