@@ -62,7 +62,10 @@ func (c *compiler) cgroup() error {
 		return nil
 	}
 	if h.Cgroup == nil {
-		return &UnsupportedError{Level: s.Level, Missing: fmt.Sprint(h.CgroupErr)}
+		return &UnsupportedError{
+			Level: s.Level, Missing: fmt.Sprint(h.CgroupErr),
+			Cause: Cause{LayerCgroup, "", "the caller needs a cgroup that is delegated to it, and a /sys/fs/cgroup to see it in"},
+		}
 	}
 	resources, err := c.resources()
 	if err != nil {

@@ -30,8 +30,8 @@ const uidLocks = "/run/jail/uids"
 // claim takes what no two jails may share: for root a uid. The lock belongs to an open file that jail-init holds too,
 // so that it lasts until the last process of the jail is gone, whoever dies first.
 func (l *launch) claim() error {
-	if l.host.OwnUID != 0 || l.host.UID != 0 || l.spec.identity() != IdentityOwn && !l.spec.mapsUsers() || !l.host.capable(unix.CAP_SETUID) ||
-		!l.host.capable(unix.CAP_SETGID) || !l.host.capable(unix.CAP_SETPCAP) || !l.host.capable(unix.CAP_KILL) {
+	h := l.host
+	if h.UID != 0 || h.OwnUID != 0 || h.Caps&otherUIDCaps != otherUIDCaps || !l.spec.takesUID(h) {
 		return nil
 	}
 	if err := os.Mkdir(filepath.Dir(uidLocks), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -65,6 +65,12 @@ func (l *launch) claim() error {
 	}
 	f.Close()
 	return errors.New("all uids for jails are in use (" + strconv.Itoa(firstUID) + " and up)")
+}
+
+// takesUID says whether root's payload gets a uid that nobody else has.
+func (s *Spec) takesUID(h *Host) bool {
+	who := s.identity()
+	return who == IdentityOwn || s.mapsUsers() || who == IdentityFixed && len(s.Linux.Namespaces) > 0 && !h.privileged()
 }
 
 // uidInUse asks whether any process has the uid: getpriority(2) says ESRCH when none has.

@@ -50,8 +50,8 @@ func TestCompileErrors(t *testing.T) {
 		{Basic, ofUser, func(_ *Spec, h *Host) { h.Kernel = [2]int{5, 13} }, `UnsupportedError: this host can't give level basic: Linux 5.14 or newer (this is 5.13)`},
 		{Namespaced, ofUser, func(_ *Spec, h *Host) { h.Kernel = [2]int{4, 19} }, `UnsupportedError: this host can't give level namespaced: Linux 5.14 or newer (this is 4.19)`},
 		{User, ofUser, func(_ *Spec, h *Host) { h.Landlock = 0 }, `UnsupportedError: this host can't give level user: Landlock, which gives the file view`},
-		{Namespaced, weakRootHost, nil, `UnsupportedError: this host can't give level namespaced: root here lacks one of CAP_SYS_ADMIN`},
-		{User, weakRootHost, nil, `UnsupportedError: this host can't give level user: root here can't take another uid`},
+		{Namespaced, weakRootHost, nil, `UnsupportedError: this host can't give level namespaced: another uid for the payload: root here lacks CAP_KILL`},
+		{User, weakRootHost, nil, `UnsupportedError: this host can't give level user: another uid for the payload: root here lacks CAP_KILL`},
 		{Namespaced, ofUser, func(_ *Spec, h *Host) { delete(h.Files, "/dev/full") }, `UnsupportedError: this host can't give level namespaced: the device /dev/full`},
 		// what CVE-2025-31133 put there: a link to something else
 		{Namespaced, ofUser, func(_ *Spec, h *Host) { h.Files["/dev/null"] = h.Files["/dev/zero"] }, `UnsupportedError: this host can't give level namespaced: the device /dev/null`},

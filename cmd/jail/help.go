@@ -100,6 +100,7 @@ Levels, each with all of the one before:
   --kill-after TIME                SIGTERM first, the kill after TIME
   --memory SIZE, --output-limit …  and other limits: jail help limits
   --network none|host              none but its own loopback (--net)
+  --proc own|outer                 outer: that of a sandbox around, if need be
   --cap-add, --cap-drop NAME       capabilities, or ALL
   --seccomp NAME|FILE              baseline; default (Docker's allow-list) or
                                    a profile's besides; unconfined is none

@@ -68,6 +68,9 @@ func (o *options) start(cmd *isolate.Cmd) int {
 	}
 	r.process = cmd.Process
 	close(r.running)
+	if os.Getpid() == 1 {
+		go reapAll()
+	}
 	// The payload runs: what is said now costs it nothing.
 	for _, note := range cmd.Plan().Notes {
 		complain("note: " + note)
