@@ -32,7 +32,7 @@ type surroundings struct {
 // callOf is the system call that an operation fails by first.
 var callOf = map[string]string{
 	"clone3": "clone3", "clone": "clone", "unshare": "unshare", "setns": "setns", "mount": "mount", "new root": "fsopen",
-	"bind": "open_tree", "mount attributes": "mount_setattr", "pivot_root": "pivot_root", "landlock ruleset": "landlock_create_ruleset",
+	"bind": "open_tree", "sethostname": "sethostname", "mount attributes": "mount_setattr", "pivot_root": "pivot_root", "landlock ruleset": "landlock_create_ruleset",
 	"make jail-init": "memfd_create", "write the Plan": "memfd_create", "pidfd_open": "pidfd_open", "duplicate fds": "close_range",
 }
 
@@ -53,6 +53,7 @@ var harmless = map[string]struct {
 	"mount_setattr":           {unix.SYS_MOUNT_SETATTR, [3]uintptr{0, 0, 1 << 30}, unix.EINVAL, false},
 	"fsopen":                  {unix.SYS_FSOPEN, [3]uintptr{0, 1 << 30}, unix.EINVAL, true},
 	"pivot_root":              {unix.SYS_PIVOT_ROOT, [3]uintptr{1, 1}, unix.EFAULT, true},
+	"sethostname":             {unix.SYS_SETHOSTNAME, [3]uintptr{0, 1 << 30}, unix.EINVAL, true},
 	"memfd_create":            {unix.SYS_MEMFD_CREATE, [3]uintptr{0, 1 << 30}, unix.EINVAL, false},
 	"pidfd_open":              {unix.SYS_PIDFD_OPEN, [3]uintptr{1, 1 << 30}, unix.EINVAL, false},
 	"close_range":             {unix.SYS_CLOSE_RANGE, [3]uintptr{1, 0}, unix.EINVAL, false},
@@ -163,7 +164,7 @@ func (s *surroundings) cause(e *UnsupportedError) Cause {
 		return Cause{LayerSysctl, "the sysctl kernel.apparmor_restrict_unprivileged_userns is 1 here", "root can give this program an AppArmor profile with userns, or set it to 0"}
 	case born && errno == unix.EPERM && s.chroot:
 		return Cause{LayerMounts, "this is a chroot, in which the kernel makes no user namespaces", "whoever made it can use pivot_root instead, as bwrap --bind DIR / does"}
-	case op == "pivot_root" && errno == unix.EINVAL && s.chroot:
+	case (op == "pivot_root" || op == "mount attributes") && errno == unix.EINVAL && s.chroot:
 		return Cause{LayerMounts, "this is a chroot to a folder that is no mount point", "mount --bind puts it on itself first"}
 	case (e.fsType == "proc" || e.fsType == "sysfs") && errno == unix.EPERM:
 		var covers []string
@@ -183,6 +184,8 @@ func (s *surroundings) cause(e *UnsupportedError) Cause {
 		return Cause{LayerCapabilities, "uid 0 can't be mapped without CAP_SETFCAP", "the outer sandbox has to give CAP_SETFCAP"}
 	case errno == unix.EACCES:
 		return Cause{LayerLSM, "a security module refuses it: Landlock of an outer sandbox, AppArmor or SELinux", "the outer sandbox has to run this program without it"}
+	case born && errno == unix.EPERM: // which the kernel itself says for nothing else
+		return Cause{LayerMounts, "this is probably a chroot, in which the kernel makes no user namespaces", "whoever made it can use pivot_root instead, as bwrap --bind DIR / does"}
 	case s.filtered && (errno == unix.EPERM || errno == unix.ENOSYS):
 		return Cause{LayerFilter, "a seccomp filter from outside is loaded, which probably refuses it", "the outer sandbox has to allow it (--security-opt seccomp=FILE of docker and podman)"}
 	}

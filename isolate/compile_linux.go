@@ -256,7 +256,11 @@ func (c *compiler) namespaces() {
 			lo,
 			Step{Op: "open", Path: "/proc/self/ns/net", wire: wire{op: jailinit.OpOpen, a: netSlot}})
 	}
-	if c.spec.hasNamespace(specs.UTSNamespace) && c.spec.Hostname != "" {
+	switch {
+	case !c.spec.hasNamespace(specs.UTSNamespace) || c.spec.Hostname == "":
+	case c.host.NoHostname && c.spec.Hostname == defaultHostname:
+		c.plan.Notes = append(c.plan.Notes, "the hostname is a copy of the one around this jail, since a new one can't be set here")
+	default:
 		c.add(SideInit, Step{Op: "sethostname", Path: c.spec.Hostname, wire: wire{op: jailinit.OpHostname, a: uint64(len(c.spec.Hostname))}})
 	}
 }

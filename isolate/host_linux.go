@@ -61,6 +61,7 @@ type Host struct {
 	NoAside     bool            // a network namespace can't be made aside and entered; one can be born in
 	NoMaps      bool            // no user namespace for an id map
 	NoOwnUID    bool            // the uids that jails take do not exist in this user namespace
+	NoHostname  bool            // it can't be set in a namespace of our own
 	NoScratch   bool            // no private TMPDIR can be made
 	NoIDMap     map[uint64]bool // devices whose file system can't be id-mapped
 	NoIDMapAt   map[string]bool // folders that could not be, maybe for what is mounted below them

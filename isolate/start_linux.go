@@ -378,6 +378,8 @@ func (l *launch) explain(err error) error {
 			return err
 		}
 		switch fsType = s.Type; s.wire.op {
+		case 0:
+			mine = s.Op == "cgroup" // Landlock around us: to access(2) it was writable
 		case jailinit.OpFS:
 			call = "fsopen"
 			mine = true
@@ -403,9 +405,9 @@ var ways = []struct {
 	errnos  []syscall.Errno
 	learned func(h *Host, s *Step) bool
 }{
-	// A filter that does not know clone3 says so with ENOSYS, that programs fall back (as Docker's does); EPERM is what
-	// others say of all that they do not know.
-	{op: "clone3", errnos: []syscall.Errno{unix.ENOSYS, unix.EPERM}, learned: fact(func(h *Host) *bool { return &h.NoClone3 })},
+	// A filter that does not know clone3 says so with ENOSYS, that programs fall back (as Docker's does). With EPERM no
+	// program of glibc has threads.
+	{op: "clone3", errnos: []syscall.Errno{unix.ENOSYS}, learned: fact(func(h *Host) *bool { return &h.NoClone3 })},
 	// No memfd may be executed: vm.memfd_noexec=2, or an LSM. Or none may be made.
 	{op: "execveat", errnos: refused, learned: fact(func(h *Host) *bool { return &h.NoMemfd })},
 	{op: "make jail-init", errnos: refused, learned: fact(func(h *Host) *bool { return &h.NoMemfd })},
@@ -425,6 +427,8 @@ var ways = []struct {
 	// Root does without id maps where it can have no user namespace; Compile decides what that means for a folder.
 	{op: "unshare", errnos: append(refused, unix.EINVAL, unix.ENOSPC, unix.EUSERS), learned: noMaps},
 	{op: "write", errnos: append(refused, unix.ENOENT), learned: noMaps},
+	// The profiles of podman and Docker refuse sethostname(2) also in a namespace of its own.
+	{op: "sethostname", errnos: refused, learned: fact(func(h *Host) *bool { return &h.NoHostname })},
 	// No place for a private TMPDIR: the payload has none.
 	{op: "mkdir", errnos: append(refused, unix.EROFS, unix.ENOENT), learned: func(h *Host, s *Step) bool {
 		return s.Side == SideLauncher && set(&h.NoScratch)

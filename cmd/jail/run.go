@@ -152,7 +152,11 @@ func summary(r *isolate.Result, detail bool) []string {
 		for _, g := range r.LostGuarantees {
 			lost = append(lost, string(g))
 		}
-		lines = append(lines, "lost by the downgrade: "+strings.Join(lost, ", "))
+		why := "by the downgrade"
+		if r.GivenLevel == r.Level {
+			why = "by --proc outer"
+		}
+		lines = append(lines, "lost "+why+": "+strings.Join(lost, ", "))
 	}
 	if detail {
 		lines = append(lines, r.Detail())
