@@ -405,10 +405,13 @@ var podmans = []outer{
 func podman(user string, flags ...string) func(*testing.T, *outer) []string {
 	return func(t *testing.T, _ *outer) []string {
 		dir := filepath.Join(base, "podman")
-		words := []string{"unshare", "--mount", "--propagation", "private", "env", "CONTAINERS_CONF=" + dir + "/containers.conf", "podman", "--root", dir + "/store", "--runroot", dir + "/run", "run", "--rm", "--user", user}
+		words := []string{"unshare", "--mount", "--propagation", "private", "env", "CONTAINERS_CONF=" + dir + "/containers.conf", "podman", "--root", dir + "/store", "--runroot", dir + "/run", "run", "--rm", "--cgroup-parent", podmanCgroup(), "--user", user}
 		return append(append(words, flags...), "--rootfs", dir+"/root")
 	}
 }
+
+// podmanCgroup is where podman's cgroups are made; it leaves the folders.
+func podmanCgroup() string { return "/" + filepath.Base(base) }
 
 // TestOuterPodmanSweep: podman's containers.
 func TestOuterPodmanSweep(t *testing.T) {
@@ -437,9 +440,16 @@ func TestOuterPodmanSweep(t *testing.T) {
 		cgroup_manager="cgroupfs"
 		events_logger="file"
 		runtime="runc"
+		tmp_dir="$1/tmp"
 		END`, "sh", dir, busybox, base).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	t.Cleanup(func() {
+		left, _ := filepath.Glob("/sys/fs/cgroup/*" + podmanCgroup())
+		for _, dir := range append(left, "/sys/fs/cgroup"+podmanCgroup()) {
+			_ = exec.Command("find", dir, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";").Run()
+		}
+	})
 	for i := range podmans {
 		t.Run(podmans[i].name, podmans[i].check)
 	}
