@@ -85,6 +85,7 @@ var flagCases = []struct {
 	{name: "caps", level: Namespaced, set: func(s *Spec) {
 		s.CapAdd, s.CapDrop = []string{"NET_RAW", "CAP_KILL", "chown"}, []string{"KILL"}
 	}},
+	{name: "cap-chroot", level: Namespaced, set: func(s *Spec) { s.CapAdd = []string{"SYS_CHROOT"} }},
 	{name: "caps-basic", level: Basic, hosts: "root", set: func(s *Spec) { s.CapDrop = []string{"SYS_ADMIN"} }},
 	{name: "rlimits", level: Basic, set: func(s *Spec) {
 		s.Process.Rlimits = []specs.POSIXRlimit{

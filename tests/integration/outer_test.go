@@ -349,6 +349,25 @@ func TestOuterAsInit(t *testing.T) {
 	})
 }
 
+// TestOuterChroot: a payload that is given CAP_SYS_CHROOT does not leave the chroot that jail runs in: it is refused there, and
+// works elsewhere.
+func TestOuterChroot(t *testing.T) {
+	t.Parallel()
+	if !asRoot {
+		t.Skip("host lacks: root")
+	}
+	makeOuterFiles(t)
+	around := outer{root: true, wrap: mounting(`mount --rbind / "$BASE/chroot"; set -- chroot "$BASE/chroot" "$@"`)}
+	argv := []string{jailPath, "run", "--workdir=/usr", "--cap-add=SYS_CHROOT", "--", "true"}
+	if run := around.inside(t, argv...); run.code != 125 || !strings.Contains(run.stderr, "a chroot") {
+		t.Errorf("%+v", run)
+	}
+	none := outer{root: true, wrap: in("env")}
+	if run := none.inside(t, argv...); run.code != 0 {
+		t.Errorf("%+v", run)
+	}
+}
+
 // TestOuterCalls: each way of the table, where a filter from outside really refuses the call; and calls for which there is
 // no other way.
 func TestOuterCalls(t *testing.T) {
