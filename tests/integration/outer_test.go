@@ -329,7 +329,7 @@ func TestOuterAsInit(t *testing.T) {
 		}
 		b := newBox(t, a)
 		run := func(script string) outcome {
-			argv := append(slices.Clone(container), "sh", "-c", script, "sh", jailPath, "run", "--level="+a.level, "--workdir=/usr", "--env", b.cookie, "--")
+			argv := append(slices.Clone(container), "sh", "-c", script, "sh", jailPath, "run", "--level="+a.level, "--workdir=/usr", "--timeout=30s", "--env", b.cookie, "--")
 			return b.finish(b.as(argv...))
 		}
 		if o := run(`exec "$@" sh -c 'exit 7'`); o.code != 7 {
