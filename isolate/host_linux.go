@@ -58,6 +58,7 @@ type Host struct {
 	NoSysfs     bool
 	NoProc      bool // no fresh procfs
 	NoDevpts    bool
+	NoMknod     bool            // no devices can be made; the host's are shown
 	NoAside     bool            // a network namespace can't be made aside and entered; one can be born in
 	NoMaps      bool            // no user namespace for an id map
 	NoOwnUID    bool            // the uids that jails take do not exist in this user namespace

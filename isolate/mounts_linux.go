@@ -295,7 +295,7 @@ func (c *compiler) placeBind(r Rule, path string, in place) error {
 		c.mount(Step{Op: "symlink", Path: rel(path), Data: f.Link, wire: wire{op: jailinit.OpSymlink}})
 		return nil
 	}
-	if r.Kind == Device && in.kind == Dev && !c.userNS {
+	if r.Kind == Device && in.kind == Dev && !c.userNS && !c.host.NoMknod {
 		return c.makeDevice(f, path, in)
 	}
 	how, err := c.target(r, path, in, f.isDir())
@@ -647,14 +647,14 @@ func (c *compiler) placeDev(r Rule, path string, in place) error {
 	for _, d := range devices {
 		name := path + "/" + d.name
 		c.made[name] = true
-		if !c.userNS {
+		if !c.userNS && !c.host.NoMknod {
 			c.mount(c.below(at, name, Step{
 				Op: "mknod", Data: fmt.Sprintf("c %d:%d", d.major, d.minor),
 				wire: wire{op: jailinit.OpMknod, a: unix.S_IFCHR | 0o666, b: unix.Mkdev(d.major, d.minor), c: nobody},
 			}))
 			continue
 		}
-		// No mknod in a user namespace: the host's own, if it is what it should be (CVE-2025-31133 took a link).
+		// No mknod in a user namespace, or without the capability: the host's own, if it is what it should be (CVE-2025-31133 took a link).
 		if f := c.host.Look("/dev/" + d.name); f.Err != nil || !f.isDevice() || f.Rdev != unix.Mkdev(d.major, d.minor) {
 			return &UnsupportedError{Level: c.spec.Level, Missing: fmt.Sprintf("the device /dev/%s", d.name)}
 		} else {

@@ -405,6 +405,12 @@ var ways = []struct {
 	errnos  []syscall.Errno
 	learned func(h *Host, s *Step) bool
 }{
+	// Root of a user namespace around us makes no devices, and that may lack the uid that was claimed: EINVAL, at whatever
+	// names it first.
+	{errnos: []syscall.Errno{unix.EINVAL, unix.EPERM}, learned: func(h *Host, _ *Step) bool {
+		return h.live && h.OwnUID != 0 && !uidMapped(h.OwnUID) && h.dropOwnUID()
+	}},
+	{op: "mknod", errnos: []syscall.Errno{unix.EPERM}, learned: fact(func(h *Host) *bool { return &h.NoMknod })},
 	// A filter that does not know clone3 says so with ENOSYS, that programs fall back (as Docker's does). With EPERM no
 	// program of glibc has threads.
 	{op: "clone3", errnos: []syscall.Errno{unix.ENOSYS}, learned: fact(func(h *Host) *bool { return &h.NoClone3 })},
@@ -432,10 +438,6 @@ var ways = []struct {
 	// No place for a private TMPDIR: the payload has none.
 	{op: "mkdir", errnos: append(refused, unix.EROFS, unix.ENOENT), learned: func(h *Host, s *Step) bool {
 		return s.Side == SideLauncher && set(&h.NoScratch)
-	}},
-	// The uid that was claimed is not mapped in a user namespace around us: EINVAL at whatever names it first.
-	{errnos: []syscall.Errno{unix.EINVAL}, learned: func(h *Host, _ *Step) bool {
-		return h.live && h.OwnUID != 0 && !uidMapped(h.OwnUID) && h.dropOwnUID()
 	}},
 	// overlayfs and some network file systems can't map ids; Compile decides what that means for the folder.
 	{op: "bind", errnos: []syscall.Errno{unix.EINVAL, unix.EPERM, unix.EOPNOTSUPP}, learned: func(h *Host, s *Step) bool {

@@ -114,6 +114,18 @@ func TestWays(t *testing.T) {
 			}
 		}
 	})
+	t.Run("no-mknod", func(t *testing.T) {
+		c := shell(patience(t), Namespaced, "echo x >/dev/null && head -c 3 /dev/zero | wc -c; stat -c %t:%T /dev/null /dev/full; rm /dev/null 2>/dev/null; ls /dev/sda /dev/kmsg 2>/dev/null")
+		withHost(t, c, func(h *Host) { h.NoMknod = true })
+		if out, _ := c.Output(); string(out) != "3\n1:3\n1:7\n" {
+			t.Errorf("%q", out)
+		}
+		for _, s := range c.Plan().Steps {
+			if s.Op == "mknod" {
+				t.Errorf("after all: %s", s)
+			}
+		}
+	})
 	t.Run("no-devpts", func(t *testing.T) {
 		c := shell(patience(t), Namespaced, "ls -A /dev/pts; ls /dev")
 		withHost(t, c, func(h *Host) { h.NoDevpts = true })
@@ -213,6 +225,7 @@ func TestWaysAreLearned(t *testing.T) {
 		{Side: SideInit, Op: "mkdir", Path: "tmp"},
 		{Side: SidePayload, Op: "setns", wire: wire{a: 15}},
 		{Side: SideInit, Op: "sethostname"},
+		{Side: SideInit, Op: "mknod", Path: "dev/null"},
 	}}
 	for _, c := range []struct {
 		index int
@@ -248,6 +261,8 @@ func TestWaysAreLearned(t *testing.T) {
 		{12, "mkdir", unix.EACCES, ""},
 		{13, "setns", unix.EPERM, ""},
 		{14, "sethostname", unix.EPERM, "NoHostname"},
+		{15, "mknod", unix.EPERM, "NoMknod"},
+		{15, "mknod", unix.ENOSPC, ""},
 		{2, "bind", unix.EINVAL, ""},
 		{3, "bind", unix.EINVAL, "NoIDMapAt"},
 		{3, "bind", unix.EPERM, "NoIDMapAt"},

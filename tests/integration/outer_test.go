@@ -142,6 +142,10 @@ var outers = []outer{
 			`echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all --no-new-privs "$@"`, "sh"),
 	},
 	{name: "root of a user namespace, as in a rootless container", cells: [5]string{works, works, works, works, works}, wrap: in("unshare", "--user", "--map-root-user")},
+	{
+		name: "the same, where it has a /run to write to", cells: [5]string{works, works, works, works, works},
+		wrap: in("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", `mount -t tmpfs none /run && exec "$@"`, "sh"),
+	},
 	{name: "jail, level basic", cells: [5]string{works, works, works, works, works}, wrap: inJail("basic")},
 	{name: "jail, level basic", root: true, cells: [5]string{works, works, works, works, works}, wrap: inJail("basic")},
 	{name: "jail, level user", cells: [5]string{works, works, landlockAbove, landlockAbove, landlockAbove}, wrap: inJail("user")},
@@ -335,15 +339,15 @@ func TestOuterAsInit(t *testing.T) {
 		if o := run(`exec "$@" sh -c 'exit 7'`); o.code != 7 {
 			t.Errorf("%+v", o)
 		}
-		// The payload at level basic sees the stranger that ended: it waits until PID 1 has reaped it.
+		// The payload at level basic ends the stranger and sees it: it waits until PID 1 has reaped it.
 		if a.level == "basic" {
-			o := run(`true & stranger=$!; exec "$@" sh -c 'while [ -e "/proc/$1" ]; do sleep 0.01; done; exit 8' sh $stranger`)
+			o := run(`sleep 1000 & stranger=$!; exec "$@" sh -c 'kill $1; while [ -e "/proc/$1" ]; do sleep 0.01; done; exit 8' sh $stranger`)
 			if o.code != 8 {
 				t.Errorf("%+v", o)
 			}
 		}
 		// A signal to PID 1 is the payload's.
-		if o := run(`(sleep 0.2; kill -TERM 1) & exec "$@" sh -c 'trap "exit 9" TERM; while :; do sleep 0.05; done'`); o.code != 9 {
+		if o := run(`mkfifo ready; (read -r word <ready; kill -TERM 1) & exec "$@" sh -c 'trap "exit 9" TERM; echo ready; while :; do sleep 0.05; done' >ready`); o.code != 9 {
 			t.Errorf("%+v", o)
 		}
 	})
