@@ -114,6 +114,30 @@ func TestWays(t *testing.T) {
 			}
 		}
 	})
+	t.Run("few-capabilities", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			return // who has none
+		}
+		leavesNothing(t)
+		few := func(h *Host) { h.Caps = otherUIDCaps }
+		c := shell(patience(t), Namespaced, "id -u; id -G; cat /proc/self/uid_map; [ -w /proc/sys/kernel/core_pattern ] && echo writable; cat /etc/shadow 2>/dev/null; echo $PPID")
+		withHost(t, c, few)
+		out, err := c.Output()
+		uid := c.Result().UID
+		if want := fmt.Sprint([]int{uid, uid, uid, uid, 1, 1}); err != nil || fmt.Sprint(strings.Fields(string(out))) != want || uid < firstUID {
+			t.Errorf("%q, want %s, %v", out, want, err)
+		}
+		// Each step but the launch can fail, those of the launcher among them, and nothing runs.
+		for n, s := range c.Plan().Steps {
+			c := shell(patience(t), Namespaced, "echo ran")
+			withHost(t, c, few)
+			c.failStep, c.failErrno = uint32(n)+1, uint32(unix.EIO)
+			var step *StepError
+			if out, err := c.Output(); !errors.As(err, &step) || step.Op != s.Op || len(out) > 0 {
+				t.Errorf("step %d, %s: %q, %v", n, s, out, err)
+			}
+		}
+	})
 	t.Run("no-mknod", func(t *testing.T) {
 		c := shell(patience(t), Namespaced, "echo x >/dev/null && head -c 3 /dev/zero | wc -c; stat -c %t:%T /dev/null /dev/full; rm /dev/null 2>/dev/null; ls /dev/sda /dev/kmsg 2>/dev/null")
 		withHost(t, c, func(h *Host) { h.NoMknod = true })

@@ -108,6 +108,7 @@ var outers = []outer{
 		name: "Docker's capabilities, without a filter", root: true, cells: [5]string{works, works, works, works, works},
 		wrap: in("setpriv", "--bounding-set="+dockerCaps, "--inh-caps=-all"),
 	},
+	{name: "all capabilities but CAP_MKNOD", root: true, cells: [5]string{works, works, works, works, works}, wrap: in("setpriv", "--bounding-set=-mknod", "--inh-caps=-all")},
 	{
 		name: "all capabilities gone", root: true, cells: [5]string{works, needsCaps, needsCaps, needsCaps, needsCaps},
 		wrap: in("setpriv", "--bounding-set=-all", "--inh-caps=-all"),
