@@ -220,6 +220,9 @@ func drawSpec(t *rapid.T) (*Spec, *Host) {
 	}
 	h.Landlock = rapid.IntRange(0, 8).Draw(t, "landlock")
 	h.NoSysfs, h.NoClone3, h.Children = rapid.Bool().Draw(t, "sysfs"), rapid.Bool().Draw(t, "clone3"), rapid.Bool().Draw(t, "children")
+	for _, fact := range []*bool{&h.NoProc, &h.NoMountCall, &h.NoDevpts, &h.NoMknod, &h.NoAside, &h.NoMaps, &h.NoScratch, &h.NoHostname, &s.OuterProc} {
+		*fact = rapid.Bool().Draw(t, "fact")
+	}
 	if rapid.Bool().Draw(t, "idmap") {
 		h.NoIDMap[8] = true
 	}
@@ -254,7 +257,8 @@ func TestCompileProperties(t *testing.T) {
 		}
 		compiled++
 		for _, g := range s.Promised {
-			if slices.Contains(s.promised(), g) && !slices.Contains(plan.Given, g) {
+			outer := g == PrivateProcesses && s.OuterProc && h.NoProc
+			if slices.Contains(s.promised(), g) && slices.Contains(plan.Given, g) == outer {
 				t.Fatalf("%s is not given", g)
 			}
 		}
@@ -298,7 +302,7 @@ func checkPlan(t *rapid.T, s *Spec, h *Host, plan *Plan) {
 			previous = i
 		}
 	}
-	if !s.KeepCapabilities && plan.UID == 0 && h.UID == 0 && s.Identity != IdentityCaller {
+	if !s.KeepCapabilities && plan.UID == 0 && h.UID == 0 && !h.GuestUID && s.Identity != IdentityCaller {
 		t.Fatal("the host's root, unasked")
 	}
 	if _, ok := at["capset"]; !ok {

@@ -477,9 +477,12 @@ func (c *compiler) placeFS(r Rule, kind, path string, in place, options []string
 	}
 	s := mountStep(kind, path, strings.Join(data, ","), flags)
 	at.path = path
-	if c.spec.Root != nil || c.host.NoMountCall || len(c.toMask()) > 0 && (kind == "proc" || kind == "sysfs") {
+	keep := c.spec.Root != nil || len(c.toMask()) > 0 && (kind == "proc" || kind == "sysfs")
+	if keep || c.host.NoMountCall {
 		s.wire = wire{op: jailinit.OpFS, a: mountAttributes(flags)}
 		s.Data, s.List = "", append([]string{"source", kind}, options...)
+	}
+	if keep {
 		at.slot = c.keepOpen(&s)
 	}
 	c.mount(c.onto(in, path, how, s))
@@ -685,7 +688,7 @@ func (c *compiler) placeDev(r Rule, path string, in place) error {
 // placePts mounts pseudo-terminals of its own in a /dev.
 func (c *compiler) placePts(path string, at place) {
 	pts := mountStep("devpts", path+"/pts", "newinstance,ptmxmode=0666,mode=620", unix.MS_NOSUID|unix.MS_NOEXEC)
-	if at.slot != 0 {
+	if at.slot != 0 || c.host.NoMountCall {
 		pts.wire = wire{op: jailinit.OpFS, flags: jailinit.StepNoLinks, a: mountAttributes(unix.MS_NOSUID | unix.MS_NOEXEC)}
 		pts.Data, pts.List = "", []string{"source", "devpts", "newinstance", "", "ptmxmode", "0666", "mode", "620"}
 	}
