@@ -21,7 +21,7 @@ type surroundings struct {
 	answers    map[string]syscall.Errno // of harmless calls to the kernel; 0 is its own answer
 	lsms       string                   // of this kernel: "capability,landlock,yama"; "" is not known
 	namespaces []string                 // the kinds that this kernel has: "user", "net"; nil is not known
-	covers     []string                 // mount points below /proc and /sys
+	covers     []string                 // mount points below /proc
 	noProc     bool                     // nothing at /proc is a procfs
 	chroot     bool                     // / is no mount point
 	setfcap    bool                     // the caller has CAP_SETFCAP
@@ -101,7 +101,7 @@ func (h *Host) look(e *UnsupportedError) *surroundings {
 	points := mountPoints()
 	s.chroot = len(points) > 0 && !slices.Contains(points, "/")
 	for _, p := range points {
-		if strings.HasPrefix(p, "/proc/") || strings.HasPrefix(p, "/sys/") {
+		if strings.HasPrefix(p, "/proc/") {
 			s.covers = append(s.covers, p)
 		}
 	}
@@ -166,24 +166,16 @@ func (s *surroundings) cause(e *UnsupportedError) Cause {
 		return Cause{LayerMounts, "this is a chroot, in which the kernel makes no user namespaces", "whoever made it can use pivot_root instead, as bwrap --bind DIR / does"}
 	case (op == "pivot_root" || op == "mount attributes") && errno == unix.EINVAL && s.chroot:
 		return Cause{LayerMounts, "this is a chroot to a folder that is no mount point", "mount --bind puts it on itself first"}
-	case (e.fsType == "proc" || e.fsType == "sysfs") && errno == unix.EPERM:
-		var covers []string
-		for _, p := range s.covers {
-			if strings.HasPrefix(p, "/"+strings.TrimSuffix(e.fsType, "fs")+"/") {
-				covers = append(covers, p)
-			}
-		}
-		switch {
-		case s.noProc:
-			return Cause{LayerMounts, "no procfs is mounted at /proc here, and the kernel shows a fresh one only to who sees one", "mount a procfs there: mount -t proc none /proc"}
-		case len(covers) > 0:
-			return Cause{LayerMounts, fmt.Sprintf("the outer sandbox covers parts of /proc (%s), and what it hides a fresh one would show", quoteAll(covers)), "--proc outer shows the processes of the outer sandbox instead; or that leaves /proc bare (podman run --security-opt unmask=ALL)"}
-		}
+	case e.fsType == "proc" && errno == unix.EPERM && s.noProc:
+		return Cause{LayerMounts, "no procfs is mounted at /proc here, and the kernel shows a fresh one only to who sees one", "mount a procfs there: mount -t proc none /proc"}
+	case e.fsType == "proc" && errno == unix.EPERM && len(s.covers) > 0:
+		return Cause{LayerMounts, fmt.Sprintf("the outer sandbox covers parts of /proc (%s), and what it hides a fresh one would show", quoteAll(s.covers)), "--proc outer shows the processes of the outer sandbox instead; or that leaves /proc bare (podman run --security-opt unmask=ALL)"}
+	case e.fsType == "proc" && errno == unix.EPERM:
 		return Cause{LayerMounts, "the /proc that is mounted here is read-only or covered, and the kernel gives no more than that", "--proc outer shows the processes of the outer sandbox instead"}
 	case op == "write" && errno == unix.EPERM && s.root && !s.setfcap:
 		return Cause{LayerCapabilities, "uid 0 can't be mapped without CAP_SETFCAP", "the outer sandbox has to give CAP_SETFCAP"}
 	case errno == unix.EACCES:
-		return Cause{LayerLSM, "a security module refuses it: Landlock of an outer sandbox, AppArmor or SELinux", "the outer sandbox has to run this program without it"}
+		return Cause{LayerLSM, "a security module (Landlock of an outer sandbox, AppArmor, SELinux) refuses it", "the outer sandbox has to run this program without it"}
 	case born && errno == unix.EPERM: // which the kernel itself says for nothing else
 		return Cause{LayerMounts, "this is probably a chroot, in which the kernel makes no user namespaces", "whoever made it can use pivot_root instead, as bwrap --bind DIR / does"}
 	case s.filtered && (errno == unix.EPERM || errno == unix.ENOSYS):

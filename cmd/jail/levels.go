@@ -41,8 +41,15 @@ func levels(args []string) int {
 	if o.json {
 		return printJSON(reports)
 	}
+	highest := isolate.Level(0)
 	for _, r := range reports {
 		printLines(r.lines())
+		if r.Works {
+			highest = r.Level
+		}
+	}
+	if highest != reports[len(reports)-1].Level {
+		printLines([]string{"the highest level that works here is " + highest.String()})
 	}
 	return 0
 }

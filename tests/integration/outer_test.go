@@ -81,7 +81,7 @@ const (
 	needsCaps     = "capabilities: has to leave root CAP_KILL"
 	inChroot      = "mounts: this is a chroot"
 	noMountPoint  = "mounts: mount --bind puts it on itself"
-	landlockAbove = "lsm: a security module refuses it"
+	landlockAbove = "lsm: a security module (Landlock of an outer sandbox"
 	noUserNS      = "sysctl: user.max_user_namespaces is 0 here: root can raise it"
 	clone         = "seccomp: answers clone with EPERM"
 )
