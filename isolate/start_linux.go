@@ -93,7 +93,7 @@ func startSpec(spec *Spec, c *Cmd, files []*os.File) (*Process, error) {
 		}
 		return nil, &UnsupportedError{
 			Level: spec.Level, Missing: "a uid of its own for the payload of root: " + err.Error(),
-			Cause: Cause{LayerMounts, "", "root has to be able to write to /run: mount a tmpfs there"},
+			Cause: Cause{LayerMounts, "", "root has to be able to write to /run, or to /dev/shm: mount a tmpfs there"},
 		}
 	}
 	for n := 1; ; n++ {
@@ -405,10 +405,14 @@ var ways = []struct {
 	errnos  []syscall.Errno
 	learned func(h *Host, s *Step) bool
 }{
-	// Root of a user namespace around us makes no devices, and that may lack the uid that was claimed: EINVAL, at whatever
-	// names it first.
+	// Root of a user namespace around us makes no devices, and that may lack the uid that was claimed: EINVAL, or EPERM, at
+	// whatever meets it first. Compile knows whether root can go another way.
 	{errnos: []syscall.Errno{unix.EINVAL, unix.EPERM}, learned: func(h *Host, _ *Step) bool {
-		return h.live && h.OwnUID != 0 && !uidMapped(h.OwnUID) && h.dropOwnUID()
+		unmapped := h.live && h.OwnUID != 0 && !uidMapped(h.OwnUID)
+		if unmapped {
+			h.dropOwnUID()
+		}
+		return unmapped
 	}},
 	{op: "mknod", errnos: []syscall.Errno{unix.EPERM}, learned: fact(func(h *Host) *bool { return &h.NoMknod })},
 	// A filter that does not know clone3 says so with ENOSYS, that programs fall back (as Docker's does). With EPERM no

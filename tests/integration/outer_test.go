@@ -94,7 +94,7 @@ var outers = []outer{
 		wrap: in("bwrap", "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"),
 	},
 	{
-		name: "bubblewrap, the same", root: true, cells: [5]string{works, needsUserNS, needsUserNS, needsUserNS, needsUserNS},
+		name: "bubblewrap, the same", root: true, cells: [5]string{works, needsUserNS, needsUserNS, noCgroup, noCgroup},
 		wrap: in("bwrap", "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"),
 	},
 	{name: "Docker's filter", cells: [5]string{works, works, clone, clone, clone}, wrap: filtered("docker")},
@@ -112,6 +112,10 @@ var outers = []outer{
 	{
 		name: "all capabilities gone", root: true, cells: [5]string{works, needsCaps, needsCaps, needsCaps, needsCaps},
 		wrap: in("setpriv", "--bounding-set=-all", "--inh-caps=-all"),
+	},
+	{
+		name: "a read-only root", root: true, cells: [5]string{works, works, works, works, works},
+		wrap: mounting("mount -o remount,bind,ro /; mount -t tmpfs none /dev/shm; mount --bind /run /run; mount -o remount,bind,ro /run"),
 	},
 	{
 		name: "a folder that hides /proc", setUp: true, cells: [5]string{works, works, "mounts: mount a procfs there", noCgroup, noCgroup},
@@ -369,6 +373,22 @@ func TestOuterChroot(t *testing.T) {
 	}
 	none := outer{root: true, wrap: in("env")}
 	if run := none.inside(t, argv...); run.code != 0 {
+		t.Errorf("%+v", run)
+	}
+}
+
+// TestOuterForeignLocks: a folder that somebody else has made, where root looks for one of its own, is not taken.
+func TestOuterForeignLocks(t *testing.T) {
+	t.Parallel()
+	if !asRoot {
+		t.Skip("host lacks: root")
+	}
+	makeOuterFiles(t)
+	around := outer{root: true, wrap: mounting(`
+		mount --bind /run /run; mount -o remount,bind,ro /run
+		mkdir -p /run/jail 2>/dev/null || :
+		mount -t tmpfs -o mode=1777 none /dev/shm; mkdir /dev/shm/jail; chown 65533 /dev/shm/jail`)}
+	if run := around.inside(t, jailPath, "run", "--workdir=/usr", "--", "true"); run.code != 125 || !strings.Contains(run.stderr, "/run/jail") {
 		t.Errorf("%+v", run)
 	}
 }
