@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -163,6 +164,48 @@ func TestFind(t *testing.T) {
 			map[string]node{"/sys/fs/cgroup": leaf},
 			"error: no place for a cgroup",
 		},
+		{
+			"v2: delegated, but it holds processes",
+			facts{mode: cgroups.Unified, cgroups: "0::/user/shell\n", mounts: mountV2, uid: 1000, bus: noBus},
+			"",
+			map[string]node{"/sys/fs/cgroup/user": leaf},
+			"error: /sys/fs/cgroup/user holds processes, so it can't enable the controller",
+		},
+		{
+			"v2: a parent to where the caller can't move a process",
+			facts{mode: cgroups.Unified, cgroups: "0::/user/shell\n", mounts: mountV2, uid: 1000},
+			"/jails",
+			map[string]node{"/sys/fs/cgroup/jails": inner, "/sys/fs/cgroup": closed},
+			"error: uid 1000 can't move processes from /sys/fs/cgroup/user/shell to /sys/fs/cgroup/jails",
+		},
+		{
+			"v2: the mount that covers another",
+			facts{mode: cgroups.Unified, cgroups: "0::/a/b\n", mounts: strings.Replace(mountV2, "/sys/fs", "/old", 1) + mountV2},
+			"/jails",
+			map[string]node{"/sys/fs/cgroup/jails": inner, "/old/cgroup/jails": inner},
+			"2 /sys/fs/cgroup/jails",
+		},
+		{
+			"v2: a service of systemd that is delegated",
+			facts{mode: cgroups.Unified, cgroups: "0::/system.slice/x.service/main\n", mounts: mountV2, systemd: true},
+			"",
+			map[string]node{"/sys/fs/cgroup/system.slice/x.service": {exists: true, writable: true, delegated: true, available: all}},
+			"2 /sys/fs/cgroup/system.slice/x.service",
+		},
+		{
+			"v2: one that the user may write, but is systemd's",
+			facts{mode: cgroups.Unified, cgroups: "0::/x.slice/y.scope\n", mounts: mountV2, systemd: true, uid: 1000},
+			"",
+			map[string]node{"/sys/fs/cgroup/x.slice": inner, "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service": inner},
+			"scope",
+		},
+		{
+			"v2: one that root may write, as all, in a machine of systemd",
+			facts{mode: cgroups.Unified, cgroups: "0::/x/y\n", mounts: mountV2, systemd: true},
+			"",
+			map[string]node{"/sys/fs/cgroup/x": inner, "/sys/fs/cgroup": root},
+			"scope",
+		},
 		{"none", facts{mode: cgroups.Unavailable}, "", nil, "error: no cgroups are mounted"},
 	} {
 		c.facts.look = func(dir string) node { return c.nodes[dir] }
@@ -183,6 +226,70 @@ func TestFind(t *testing.T) {
 		}
 		if got != c.want && !(strings.HasPrefix(c.want, "error: ") && strings.Contains(got, strings.TrimPrefix(c.want, "error: "))) {
 			t.Errorf("%s:\n got %s\nwant %s", c.what, got, c.want)
+		}
+	}
+}
+
+// TestBelow: the part of a cgroup's path below another, by whole components.
+func TestBelow(t *testing.T) {
+	for _, c := range []struct {
+		root, path, want string
+		ok               bool
+	}{
+		{"/", "/a/b", "/a/b", true},
+		{"/a", "/a", "/", true},
+		{"/a", "/a/b/", "/b", true},
+		{"/a", "/ab", "", false},
+		{"/a", "/", "", false},
+		{"/", "/..", "", false},
+		{"/", "/../a", "", false},
+		{"/", "/..a", "/..a", true},
+	} {
+		if got, ok := below(c.root, c.path); got != c.want || ok != c.ok {
+			t.Errorf("%s below %s: %q, %t", c.path, c.root, got, ok)
+		}
+	}
+}
+
+// TestNumbers: what the kernel writes.
+func TestNumbers(t *testing.T) {
+	const stat = "user 1\nuser_usec 22\n"
+	for _, c := range []struct {
+		got  func() (int64, error)
+		want int64 // -1 is an error
+	}{
+		{func() (int64, error) { return number("7\n") }, 7},
+		{func() (int64, error) { return number("18446744073709551615\n") }, math.MaxInt64},
+		{func() (int64, error) { return number("max\n") }, -1},
+		{func() (int64, error) { return number("") }, -1},
+		{func() (int64, error) { return field(stat, "user_usec") }, 22},
+		{func() (int64, error) { return field(stat, "usec") }, -1},
+	} {
+		if n, err := c.got(); n != max(c.want, 0) || (err != nil) != (c.want < 0) {
+			t.Errorf("%d, %v, want %d", n, err, c.want)
+		}
+	}
+	if mounts, err := parseMounts(`1 2 3:4 /r\134 /a\040b rw - cgroup2 x rw` + "\n"); err != nil || len(mounts) != 1 || mounts[0].point != "/a b" || mounts[0].root != `/r\` {
+		t.Errorf("%+v, %v", mounts, err)
+	}
+}
+
+// TestSlice: in which slice a scope is made.
+func TestSlice(t *testing.T) {
+	for _, c := range []struct {
+		path string
+		uid  int
+		want string
+	}{
+		{"/system.slice/x.service", 0, "system.slice"},
+		{"/system.slice/system-x.slice/x.service/y.slice", 0, "system-x.slice"},
+		{"/a/b", 0, ""},
+		{"/user.slice/user-7.slice/user@7.service/app.slice/x.scope", 7, "app.slice"},
+		{"/user.slice/user-7.slice/session-1.scope", 7, ""},
+		{"/user.slice/user-8.slice/user@8.service/app.slice", 7, ""},
+	} {
+		if got := slice(c.path, c.uid); got != c.want {
+			t.Errorf("%s of %d: %q, want %q", c.path, c.uid, got, c.want)
 		}
 	}
 }

@@ -49,9 +49,8 @@ type compiler struct {
 	stage    []Step   // what is done before the new root is mounted
 	missing  []string // mount points that the root file system does not have
 
-	bornInCgroup bool           // else jail-init is attached
-	lateCgroup   []Step         // of the launcher, when jail-init has set itself up
-	pidsMax      cgroup.Setting // set when jail-init has no helpers any more
+	lateCgroup []Step         // of the launcher, when jail-init has set itself up
+	pidsMax    cgroup.Setting // set when jail-init has no helpers any more
 
 	asides    int // children of jail-init that do steps aside
 	netAside  int
@@ -217,6 +216,8 @@ func (c *compiler) namespaces() {
 		if slices.Contains(c.spec.Promised, NoNewNamespaces) {
 			c.add(SideInit, noNewNamespaces)
 			c.give(NoNewNamespaces)
+		} else if c.spec.Cgroup {
+			c.add(SideInit, oneCgroupNamespace)
 		}
 	}
 	p.ambient = c.userNS || c.host.UID != 0 && c.host.Caps != 0
@@ -224,13 +225,17 @@ func (c *compiler) namespaces() {
 		if ns.kind == specs.CgroupNamespace && c.spec.Cgroup {
 			continue // see cgroupNamespace
 		}
+		if ns.kind == specs.CgroupNamespace && c.host.OuterCgroups && c.spec.hasNamespace(ns.kind) {
+			c.give(ns.give)
+			continue
+		}
 		if c.spec.hasNamespace(ns.kind) {
 			p.flags |= ns.flag
 			p.CloneFlags = append(p.CloneFlags, ns.name)
 			c.give(ns.give)
 		}
 	}
-	if c.bornInCgroup {
+	if c.spec.Cgroup && len(c.lateCgroup) == 0 {
 		c.cgroupNamespace()
 	}
 	p.pidNS = c.spec.hasNamespace(specs.PIDNamespace)

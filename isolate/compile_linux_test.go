@@ -219,6 +219,7 @@ func drawSpec(t *rapid.T) (*Spec, *Host) {
 		}}
 	}
 	h.Landlock = rapid.IntRange(0, 8).Draw(t, "landlock")
+	h.OuterCgroups = rapid.Bool().Draw(t, "outer cgroups")
 	h.NoSysfs, h.NoClone3, h.Children = rapid.Bool().Draw(t, "sysfs"), rapid.Bool().Draw(t, "clone3"), rapid.Bool().Draw(t, "children")
 	for _, fact := range []*bool{&h.NoProc, &h.NoMountCall, &h.NoDevpts, &h.NoMknod, &h.NoAside, &h.NoMaps, &h.NoScratch, &h.NoHostname, &s.OuterProc} {
 		*fact = rapid.Bool().Draw(t, "fact")

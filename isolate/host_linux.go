@@ -52,20 +52,21 @@ type Host struct {
 	Rlimits map[string][2]uint64 // soft and hard; of RLIMIT_NOFILE before Go raised it
 
 	// What steps that failed have taught; see ways.
-	NoClone3    bool
-	NoMemfd     bool
-	NoMountCall bool // mount(2); fsopen(2) and its like do the same
-	NoSysfs     bool
-	NoProc      bool // no fresh procfs
-	NoDevpts    bool
-	NoMknod     bool            // no devices can be made; the host's are shown
-	NoAside     bool            // a network namespace can't be made aside and entered; one can be born in
-	NoMaps      bool            // no user namespace for an id map
-	NoOwnUID    bool            // the uids that jails take do not exist in this user namespace
-	NoHostname  bool            // it can't be set in a namespace of our own
-	NoScratch   bool            // no private TMPDIR can be made
-	NoIDMap     map[uint64]bool // devices whose file system can't be id-mapped
-	NoIDMapAt   map[string]bool // folders that could not be, maybe for what is mounted below them
+	NoClone3     bool
+	NoMemfd      bool
+	NoMountCall  bool // mount(2); fsopen(2) and its like do the same
+	NoSysfs      bool
+	NoProc       bool // no fresh procfs
+	OuterCgroups bool // no cgroup namespace is to be had, but an outer jail's hides the host's paths
+	NoDevpts     bool
+	NoMknod      bool            // no devices can be made; the host's are shown
+	NoAside      bool            // a network namespace can't be made aside and entered; one can be born in
+	NoMaps       bool            // no user namespace for an id map
+	NoOwnUID     bool            // the uids that jails take do not exist in this user namespace
+	NoHostname   bool            // it can't be set in a namespace of our own
+	NoScratch    bool            // no private TMPDIR can be made
+	NoIDMap      map[uint64]bool // devices whose file system can't be id-mapped
+	NoIDMapAt    map[string]bool // folders that could not be, maybe for what is mounted below them
 
 	Files  map[string]FileInfo // what Look has seen
 	Rootfs map[string]InRoot   // what LookIn has seen

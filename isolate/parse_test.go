@@ -86,6 +86,18 @@ func TestParseOutputLimit(t *testing.T) {
 	}
 }
 
+func TestParsePidsLimit(t *testing.T) {
+	for in, want := range map[string]int64{"1": 1, "1024": 1024, "4194304": 1 << 22} {
+		if got, err := ParsePidsLimit(in); err != nil || got != want {
+			t.Errorf("ParsePidsLimit(%q) = %d, %v; want %d", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "0", "+5", "-1", "007", "0x10", "1e3", "1_000", " 5", "5 ", "1K", "max", "4194305", "18446744073709551617"} {
+		_, err := ParsePidsLimit(in)
+		wantSpecError(t, "pids-limit", in, err)
+	}
+}
+
 func TestParseDuration(t *testing.T) {
 	for in, want := range map[string]time.Duration{
 		"0": 0, "0s": 0, "10s": 10 * time.Second, "300ms": 300 * time.Millisecond, "10m": 10 * time.Minute,

@@ -186,8 +186,10 @@ func (l *launch) run() (*Process, error) {
 		Flags: l.plan.flags, Image: image, Ambient: l.plan.ambient, NoClone3: l.plan.noClone3, Pass: pass,
 	}
 	if l.plan.flags&unix.CLONE_INTO_CGROUP != 0 {
-		start.Cgroup = l.cgroup.FD()
-		slot(cgroupSlot, start.Cgroup)
+		start.Cgroup = l.cgroup.FD("pids")
+	}
+	if l.cgroup != nil {
+		slot(cgroupSlot, l.cgroup.FD("pids"))
 	}
 	start.Kept = kept
 	pid, pidfd, stage, err := start.Start()
@@ -198,7 +200,7 @@ func (l *launch) run() (*Process, error) {
 		return nil, l.launchError(stage, err)
 	}
 	p := newProcess(l, pid, pidfd, pair[0])
-	if l.cgroup != nil && start.Flags&unix.CLONE_INTO_CGROUP == 0 {
+	if l.cgroup != nil && l.place.Version == 2 && start.Flags&unix.CLONE_INTO_CGROUP == 0 {
 		l.attach(pid) // goes on while jail-init mounts
 	}
 	p.result.LaunchMS = milliseconds(time.Since(begin))
@@ -253,7 +255,7 @@ func (l *launch) follow(p *Process) error {
 		case err != nil:
 			return err
 		case !ok:
-			return &StepError{Index: -1, Side: SideInit, Op: "jail-init", Object: "ended without a word", Errno: unix.ECHILD}
+			return errSilent
 		}
 		switch r.Kind {
 		case jailinit.RecordBarrier:
@@ -418,6 +420,9 @@ var ways = []struct {
 	// A filter that does not know clone3 says so with ENOSYS, that programs fall back (as Docker's does). With EPERM no
 	// program of glibc has threads.
 	{op: "clone3", errnos: []syscall.Errno{unix.ENOSYS}, learned: fact(func(h *Host) *bool { return &h.NoClone3 })},
+	// In an ordinary user's jail with a cgroup there is one cgroup namespace: see oneCgroupNamespace.
+	{op: "clone3", errnos: []syscall.Errno{unix.ENOSPC}, learned: outerCgroups},
+	{op: "clone", errnos: []syscall.Errno{unix.ENOSPC}, learned: outerCgroups},
 	// No memfd may be executed: vm.memfd_noexec=2, or an LSM. Or none may be made.
 	{op: "execveat", errnos: refused, learned: fact(func(h *Host) *bool { return &h.NoMemfd })},
 	{op: "make jail-init", errnos: refused, learned: fact(func(h *Host) *bool { return &h.NoMemfd })},
@@ -467,6 +472,19 @@ var (
 // fact learns one fact, once.
 func fact(of func(h *Host) *bool) func(*Host, *Step) bool {
 	return func(h *Host, _ *Step) bool { return set(of(h)) }
+}
+
+func outerCgroups(h *Host, _ *Step) bool { return atCgroupRoot() && set(&h.OuterCgroups) }
+
+// atCgroupRoot says whether this process sees no path of a cgroup but the root's.
+func atCgroupRoot() bool {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasSuffix(line, ":/\n") {
+			return false
+		}
+	}
+	return err == nil
 }
 
 func set(fact *bool) bool {
