@@ -125,10 +125,12 @@ func (c *compiler) enterCgroup() {
 		c.cgroupNamespace()
 	}
 	if c.pidsMax.File != "" {
-		c.add(SideInit, Step{
-			Op: "cgroup set", Type: c.pidsMax.Controller, Path: c.pidsMax.File, Data: c.pidsMax.Value,
-			wire: wire{op: jailinit.OpWriteAt, a: cgroupSlot},
-		})
+		set := Step{Op: "cgroup set", Type: c.pidsMax.Controller, Path: c.pidsMax.File, Data: c.pidsMax.Value}
+		side := SideLauncher // where the cgroup is root's and jail-init is somebody else
+		if !c.asOwn {
+			side, set.wire = SideInit, wire{op: jailinit.OpWriteAt, a: cgroupSlot}
+		}
+		c.add(side, set)
 	}
 }
 
