@@ -74,7 +74,10 @@ func (c *compiler) cgroup() error {
 		return nil
 	}
 	if h.Cgroup == nil {
-		return &UnsupportedError{Level: s.Level, Missing: fmt.Sprint(h.CgroupErr)}
+		return &UnsupportedError{
+			Level: s.Level, Missing: fmt.Sprint(h.CgroupErr),
+			Cause: Cause{LayerCgroup, "", "the caller needs a cgroup that is delegated to it, and a /sys/fs/cgroup to see it in"},
+		}
 	}
 	resources, err := c.resources()
 	if err != nil {
@@ -144,10 +147,12 @@ func (c *compiler) enterCgroup() {
 		c.cgroupNamespace()
 	}
 	if c.pidsMax.File != "" {
-		c.add(SideInit, Step{
-			Op: "cgroup set", Type: c.pidsMax.Controller, Path: c.pidsMax.File, Data: c.pidsMax.Value,
-			wire: wire{op: jailinit.OpWriteAt, a: cgroupSlot},
-		})
+		set := Step{Op: "cgroup set", Type: c.pidsMax.Controller, Path: c.pidsMax.File, Data: c.pidsMax.Value}
+		side := SideLauncher // where the cgroup is root's and jail-init is somebody else
+		if !c.asOwn {
+			side, set.wire = SideInit, wire{op: jailinit.OpWriteAt, a: cgroupSlot}
+		}
+		c.add(side, set)
 	}
 }
 

@@ -24,21 +24,61 @@ const (
 	numUIDs  = 1 << 16
 )
 
-// uidLocks is a file of which byte n is locked while the uid firstUID+n is in use. It is empty, and it stays.
-const uidLocks = "/run/jail/uids"
+// uidLocks is a file of which byte n is locked while the uid firstUID+n is in use. It is empty, and it stays. The first
+// folder is the one; where nothing can be made in /run (a container's read-only root), all of its jails take the second.
+const uidLocks = "uids"
+
+var uidLockFolders = []string{"/run/jail", "/dev/shm/jail"}
+
+// openUIDLocks opens the file anew: locks of one open file do not exclude each other.
+func openUIDLocks() (*os.File, error) {
+	var first error
+	for _, dir := range uidLockFolders {
+		f, err := openRootsFile(dir, uidLocks)
+		if err == nil {
+			return f, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, first
+}
+
+// openRootsFile opens or makes a file in a folder that nobody but root may write to: in /dev/shm others can have been there
+// first.
+func openRootsFile(dir, name string) (*os.File, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	at, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(at)
+	var st unix.Stat_t
+	if err := unix.Fstat(at, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	if st.Uid != 0 || st.Mode&0o022 != 0 {
+		return nil, &os.PathError{Op: "open", Path: dir, Err: errors.New("others may write to it")}
+	}
+	path := filepath.Join(dir, name)
+	fd, err := unix.Openat(at, name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
 
 // claim takes what no two jails may share: for root a uid. The lock belongs to an open file that jail-init holds too,
 // so that it lasts until the last process of the jail is gone, whoever dies first.
 func (l *launch) claim() error {
-	if l.host.OwnUID != 0 || l.host.UID != 0 || l.spec.identity() != IdentityOwn && !l.spec.mapsUsers() || !l.host.capable(unix.CAP_SETUID) ||
-		!l.host.capable(unix.CAP_SETGID) || !l.host.capable(unix.CAP_SETPCAP) || !l.host.capable(unix.CAP_KILL) {
+	h := l.host
+	if h.UID != 0 || h.OwnUID != 0 || h.Caps&otherUIDCaps != otherUIDCaps || !l.spec.takesUID(h) {
 		return nil
 	}
-	if err := os.Mkdir(filepath.Dir(uidLocks), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	// An open file of its own for each claim: locks of one open file do not exclude each other.
-	f, err := os.OpenFile(uidLocks, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := openUIDLocks()
 	if err != nil {
 		return err
 	}
@@ -52,7 +92,7 @@ func (l *launch) claim() error {
 		}
 		if err != nil {
 			f.Close()
-			return &os.PathError{Op: "lock", Path: uidLocks, Err: err}
+			return &os.PathError{Op: "lock", Path: f.Name(), Err: err}
 		}
 		if uidInUse(firstUID + n) {
 			lock.Type = unix.F_UNLCK
@@ -65,6 +105,12 @@ func (l *launch) claim() error {
 	}
 	f.Close()
 	return errors.New("all uids for jails are in use (" + strconv.Itoa(firstUID) + " and up)")
+}
+
+// takesUID says whether root's payload gets a uid that nobody else has.
+func (s *Spec) takesUID(h *Host) bool {
+	who := s.identity()
+	return who == IdentityOwn || s.mapsUsers() || who == IdentityFixed && len(s.Linux.Namespaces) > 0 && !h.privileged()
 }
 
 // uidInUse asks whether any process has the uid: getpriority(2) says ESRCH when none has.

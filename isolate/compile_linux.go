@@ -31,6 +31,7 @@ type compiler struct {
 	uid    int // the payload's, as jail-init's user namespace counts
 	gid    int
 
+	asOwn         bool // without root's capabilities: jail-init is the payload's uid, in a user namespace that the launcher maps
 	mapped        bool // root's payload is in a user namespace of its own below that
 	inUID, inGID  int  // the payload's, as its own user namespace counts
 	payloadUserNS int  // its slot
@@ -118,6 +119,7 @@ func (c *compiler) check() error {
 		return &UnsupportedError{
 			Level:   c.spec.Level,
 			Missing: fmt.Sprintf("Linux %d.%d or newer (this is %d.%d)", oldestKernel[0], oldestKernel[1], h[0], h[1]),
+			Cause:   Cause{LayerKernel, "", "a newer kernel"},
 		}
 	}
 	for _, list := range [][]string{c.spec.Process.Args, c.spec.Process.Env, {c.spec.Hostname, c.spec.Process.Cwd}} {
@@ -201,14 +203,22 @@ func (c *compiler) namespaces() {
 	if c.userNS {
 		p.flags |= unix.CLONE_NEWUSER
 		p.CloneFlags = append(p.CloneFlags, "CLONE_NEWUSER")
-		// The ids first: without them no capability survives the next exec and no file can be made. setgroups has
-		// to be denied before an ordinary user may write a gid map (user_namespaces(7)).
-		for _, w := range [][2]string{
-			{"/proc/self/setgroups", "deny"},
-			{"/proc/self/uid_map", fmt.Sprintf("%d %d 1", c.uid, c.host.UID)},
-			{"/proc/self/gid_map", fmt.Sprintf("%d %d 1", c.gid, c.host.GID)},
-		} {
-			c.add(SideInit, writeStep(w[0], w[1]))
+		// The ids first: without them no capability survives the next exec and no file can be made.
+		if c.asOwn {
+			// Another uid than the writer's own can only be mapped from outside.
+			c.add(SideLauncher, Step{Op: "map id", Path: "uid_map", Data: fmt.Sprintf("%d %d 1", c.uid, c.plan.UID)})
+			c.add(SideLauncher, Step{Op: "map id", Path: "gid_map", Data: fmt.Sprintf("%d %d 1", c.gid, c.plan.GID)})
+			c.take(SideInit)
+			c.add(SideInit, Step{Op: "dumpable", wire: wire{op: jailinit.OpDumpable}})
+		} else {
+			// setgroups has to be denied before an ordinary user may write a gid map (user_namespaces(7)).
+			for _, w := range [][2]string{
+				{"/proc/self/setgroups", "deny"},
+				{"/proc/self/uid_map", fmt.Sprintf("%d %d 1", c.uid, c.host.UID)},
+				{"/proc/self/gid_map", fmt.Sprintf("%d %d 1", c.gid, c.host.GID)},
+			} {
+				c.add(SideInit, writeStep(w[0], w[1]))
+			}
 		}
 		if c.spec.mapsUsers() {
 			c.give(MappedUsers)
@@ -246,14 +256,26 @@ func (c *compiler) namespaces() {
 			c.add(SideInit, Step{Op: "keep open", Path: "/proc/thread-self/children", wire: wire{op: jailinit.OpChildren}})
 		}
 	}
-	if c.spec.hasNamespace(specs.NetworkNamespace) {
+	switch lo := (Step{Op: "interface up", Path: "lo", wire: wire{op: jailinit.OpLoUp}}); {
+	case !c.spec.hasNamespace(specs.NetworkNamespace):
+	case c.host.NoAside:
+		c.give(PrivateNetwork)
+		p.flags |= unix.CLONE_NEWNET
+		p.CloneFlags = append(p.CloneFlags, "CLONE_NEWNET")
+		c.add(SideInit, lo)
+		c.netJoined = true
+	default:
 		c.give(PrivateNetwork)
 		c.netAside = c.aside("network namespace",
 			Step{Op: "unshare", List: []string{"CLONE_NEWNET"}, wire: wire{op: jailinit.OpUnshare, a: unix.CLONE_NEWNET}},
-			Step{Op: "interface up", Path: "lo", wire: wire{op: jailinit.OpLoUp}},
+			lo,
 			Step{Op: "open", Path: "/proc/self/ns/net", wire: wire{op: jailinit.OpOpen, a: netSlot}})
 	}
-	if c.spec.hasNamespace(specs.UTSNamespace) && c.spec.Hostname != "" {
+	switch {
+	case !c.spec.hasNamespace(specs.UTSNamespace) || c.spec.Hostname == "":
+	case c.host.NoHostname && c.spec.Hostname == defaultHostname:
+		c.plan.Notes = append(c.plan.Notes, "the hostname is a copy of the one around this jail, since a new one can't be set here")
+	default:
 		c.add(SideInit, Step{Op: "sethostname", Path: c.spec.Hostname, wire: wire{op: jailinit.OpHostname, a: uint64(len(c.spec.Hostname))}})
 	}
 }
@@ -391,7 +413,8 @@ func formatRlimit(l specs.POSIXRlimit) string {
 // verify is the check that a level's promises are kept by the Plan as it stands.
 func (c *compiler) verify() error {
 	for _, g := range c.spec.promised() {
-		if !slices.Contains(c.plan.Given, g) {
+		allowed := g == PrivateProcesses && c.spec.OuterProc // the Result says that it was lost
+		if !slices.Contains(c.plan.Given, g) && !allowed {
 			return &UnsupportedError{Level: c.spec.Level, Missing: "the guarantee " + string(g)}
 		}
 	}

@@ -50,8 +50,8 @@ func TestCompileErrors(t *testing.T) {
 		{Basic, ofUser, func(_ *Spec, h *Host) { h.Kernel = [2]int{5, 13} }, `UnsupportedError: this host can't give level basic: Linux 5.14 or newer (this is 5.13)`},
 		{Namespaced, ofUser, func(_ *Spec, h *Host) { h.Kernel = [2]int{4, 19} }, `UnsupportedError: this host can't give level namespaced: Linux 5.14 or newer (this is 4.19)`},
 		{User, ofUser, func(_ *Spec, h *Host) { h.Landlock = 0 }, `UnsupportedError: this host can't give level user: Landlock, which gives the file view`},
-		{Namespaced, weakRootHost, nil, `UnsupportedError: this host can't give level namespaced: root here lacks one of CAP_SYS_ADMIN`},
-		{User, weakRootHost, nil, `UnsupportedError: this host can't give level user: root here can't take another uid`},
+		{Namespaced, weakRootHost, nil, `UnsupportedError: this host can't give level namespaced: another uid for the payload: root here lacks CAP_KILL`},
+		{User, weakRootHost, nil, `UnsupportedError: this host can't give level user: another uid for the payload: root here lacks CAP_KILL`},
 		{Namespaced, ofUser, func(_ *Spec, h *Host) { delete(h.Files, "/dev/full") }, `UnsupportedError: this host can't give level namespaced: the device /dev/full`},
 		// what CVE-2025-31133 put there: a link to something else
 		{Namespaced, ofUser, func(_ *Spec, h *Host) { h.Files["/dev/null"] = h.Files["/dev/zero"] }, `UnsupportedError: this host can't give level namespaced: the device /dev/null`},
@@ -224,6 +224,9 @@ func drawSpec(t *rapid.T) (*Spec, *Host) {
 	h.Landlock = rapid.IntRange(0, 8).Draw(t, "landlock")
 	h.OuterCgroups = rapid.Bool().Draw(t, "outer cgroups")
 	h.NoSysfs, h.NoClone3, h.Children = rapid.Bool().Draw(t, "sysfs"), rapid.Bool().Draw(t, "clone3"), rapid.Bool().Draw(t, "children")
+	for _, fact := range []*bool{&h.NoProc, &h.NoMountCall, &h.NoDevpts, &h.NoMknod, &h.NoAside, &h.NoMaps, &h.NoScratch, &h.NoHostname, &s.OuterProc} {
+		*fact = rapid.Bool().Draw(t, "fact")
+	}
 	if rapid.Bool().Draw(t, "idmap") {
 		h.NoIDMap[8] = true
 	}
@@ -258,7 +261,8 @@ func TestCompileProperties(t *testing.T) {
 		}
 		compiled++
 		for _, g := range s.Promised {
-			if slices.Contains(s.promised(), g) && !slices.Contains(plan.Given, g) {
+			outer := g == PrivateProcesses && s.OuterProc && h.NoProc
+			if slices.Contains(s.promised(), g) && slices.Contains(plan.Given, g) == outer {
 				t.Fatalf("%s is not given", g)
 			}
 		}
@@ -302,7 +306,7 @@ func checkPlan(t *rapid.T, s *Spec, h *Host, plan *Plan) {
 			previous = i
 		}
 	}
-	if !s.KeepCapabilities && plan.UID == 0 && h.UID == 0 && s.Identity != IdentityCaller {
+	if !s.KeepCapabilities && plan.UID == 0 && h.UID == 0 && !h.GuestUID && s.Identity != IdentityCaller {
 		t.Fatal("the host's root, unasked")
 	}
 	if _, ok := at["capset"]; !ok {

@@ -19,19 +19,26 @@ func (c *compiler) identity() error {
 	c.userNS = len(s.Linux.Namespaces) > 0 && !h.privileged()
 	c.uid, c.gid = h.UID, h.GID
 	confined := !s.KeepCapabilities
-	if c.userNS && h.UID == 0 {
-		// Root's own id mapped into a user namespace still owns /proc/sys: no isolation at all.
-		return &UnsupportedError{Level: s.Level, Missing: "root here lacks one of CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_KILL"}
-	}
 	who := s.identity()
+	c.asOwn = c.userNS && h.OwnUID != 0
+	if c.userNS && h.UID == 0 && !h.GuestUID && (!c.asOwn || who == IdentityCaller) {
+		// The host's root, mapped into a user namespace, still owns /proc/sys: no isolation at all.
+		if h.NoOwnUID || h.Caps&otherUIDCaps != otherUIDCaps {
+			return h.noOtherUID(s.Level)
+		}
+		return &UnsupportedError{Level: s.Level, Missing: "root here lacks " + h.lacking(rootCaps)}
+	}
 	c.inUID, c.inGID = c.uid, c.gid
 	switch who {
 	case IdentityOwn:
 		if h.UID == 0 {
-			if h.OwnUID == 0 {
-				return &UnsupportedError{Level: s.Level, Missing: "root here can't take another uid (CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_KILL)"}
+			switch {
+			case h.OwnUID != 0:
+				c.uid, c.gid = h.OwnUID, h.OwnUID
+			case h.GuestUID: // as an ordinary user, who stays who it is
+			default:
+				return h.noOtherUID(s.Level)
 			}
-			c.uid, c.gid = h.OwnUID, h.OwnUID
 		}
 		c.inUID, c.inGID = c.uid, c.gid
 		if s.Root != nil && s.mapsUsers() { // who owns the files of most root file systems
@@ -59,13 +66,16 @@ func (c *compiler) identity() error {
 	}
 	c.mapped = !c.userNS && s.mapsUsers()
 	c.plan.Identity, c.plan.UID, c.plan.GID = who, c.uid, c.gid
-	if c.userNS {
+	switch {
+	case c.asOwn:
+		c.plan.UID, c.plan.GID = h.OwnUID, h.OwnUID
+	case c.userNS:
 		c.plan.UID, c.plan.GID = h.UID, h.GID
 	}
 	c.plan.insideUID, c.plan.insideGID = c.inUID, c.inGID
 	c.plan.keepKill = !c.userNS && c.uid != h.UID
-	c.mapsIDs = c.plan.keepKill
-	if h.UID != 0 || c.uid != h.UID || who == IdentityCaller && confined {
+	c.mapsIDs = c.plan.keepKill || c.asOwn
+	if h.UID != 0 || h.GuestUID || c.plan.UID != h.UID || who == IdentityCaller && confined {
 		c.give(OtherIdentity) // for an ordinary user, and for who asked for it, its own is what is promised
 	}
 	return nil
@@ -126,10 +136,8 @@ func (c *compiler) credentialSteps() {
 	if dropBounding && !c.mapped {
 		c.add(SidePayload, bounding)
 	}
-	if !c.userNS && (c.uid != h.UID || c.gid != h.GID) || !s.KeepCapabilities && h.UID == 0 {
-		c.add(SidePayload, Step{Op: "setgroups", List: []string{"none"}, wire: wire{op: jailinit.OpGroups}})
-		c.add(SidePayload, Step{Op: "setresgid", Data: strconv.Itoa(c.gid), wire: wire{op: jailinit.OpGID, a: uint64(c.gid)}})
-		c.add(SidePayload, Step{Op: "setresuid", Data: strconv.Itoa(c.uid), wire: wire{op: jailinit.OpUID, a: uint64(c.uid)}})
+	if !c.userNS && (c.uid != h.UID || c.gid != h.GID || !s.KeepCapabilities && h.UID == 0 && !h.GuestUID) {
+		c.take(SidePayload)
 	}
 	if c.mapped {
 		c.add(SidePayload, Step{Op: "setns", Data: "user namespace", wire: wire{op: jailinit.OpSetns, a: uint64(c.payloadUserNS)}})
@@ -138,6 +146,24 @@ func (c *compiler) credentialSteps() {
 		}
 	}
 	c.add(SidePayload, Step{Op: "capset", List: []string{describeCaps(c.keep)}, wire: wire{op: jailinit.OpCaps, a: c.keep, b: c.ambient}})
+}
+
+// take makes a process the payload's user.
+func (c *compiler) take(side Side) {
+	c.add(side, Step{Op: "setgroups", List: []string{"none"}, wire: wire{op: jailinit.OpGroups}})
+	c.add(side, Step{Op: "setresgid", Data: strconv.Itoa(c.gid), wire: wire{op: jailinit.OpGID, a: uint64(c.gid)}})
+	c.add(side, Step{Op: "setresuid", Data: strconv.Itoa(c.uid), wire: wire{op: jailinit.OpUID, a: uint64(c.uid)}})
+}
+
+// noOtherUID says why root's payload can't have a uid of its own.
+func (h *Host) noOtherUID(level Level) error {
+	e := &UnsupportedError{Level: level, Missing: "another uid for the payload: root here lacks " + h.lacking(otherUIDCaps)}
+	e.Cause = Cause{LayerCapabilities, "", "the outer sandbox has to leave root " + h.lacking(otherUIDCaps) + ", or to run jail as another user"}
+	if h.Caps&otherUIDCaps == otherUIDCaps {
+		e.Missing = "another uid for the payload: this user namespace has none of those that jails take"
+		e.Cause = Cause{LayerUserNamespace, "", "whoever made it has to run jail as another user, or without a user namespace"}
+	}
+	return e
 }
 
 func describeCaps(set uint64) string {

@@ -21,8 +21,9 @@
 //   - Contained: a user namespace with the payload's ids alone, for root as well; an allow-list filter; what of /proc and
 //     /sys tells of the machine masked; no capability, no new namespace. It needs what Limited needs.
 //
-// A level that the host can't give is an error that is ErrUnsupported and names the step that failed, its errno and
-// the highest level that works: nothing is weakened silently. See Spec.AllowDowngrade.
+// A level that the host can't give is an error that is ErrUnsupported and names the step that failed, its errno, who
+// refused as far as that can be known, and the highest level that works: nothing is weakened silently. See UnsupportedError,
+// Spec.AllowDowngrade and Spec.OuterProc.
 //
 // # One line
 //

@@ -49,7 +49,33 @@ type UnsupportedError struct {
 	Missing string     // what the host lacks, in words; "" where Step tells all
 	Step    *StepError // nil where the lack was seen before any step
 	Highest Level      // 0 is none
+	Cause   Cause      // who refused, as far as it can be known
+
+	call   string // the system call that failed, or by which the lack was seen
+	fsType string // of a mount
 }
+
+// Cause is what stands between a jail and a level, and the smallest change that would give it.
+type Cause struct {
+	Layer  Layer  // "" is not known
+	Why    string // "" where the error says it
+	Remedy string // what would change it
+}
+
+// Layer says what of the host, or of a sandbox around us, refused something.
+type Layer string
+
+// The layers.
+const (
+	LayerKernel        Layer = "kernel"         // its version or configuration
+	LayerSysctl        Layer = "sysctl"         // a setting, or the kernel's limits on namespaces
+	LayerLSM           Layer = "lsm"            // a security module: Landlock, AppArmor, SELinux
+	LayerFilter        Layer = "seccomp"        // a filter that was loaded before jail
+	LayerCapabilities  Layer = "capabilities"   // root without those that it needs
+	LayerUserNamespace Layer = "user-namespace" // the ids that it maps
+	LayerMounts        Layer = "mounts"         // what is mounted, or not, or covered
+	LayerCgroup        Layer = "cgroup"         // no place for one
+)
 
 func (e *UnsupportedError) Error() string {
 	msg := fmt.Sprintf("this host can't give level %s", e.Level)

@@ -197,7 +197,7 @@ func (e *explainer) escapeRoutes() []string {
 	host := e.host
 	landlock := landlockFor(host.Landlock)
 	scoped := e.gives(FileView) && landlock.scopes != 0
-	private := e.gives(PrivateProcesses)
+	private := e.plan.pidNS
 	e.say("the kernel: a flaw in a system call that is allowed")
 	if !e.gives(FileView) {
 		e.say("files: whatever uid %d may read or write, and every Unix socket that it may connect to", e.plan.UID)
@@ -223,6 +223,9 @@ func (e *explainer) escapeRoutes() []string {
 	if !e.gives(PrivateNetwork) && (!e.gives(FileView) || landlock.scopes == 0) {
 		e.say("sockets: the host's abstract Unix sockets")
 	}
+	if private && !e.gives(PrivateProcesses) {
+		e.say("processes: names, arguments and states of those of the outer sandbox can be seen in its /proc")
+	}
 	if !private {
 		e.say("processes: those of the host can be seen")
 		if !scoped {
@@ -235,10 +238,10 @@ func (e *explainer) escapeRoutes() []string {
 	if !private && !host.Children {
 		e.say("processes that leave the payload's session survive it: this kernel does not list children (CONFIG_PROC_CHILDREN)")
 	}
-	if host.UID != 0 && len(host.Groups) > 0 && !onlyGroup(host) {
+	if (host.UID != 0 || host.GuestUID) && len(host.Groups) > 0 && !onlyGroup(host) {
 		e.say("supplementary groups %v stay: an ordinary user can't give them up", host.Groups)
 	}
-	if !private && host.UID != 0 {
+	if !private && (host.UID != 0 || host.GuestUID) {
 		e.say("limits, priority and affinity of every process of uid %d can be changed", e.plan.UID)
 	}
 	for _, s := range e.plan.Steps {

@@ -27,7 +27,7 @@ func formatIDs(p *Plan) string {
 var hosts = []struct {
 	name string
 	make func() *Host
-}{{"root", rootHost}, {"user", userHost}, {"weakroot", weakRootHost}, {"capable", capableHost}}
+}{{"root", rootHost}, {"user", userHost}, {"weakroot", weakRootHost}, {"capable", capableHost}, {"guestroot", guestRootHost}, {"dockerroot", dockerRootHost}}
 
 // flagCases are Specs that go further than a level, each at the lowest level that has it.
 var flagCases = []struct {
@@ -85,6 +85,7 @@ var flagCases = []struct {
 	{name: "caps", level: Namespaced, set: func(s *Spec) {
 		s.CapAdd, s.CapDrop = []string{"NET_RAW", "CAP_KILL", "chown"}, []string{"KILL"}
 	}},
+	{name: "cap-chroot", level: Namespaced, set: func(s *Spec) { s.CapAdd = []string{"SYS_CHROOT"} }},
 	{name: "caps-basic", level: Basic, hosts: "root", set: func(s *Spec) { s.CapDrop = []string{"SYS_ADMIN"} }},
 	{name: "rlimits", level: Basic, set: func(s *Spec) {
 		s.Process.Rlimits = []specs.POSIXRlimit{
@@ -160,6 +161,20 @@ var flagCases = []struct {
 		s.View = append(s.View, Rule{Kind: Overlay, Path: "/home/ann/project", Source: "/home/ann/project"}, Rule{Kind: Device, Path: "/dev/fuse", Source: "/dev/fuse"})
 	}},
 	{name: "contained-caller", level: Contained, hosts: "root", set: func(s *Spec) { s.Identity = IdentityCaller }},
+	{name: "outer-proc", level: Namespaced, hosts: "noproc", set: func(s *Spec) { s.OuterProc = true }},
+	{name: "outer-proc-contained", level: Contained, hosts: "noproc", set: func(s *Spec) { s.OuterProc = true }},
+	{name: "no-outer-proc", level: Namespaced, hosts: "noproc", set: func(*Spec) {}},
+	{name: "no-mount-call", level: Namespaced, hosts: "nomountcall", set: func(*Spec) {}},
+	{name: "no-aside", level: Namespaced, hosts: "noaside", set: func(*Spec) {}},
+	{name: "no-maps", level: Namespaced, hosts: "nomaps", set: func(*Spec) {}},
+	{name: "no-scratch", level: User, hosts: "noscratch", set: func(*Spec) {}},
+	{name: "binds", level: Namespaced, hosts: "dockerroot", set: func(s *Spec) {
+		s.View = append(s.View, Rule{Kind: Show, Path: "/data", Source: "/srv/data"})
+	}},
+	{name: "write", level: Namespaced, hosts: "dockerroot", set: func(s *Spec) {
+		s.View = append(s.View, Rule{Kind: ShowWrite, Path: "/data", Source: "/srv/data"})
+	}},
+	{name: "rootfs", level: Namespaced, hosts: "dockerroot", set: rooted(specs.Root{Path: "/srv/root", Readonly: true}, false)},
 	{name: "no-idmap", level: Namespaced, hosts: "noidmap", set: func(*Spec) {}},
 }
 
@@ -211,6 +226,32 @@ var specialHosts = map[string]func() *Host{
 		h.Cgroup, h.CgroupErr = nil, errors.New("no place for a cgroup")
 		return h
 	},
+	"noproc": func() *Host {
+		h := userHost()
+		h.NoProc, h.NoSysfs = true, true
+		return h
+	},
+	"nomountcall": func() *Host {
+		h := userHost()
+		h.NoMountCall, h.NoDevpts = true, true
+		return h
+	},
+	"noaside": func() *Host {
+		h := userHost()
+		h.NoAside = true
+		return h
+	},
+	"nomaps": func() *Host {
+		h := rootHost()
+		h.NoMaps = true
+		return h
+	},
+	"noscratch": func() *Host {
+		h := userHost()
+		h.NoScratch = true
+		return h
+	},
+	"dockerroot": dockerRootHost,
 	"noidmap": func() *Host {
 		h := rootHost()
 		h.NoIDMap[8] = true

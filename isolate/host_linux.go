@@ -9,6 +9,7 @@ import "C"
 
 import (
 	"crypto/rand"
+	"fmt"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -38,8 +39,9 @@ type Host struct {
 	Cwd      string
 	Environ  []string
 
-	OwnUID  int    // a uid that was claimed for this run; 0 is none
-	Scratch string // the name for a private TMPDIR
+	OwnUID   int    // a uid that was claimed for this run; 0 is none
+	GuestUID bool   // of uid 0: it is not the host's root, but somebody in a user namespace around us
+	Scratch  string // the name for a private TMPDIR
 
 	Cgroup     *cgroup.Place // where the jail's cgroup can be made
 	CgroupErr  error         // why nowhere
@@ -53,8 +55,17 @@ type Host struct {
 	// What steps that failed have taught; see ways.
 	NoClone3     bool
 	NoMemfd      bool
+	NoMountCall  bool // mount(2); fsopen(2) and its like do the same
 	NoSysfs      bool
-	OuterCgroups bool            // no cgroup namespace is to be had, but an outer jail's hides the host's paths
+	NoProc       bool // no fresh procfs
+	OuterCgroups bool // no cgroup namespace is to be had, but an outer jail's hides the host's paths
+	NoDevpts     bool
+	NoMknod      bool            // no devices can be made; the host's are shown
+	NoAside      bool            // a network namespace can't be made aside and entered; one can be born in
+	NoMaps       bool            // no user namespace for an id map
+	NoOwnUID     bool            // the uids that jails take do not exist in this user namespace
+	NoHostname   bool            // it can't be set in a namespace of our own
+	NoScratch    bool            // no private TMPDIR can be made
 	NoIDMap      map[uint64]bool // devices whose file system can't be id-mapped
 	NoIDMapAt    map[string]bool // folders that could not be, maybe for what is mounted below them
 
@@ -144,12 +155,49 @@ func look(path string) (f FileInfo) {
 func (h *Host) capable(c uint) bool { return h.Caps>>c&1 == 1 }
 
 // noIDMap says whether a folder can't be id-mapped, as far as is known.
-func (h *Host) noIDMap(f FileInfo) bool { return h.NoIDMap[f.Dev] || h.NoIDMapAt[f.Real] }
+func (h *Host) noIDMap(f FileInfo) bool { return h.NoMaps || h.NoIDMap[f.Dev] || h.NoIDMapAt[f.Real] }
+
+// rootCaps are the capabilities that make root's way: namespaces, and another uid, without a user namespace.
+const rootCaps = 1<<unix.CAP_SYS_ADMIN | otherUIDCaps
+
+// otherUIDCaps let root's payload be another uid.
+const otherUIDCaps = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETPCAP | 1<<unix.CAP_KILL
 
 // privileged says whether namespaces and other uids are to be had without a user namespace.
-func (h *Host) privileged() bool {
-	return h.capable(unix.CAP_SYS_ADMIN) && h.capable(unix.CAP_SETUID) && h.capable(unix.CAP_SETGID) &&
-		h.capable(unix.CAP_SETPCAP) && h.capable(unix.CAP_KILL)
+func (h *Host) privileged() bool { return h.Caps&rootCaps == rootCaps && !h.NoOwnUID }
+
+// dropOwnUID gives up on a uid for this run alone. It returns whether uid 0 can go an ordinary user's way instead.
+func (h *Host) dropOwnUID() bool {
+	h.NoOwnUID, h.OwnUID, h.GuestUID = true, 0, h.UID == 0 && guestUID()
+	return h.GuestUID
+}
+
+// uidMapped says whether a uid exists in our user namespace.
+func uidMapped(uid int) bool {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return true // not known
+	}
+	for line := range strings.Lines(string(text)) {
+		var inside, outside, n int
+		if _, err := fmt.Sscan(line, &inside, &outside, &n); err == nil && uid >= inside && uid-inside < n {
+			return true
+		}
+	}
+	return false
+}
+
+// lacking names those of the capabilities that the caller does not have.
+func (h *Host) lacking(caps uint64) string {
+	return strings.Join(formatCapabilities(caps&^h.Caps), ", ")
+}
+
+// guestUID says whether our uid 0 is another than the host's, to whom the files of /proc/sys belong. Without a procfs
+// it is taken for the host's.
+func guestUID() bool {
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	return unix.Statfs("/proc/sys", &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC && unix.Stat("/proc/sys", &st) == nil && st.Uid != 0
 }
 
 // goNOFILE is the soft limit as Go's start left it: see nofile.
@@ -187,6 +235,9 @@ func probe(s *Spec) (*Host, error) {
 	}
 	if h.Caps, err = effectiveCaps(); err != nil {
 		return nil, err
+	}
+	if h.UID == 0 && !h.privileged() {
+		h.GuestUID = guestUID()
 	}
 	if len(s.CapAdd) > 0 || len(s.CapDrop) > 0 {
 		h.Bounding = boundingCaps()

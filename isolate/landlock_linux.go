@@ -4,6 +4,7 @@ package isolate
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -59,7 +60,7 @@ func (c *compiler) ruleset(files, scopes uint64) {
 // on jail-init's side, which can still walk to the folders; the payload only enters the ruleset.
 func (c *compiler) landlockView(rules []Rule) error {
 	if c.host.Landlock < 1 {
-		return &UnsupportedError{Level: c.spec.Level, Missing: "Landlock, which gives the file view at this level (a kernel with CONFIG_SECURITY_LANDLOCK, and landlock among its LSMs)"}
+		return &UnsupportedError{Level: c.spec.Level, Missing: "Landlock, which gives the file view at this level", call: "landlock_create_ruleset"}
 	}
 	row := landlockFor(c.host.Landlock)
 	c.ruleset(row.files, row.scopes)
@@ -95,6 +96,10 @@ func (c *compiler) landlockView(rules []Rule) error {
 				}
 			}
 		case Scratch:
+			if c.host.NoScratch {
+				c.plan.Notes = append(c.plan.Notes, fmt.Sprintf("there is no private TMPDIR, since nothing can be made in %q; set TMPDIR to a folder where it can", filepath.Dir(c.host.Scratch)))
+				continue
+			}
 			// The launcher makes it while jail-init is on its way here: hence the barrier between them.
 			c.plan.scratch = c.host.Scratch
 			c.add(SideLauncher, Step{Op: "mkdir", Path: c.host.Scratch, Data: fmt.Sprintf("0700 %d:%d", c.plan.UID, c.plan.GID)})

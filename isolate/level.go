@@ -133,7 +133,7 @@ func (s *Spec) SetLevel(level Level) {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: ns})
 		}
 		if s.Hostname == "" {
-			s.Hostname = "jail"
+			s.Hostname = defaultHostname
 		}
 	}
 	if level >= Contained {
@@ -145,6 +145,9 @@ func (s *Spec) SetLevel(level Level) {
 		}
 	}
 }
+
+// defaultHostname is a jail's where none was asked for.
+const defaultHostname = "jail"
 
 // shownFolders are readable and executable at every level from user up, where they exist.
 var shownFolders = []string{

@@ -86,6 +86,20 @@ func weakRootHost() *Host {
 	return h
 }
 
+// dockerRootHost is root in a container that left it what a container's root mostly needs.
+func dockerRootHost() *Host {
+	h := rootHost()
+	h.Caps = otherUIDCaps
+	return h
+}
+
+// guestRootHost is root in a user namespace that maps this uid alone, to somebody who is not root.
+func guestRootHost() *Host {
+	h := rootHost()
+	h.OwnUID, h.NoOwnUID, h.GuestUID = 0, true, true
+	return h
+}
+
 // capableHost is a user who is not root but holds root's capabilities.
 func capableHost() *Host {
 	h := userHost()

@@ -21,6 +21,7 @@ type place struct {
 	kind   RuleKind
 	source string // of Show and ShowWrite, on the host
 	owned  bool   // folders made below belong to the payload
+	outer  bool   // a /proc that was there: parts of it may be covered already
 	slot   int    // where jail-init holds the mount; 0 is nowhere: paths below are relative to the new root then
 }
 
@@ -296,7 +297,7 @@ func (c *compiler) placeBind(r Rule, path string, in place) error {
 		c.mount(Step{Op: "symlink", Path: rel(path), Data: f.Link, wire: wire{op: jailinit.OpSymlink}})
 		return nil
 	}
-	if r.Kind == Device && in.kind == Dev && !c.userNS {
+	if r.Kind == Device && in.kind == Dev && !c.userNS && !c.host.NoMknod {
 		return c.makeDevice(f, path, in)
 	}
 	how, err := c.target(r, path, in, f.isDir())
@@ -352,11 +353,25 @@ func (c *compiler) arrive(p place, source string) {
 // mapsBind says whether a shown folder gets an id map: where the payload has a uid that owns nothing, all that was asked
 // for by name. The level's system folders need none.
 func (c *compiler) mapsBind(r Rule, f FileInfo) bool {
-	return c.wantsMap(r, f) && !c.host.noIDMap(f)
+	return c.wantsMap(r, f) && !c.noIDMap(f)
 }
 
 func (c *compiler) wantsMap(r Rule, f FileInfo) bool {
-	return c.mapsIDs && !(r.Default && shownByDefault(r.Source)) && !f.isDevice() && int(f.UID) != c.uid
+	return c.mapsIDs && !(r.Default && shownByDefault(r.Source)) && !f.isDevice() && int(f.UID) != c.plan.UID
+}
+
+// noIDMap says whether a folder can't be id-mapped: in a user namespace of an ordinary user's, none of the host's can.
+func (c *compiler) noIDMap(f FileInfo) bool { return c.asOwn || c.host.noIDMap(f) }
+
+// noIDMapReason says why, of a folder.
+func (c *compiler) noIDMapReason() (why, remedy string) {
+	switch {
+	case c.asOwn:
+		return "belongs to another uid than the payload's, and mapping ids needs " + c.host.lacking(1<<unix.CAP_SYS_ADMIN), ""
+	case c.host.NoMaps:
+		return "can't be id-mapped, since no user namespace can be made here", "; --user caller keeps your uid (without its capabilities)"
+	}
+	return "is on a file system that can't map ids", "; --user caller keeps your uid (without its capabilities)"
 }
 
 // idMaps makes the user namespaces that binds are mapped with, one for each owner of a shown folder.
@@ -372,11 +387,12 @@ func (c *compiler) idMaps(rules []Rule) error {
 			continue
 		}
 		f := c.host.Look(r.Source)
-		if c.wantsMap(r, f) && c.host.noIDMap(f) {
+		if c.wantsMap(r, f) && c.noIDMap(f) {
+			why, remedy := c.noIDMapReason()
 			if c.writable(r) || !r.Default && f.Mode&0o005 != 0o005 {
-				return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "is on a file system that can't map ids, so its owner's files would be closed to the payload; --user caller keeps your uid (without its capabilities)"}
+				return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: why + ", so its owner's files would be closed to the payload" + remedy}
 			}
-			c.plan.Notes = append(c.plan.Notes, fmt.Sprintf("%q is on a file system that can't map ids: it is read-only, and files closed to others stay closed", r.Path))
+			c.plan.Notes = append(c.plan.Notes, fmt.Sprintf("%q %s: it is read-only, and files closed to others stay closed", r.Path, why))
 			continue
 		}
 		if !c.mapsBind(r, f) || c.idMap(f) != nil {
@@ -459,7 +475,7 @@ func (c *compiler) placeFS(r Rule, kind, path string, in place, options []string
 	}
 	at.path = path
 	keep := c.spec.Root != nil || len(c.toMask()) > 0 && (kind == "proc" || kind == "sysfs")
-	s := fsStep(kind, path, options, flags, keep)
+	s := fsStep(kind, path, options, flags, keep || c.host.NoMountCall)
 	if keep {
 		at.slot = c.keepOpen(&s)
 	}
@@ -575,6 +591,9 @@ func isDevice(path string, dev place) bool {
 var procOfRoot = []string{"acpi", "bus", "fs", "irq", "sys", "sysrq-trigger"}
 
 func (c *compiler) placeProc(r Rule, path string, in place) error {
+	if c.host.NoProc && c.spec.OuterProc {
+		return c.placeOuterProc(r, path, in)
+	}
 	if err := c.placeFS(r, "proc", path, in, nil, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, place{kind: Proc, source: path}); err != nil {
 		return err
 	}
@@ -588,6 +607,33 @@ func (c *compiler) placeProc(r Rule, path string, in place) error {
 			}
 		}
 	}
+	return nil
+}
+
+// placeOuterProc shows the procfs that is there. /proc/self works in it, since we have a pid in its namespace as well; but
+// it names the processes of that. What covers parts of it comes along: the kernel shows nobody what lies below. It is
+// read-only, since some files of other processes go by owner alone (oom_score_adj); what tells more of them asks for
+// ptrace's rights, which end at the payload's user namespace or other uid.
+func (c *compiler) placeOuterProc(r Rule, path string, in place) error {
+	if c.hostRoot() {
+		return &SpecError{Field: "proc", Value: "outer", Problem: "would give the payload the files of /proc that root owns; without --user caller it is another uid"}
+	}
+	how, err := c.target(r, path, in, true)
+	if err != nil {
+		return err
+	}
+	s := Step{
+		Op: "bind", Source: "/proc", Flags: []string{"ro", "nosuid", "nodev", "noexec", "recursive"},
+		wire: wire{op: jailinit.OpBind, flags: jailinit.StepRecursive, a: closedMount},
+	}
+	at := place{path: path, kind: Proc, source: path, outer: true}
+	if c.spec.Root != nil || len(c.toMask()) > 0 {
+		at.slot = c.keepOpen(&s)
+	}
+	c.mount(c.onto(in, path, how, s))
+	c.arrive(at, at.source)
+	c.plan.Given = slices.DeleteFunc(c.plan.Given, func(g Guarantee) bool { return g == PrivateProcesses })
+	c.plan.Notes = append(c.plan.Notes, "/proc is that of the sandbox around this one, whose processes are seen in it (--proc outer)")
 	return nil
 }
 
@@ -614,14 +660,14 @@ func (c *compiler) placeDev(r Rule, path string, in place) error {
 	for _, d := range devices {
 		name := path + "/" + d.name
 		c.made[name] = true
-		if !c.userNS {
+		if !c.userNS && !c.host.NoMknod {
 			c.mount(c.below(at, name, Step{
 				Op: "mknod", Data: fmt.Sprintf("c %d:%d", d.major, d.minor),
 				wire: wire{op: jailinit.OpMknod, a: unix.S_IFCHR | 0o666, b: unix.Mkdev(d.major, d.minor), c: nobody},
 			}))
 			continue
 		}
-		// No mknod in a user namespace: the host's own, if it is what it should be (CVE-2025-31133 took a link).
+		// No mknod in a user namespace, or without the capability: the host's own, if it is what it should be (CVE-2025-31133 took a link).
 		if f := c.host.Look("/dev/" + d.name); f.Err != nil || !f.isDevice() || f.Rdev != unix.Mkdev(d.major, d.minor) {
 			return &UnsupportedError{Level: c.spec.Level, Missing: fmt.Sprintf("the device /dev/%s", d.name)}
 		} else {
@@ -633,14 +679,12 @@ func (c *compiler) placeDev(r Rule, path string, in place) error {
 		}
 	}
 	c.folder(path+"/pts", at)
-	options := []string{"newinstance", "", "ptmxmode", "0666", "mode", "620"}
-	pts := fsStep("devpts", path+"/pts", options, unix.MS_NOSUID|unix.MS_NOEXEC, at.slot != 0)
-	if at.slot != 0 {
-		pts.wire.flags = jailinit.StepNoLinks
+	if c.host.NoDevpts {
+		c.plan.Notes = append(c.plan.Notes, "no devpts can be mounted here: there are no pseudo-terminals")
+	} else {
+		c.placePts(path, at)
 	}
-	c.mount(c.below(at, path+"/pts", pts))
 	for _, l := range [][2]string{
-		{"ptmx", "pts/ptmx"},
 		{"fd", "/proc/self/fd"},
 		{"stdin", "/proc/self/fd/0"},
 		{"stdout", "/proc/self/fd/1"},
@@ -649,4 +693,15 @@ func (c *compiler) placeDev(r Rule, path string, in place) error {
 		c.mount(c.below(at, path+"/"+l[0], Step{Op: "symlink", Data: l[1], wire: wire{op: jailinit.OpSymlink}}))
 	}
 	return nil
+}
+
+// placePts mounts pseudo-terminals of its own in a /dev.
+func (c *compiler) placePts(path string, at place) {
+	options := []string{"newinstance", "", "ptmxmode", "0666", "mode", "620"}
+	pts := fsStep("devpts", path+"/pts", options, unix.MS_NOSUID|unix.MS_NOEXEC, at.slot != 0 || c.host.NoMountCall)
+	if at.slot != 0 {
+		pts.wire.flags = jailinit.StepNoLinks
+	}
+	c.mount(c.below(at, path+"/pts", pts))
+	c.mount(c.below(at, path+"/ptmx", Step{Op: "symlink", Data: "pts/ptmx", wire: wire{op: jailinit.OpSymlink}}))
 }

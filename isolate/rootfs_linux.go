@@ -594,10 +594,11 @@ func (c *compiler) masks() error {
 		if in.slot != 0 {
 			flags = jailinit.StepNoLinks
 		}
-		switch in.kind {
-		case Proc:
+		switch {
+		case in.outer:
+		case in.kind == Proc:
 			s.wire.a = unix.PROC_SUPER_MAGIC
-		case Sys:
+		case in.kind == Sys:
 			s.wire.a = unix.SYSFS_MAGIC
 		}
 		c.mount(c.onto(in, path, flags, s))

@@ -49,6 +49,8 @@ type Spec struct {
 	Timeout   time.Duration `json:"timeout,omitempty"`   // wall clock from the payload's start; 0 is none
 	KillAfter time.Duration `json:"killAfter,omitempty"` // from SIGTERM at the time-out to SIGKILL
 
+	OuterProc bool `json:"outerProc,omitempty"` // where no fresh procfs can be mounted, the one that is there is shown: without PrivateProcesses
+
 	AllowDowngrade bool `json:"allowDowngrade,omitempty"` // a lower level is better than none
 }
 

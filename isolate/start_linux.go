@@ -23,13 +23,13 @@ import (
 var launcherPIDFD = sync.OnceValues(func() (int, error) {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
-		return -1, os.NewSyscallError("pidfd_open", err)
+		return -1, &StepError{Index: -1, Side: SideLauncher, Op: "pidfd_open", Errno: errnoOf(err)}
 	}
 	return fd, nil
 })
 
 // attempts bounds how often a launch is compiled anew with what a failed step has taught.
-const attempts = 3
+const attempts = 10
 
 // start compiles the Spec and starts it. Below the level asked for it goes only where the Spec allows it.
 func start(c *Cmd, files []*os.File) (*Process, error) {
@@ -87,13 +87,19 @@ func startSpec(spec *Spec, c *Cmd, files []*os.File) (*Process, error) {
 	}
 	l := &launch{spec: spec, host: host, place: host.Cgroup, files: files, failStep: c.failStep, failErrno: c.failErrno, try: c.try, cancel: c.ctx.Done()}
 	defer l.close()
-	if err := l.claim(); err != nil {
-		return nil, &UnsupportedError{Level: spec.Level, Missing: "a uid of its own for the payload of root: " + err.Error()}
+	if err := l.claim(); err != nil && !host.dropOwnUID() {
+		if !uidMapped(firstUID) {
+			return nil, host.noOtherUID(spec.Level)
+		}
+		return nil, &UnsupportedError{
+			Level: spec.Level, Missing: "a uid of its own for the payload of root: " + err.Error(),
+			Cause: Cause{LayerMounts, "", "root has to be able to write to /run, or to /dev/shm: mount a tmpfs there"},
+		}
 	}
 	for n := 1; ; n++ {
 		plan, err := Compile(spec, host)
 		if err != nil {
-			return nil, err
+			return nil, host.because(err)
 		}
 		l.plan = plan
 		c.plan, c.given = l.plan, spec.Level
@@ -106,7 +112,7 @@ func startSpec(spec *Spec, c *Cmd, files []*os.File) (*Process, error) {
 		l.undo()
 		var step *StepError
 		if n == attempts || !errors.As(err, &step) || !host.learn(l.plan, step) {
-			return nil, l.explain(err)
+			return nil, host.because(l.explain(err))
 		}
 		begin = time.Now()
 	}
@@ -151,7 +157,7 @@ func (l *launch) run() (*Process, error) {
 	if err := l.launcherSteps(0, 0); err != nil {
 		return nil, err
 	}
-	plan, err := jailinit.WritePlan(l.plan.encode(npass, l.try, l.failStep, l.failErrno))
+	plan, err := jailinit.WritePlan(l.plan.encode(npass, l.try, l.failStep, l.failErrno), l.plan.noMemfd)
 	if err != nil {
 		return nil, mintError("write the Plan", err)
 	}
@@ -310,9 +316,12 @@ func (l *launch) launcherSteps(index, pid int) error {
 			return l.plan.stepError(i, unix.Errno(l.failErrno))
 		}
 		var err error
-		if s.Op == "mkdir" {
+		switch s.Op {
+		case "mkdir":
 			err = l.makeScratch(s.Path)
-		} else {
+		case "map id":
+			err = os.WriteFile(fmt.Sprintf("/proc/%d/%s", pid, s.Path), []byte(s.Data), 0)
+		default:
 			err = l.cgroupStep(&s, pid)
 		}
 		switch {
@@ -366,13 +375,26 @@ func (l *launch) explain(err error) error {
 	}
 	switch step.Errno {
 	case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EINVAL, unix.ENOSPC, unix.EUSERS, unix.EOPNOTSUPP, unix.ENODEV:
+	case unix.ENOENT: // of /proc, if of anything of the host's
 	default:
 		return err
 	}
-	mine := step.Index < 0 && (step.Op == "clone3" || step.Op == "clone" || step.Op == "execveat")
+	call, fsType := callOf[step.Op], ""
+	mine := step.Index < 0 && call != "" || step.Op == "execveat"
 	if step.Index >= 0 {
-		switch l.plan.Steps[step.Index].wire.op {
-		case jailinit.OpWrite, jailinit.OpLoUp, jailinit.OpHostname, jailinit.OpRoot, jailinit.OpPivot, jailinit.OpMount,
+		s := l.plan.Steps[step.Index]
+		if step.Errno == unix.ENOENT && !within(s.Path, "/proc") {
+			return err
+		}
+		switch fsType = s.Type; s.wire.op {
+		case 0:
+			mine = s.Op == "cgroup" // Landlock around us: to access(2) it was writable
+		case jailinit.OpFS:
+			call = "fsopen"
+			mine = true
+		case jailinit.OpBind: // of what was asked for the errors are the user's
+			mine = step.Errno == unix.EPERM || step.Errno == unix.ENOSYS
+		case jailinit.OpOpen, jailinit.OpWrite, jailinit.OpLoUp, jailinit.OpHostname, jailinit.OpRoot, jailinit.OpPivot, jailinit.OpMount,
 			jailinit.OpSetattr, jailinit.OpMknod, jailinit.OpUnshare, jailinit.OpSetns, jailinit.OpRuleset, jailinit.OpRestrict, jailinit.OpNNP,
 			jailinit.OpFilter, jailinit.OpGroups, jailinit.OpGID, jailinit.OpUID, jailinit.OpSubreaper:
 			mine = true
@@ -381,26 +403,58 @@ func (l *launch) explain(err error) error {
 	if !mine {
 		return err
 	}
-	return &UnsupportedError{Level: l.spec.Level, Step: step}
+	return &UnsupportedError{Level: l.spec.Level, Step: step, call: call, fsType: fsType}
 }
 
-// ways is the table of what is done when a step fails: another way of the same strength.
+// ways is the table of what is done when a step fails: another way of the same strength, or less for the payload. Of the
+// rows that fit, the first is taken that has something to learn.
 var ways = []struct {
-	op      string // of the step
+	op      string // of the step; "" is any
 	kind    string // its Type, or ""
 	errnos  []syscall.Errno
 	learned func(h *Host, s *Step) bool
 }{
-	// A filter that does not know clone3 says so with ENOSYS, that programs fall back (as Docker's does).
-	{op: "clone3", errnos: []syscall.Errno{unix.ENOSYS}, learned: func(h *Host, _ *Step) bool { return set(&h.NoClone3) }},
+	// Root of a user namespace around us makes no devices, and that may lack the uid that was claimed: EINVAL, or EPERM, at
+	// whatever meets it first. Compile knows whether root can go another way.
+	{errnos: []syscall.Errno{unix.EINVAL, unix.EPERM}, learned: func(h *Host, _ *Step) bool {
+		unmapped := h.live && h.OwnUID != 0 && !uidMapped(h.OwnUID)
+		if unmapped {
+			h.dropOwnUID()
+		}
+		return unmapped
+	}},
+	{op: "mknod", errnos: []syscall.Errno{unix.EPERM}, learned: fact(func(h *Host) *bool { return &h.NoMknod })},
+	// A filter that does not know clone3 says so with ENOSYS, that programs fall back (as Docker's does). With EPERM no
+	// program of glibc has threads.
+	{op: "clone3", errnos: []syscall.Errno{unix.ENOSYS}, learned: fact(func(h *Host) *bool { return &h.NoClone3 })},
 	// In an ordinary user's jail with a cgroup there is one cgroup namespace: see oneCgroupNamespace.
 	{op: "clone3", errnos: []syscall.Errno{unix.ENOSPC}, learned: outerCgroups},
 	{op: "clone", errnos: []syscall.Errno{unix.ENOSPC}, learned: outerCgroups},
-	// No memfd may be executed: vm.memfd_noexec=2, or an LSM.
-	{op: "execveat", errnos: []syscall.Errno{unix.EACCES, unix.EPERM}, learned: func(h *Host, _ *Step) bool { return set(&h.NoMemfd) }},
-	{op: "make jail-init", errnos: []syscall.Errno{unix.EACCES, unix.EPERM, unix.ENOSYS}, learned: func(h *Host, _ *Step) bool { return set(&h.NoMemfd) }},
-	// An outer jail may have covered parts of /sys: an empty one shows less.
-	{op: "mount", kind: "sysfs", errnos: []syscall.Errno{unix.EPERM}, learned: func(h *Host, _ *Step) bool { return set(&h.NoSysfs) }},
+	// No memfd may be executed: vm.memfd_noexec=2, or an LSM. Or none may be made.
+	{op: "execveat", errnos: refused, learned: fact(func(h *Host) *bool { return &h.NoMemfd })},
+	{op: "make jail-init", errnos: refused, learned: fact(func(h *Host) *bool { return &h.NoMemfd })},
+	{op: "write the Plan", errnos: refused, learned: fact(func(h *Host) *bool { return &h.NoMemfd })},
+	// mount(2) alone may be refused; fsopen(2) and its like do the same.
+	{op: "mount", errnos: refused, learned: fact(func(h *Host) *bool { return &h.NoMountCall })},
+	// An outer sandbox may have covered parts of /sys: an empty one shows less.
+	{op: "mount", kind: "sysfs", errnos: noMount, learned: fact(func(h *Host) *bool { return &h.NoSysfs })},
+	// Or of /proc. To show the one that is there is a weaker way: Compile takes it where Spec.OuterProc allows it.
+	{op: "mount", kind: "proc", errnos: noMount, learned: fact(func(h *Host) *bool { return &h.NoProc })},
+	// Without pseudo-terminals the payload has less.
+	{op: "mount", kind: "devpts", errnos: append(noMount, unix.EINVAL), learned: fact(func(h *Host) *bool { return &h.NoDevpts })},
+	// unshare(2) or setns(2) may be refused and clone not; or there is no /proc to open the namespace in.
+	{op: "unshare", errnos: refused, learned: noAside},
+	{op: "setns", errnos: refused, learned: noAside},
+	{op: "open", errnos: []syscall.Errno{unix.ENOENT}, learned: noAside},
+	// Root does without id maps where it can have no user namespace; Compile decides what that means for a folder.
+	{op: "unshare", errnos: append(refused, unix.EINVAL, unix.ENOSPC, unix.EUSERS), learned: noMaps},
+	{op: "write", errnos: append(refused, unix.ENOENT), learned: noMaps},
+	// The profiles of podman and Docker refuse sethostname(2) also in a namespace of its own.
+	{op: "sethostname", errnos: refused, learned: fact(func(h *Host) *bool { return &h.NoHostname })},
+	// No place for a private TMPDIR: the payload has none.
+	{op: "mkdir", errnos: append(refused, unix.EROFS, unix.ENOENT), learned: func(h *Host, s *Step) bool {
+		return s.Side == SideLauncher && set(&h.NoScratch)
+	}},
 	// overlayfs and some network file systems can't map ids; Compile decides what that means for the folder.
 	{op: "bind", errnos: []syscall.Errno{unix.EINVAL, unix.EPERM, unix.EOPNOTSUPP}, learned: func(h *Host, s *Step) bool {
 		if s.wire.d == 0 || h.NoIDMapAt[s.Source] {
@@ -413,6 +467,18 @@ var ways = []struct {
 		h.NoIDMapAt[s.Source] = true
 		return true
 	}},
+}
+
+var (
+	// refused is what filters and LSMs say.
+	refused = slices.Clip([]syscall.Errno{unix.EPERM, unix.EACCES, unix.ENOSYS})
+	// noMount is what the kernel says of a file system that it has not, or does not give to a user namespace.
+	noMount = slices.Clip([]syscall.Errno{unix.EPERM, unix.ENODEV})
+)
+
+// fact learns one fact, once.
+func fact(of func(h *Host) *bool) func(*Host, *Step) bool {
+	return func(h *Host, _ *Step) bool { return set(of(h)) }
 }
 
 func outerCgroups(h *Host, _ *Step) bool { return atCgroupRoot() && set(&h.OuterCgroups) }
@@ -434,19 +500,24 @@ func set(fact *bool) bool {
 	return !was
 }
 
+func noAside(h *Host, s *Step) bool {
+	return (slices.Contains(s.List, "CLONE_NEWNET") || s.wire.a == netSlot) && set(&h.NoAside)
+}
+
+func noMaps(h *Host, s *Step) bool {
+	return s.Side == SideAside && !slices.Contains(s.List, "CLONE_NEWNET") && set(&h.NoMaps)
+}
+
 // learn adds what a failed step says about the host. It returns false where there is no other way.
 func (h *Host) learn(p *Plan, e *StepError) bool {
-	var s *Step
-	kind := ""
+	s := &Step{}
 	if e.Index >= 0 {
 		s = &p.Steps[e.Index]
-		kind = s.Type
 	}
 	for _, w := range ways {
-		if w.op != e.Op || w.kind != "" && w.kind != kind || !slices.Contains(w.errnos, e.Errno) {
-			continue
+		if (w.op == "" || w.op == e.Op) && (w.kind == "" || w.kind == s.Type) && slices.Contains(w.errnos, e.Errno) && w.learned(h, s) {
+			return true
 		}
-		return w.learned(h, s)
 	}
 	return false
 }

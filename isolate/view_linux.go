@@ -28,6 +28,9 @@ func (c *compiler) view(rules []Rule) error {
 		if err := c.scopes(); err != nil {
 			return err
 		}
+		if err := c.noChroot(); err != nil {
+			return err
+		}
 		return c.mountView(rules)
 	}
 	if err := c.landlockView(rules); err != nil {
@@ -53,6 +56,19 @@ func (c *compiler) scopes() error {
 	} else if ptrace {
 		return &SpecError{Field: "cap-add", Value: "CAP_SYS_PTRACE", Problem: "would open jail's own processes to the payload: keeping it off them needs Landlock ABI 6 (Linux 6.12)"}
 	}
+	return nil
+}
+
+// noChroot proves, for a payload that can leave a chroot, that there is none around us: behind it the mount namespace has
+// the host's root. The kernel makes no user namespace in a chroot, which is the only question that tells.
+func (c *compiler) noChroot() error {
+	if c.keep>>unix.CAP_SYS_CHROOT&1 == 0 || c.userNS || c.mapped {
+		return nil
+	}
+	if c.asides == jailinit.MaxAside {
+		return &SpecError{Field: "cap-add", Value: "CAP_SYS_CHROOT", Problem: "does not go with shown folders of so many owners"}
+	}
+	c.join("no chroot around", c.aside("no chroot around", Step{Op: "unshare", List: []string{"CLONE_NEWUSER"}, wire: wire{op: jailinit.OpUnshare, a: unix.CLONE_NEWUSER}}))
 	return nil
 }
 

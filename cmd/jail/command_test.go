@@ -286,41 +286,6 @@ func TestDidYouMean(t *testing.T) {
 	}
 }
 
-func TestSysctlHints(t *testing.T) {
-	values := map[string]string{
-		"user.max_user_namespaces":                     "0",
-		"kernel.unprivileged_userns_clone":             "1",
-		"kernel.apparmor_restrict_unprivileged_userns": "1",
-	}
-	read := func(name string) string { return values[name] }
-	at := func(errno syscall.Errno) *isolate.UnsupportedError {
-		return &isolate.UnsupportedError{Level: isolate.Namespaced, Step: &isolate.StepError{Op: "clone3", Errno: errno}}
-	}
-	for _, c := range []struct {
-		name string
-		err  *isolate.UnsupportedError
-		root bool
-		want string // in the only hint
-	}{
-		{"no namespaces left", at(syscall.ENOSPC), false, "user.max_user_namespaces is 0"},
-		{"no namespaces left for root", at(syscall.ENOSPC), true, "user.max_user_namespaces is 0"},
-		{"AppArmor", at(syscall.EPERM), false, "kernel.apparmor_restrict_unprivileged_userns is 1"},
-		{"AppArmor at a later step", at(syscall.EACCES), false, "kernel.apparmor_restrict_unprivileged_userns is 1"},
-		{"root is not an ordinary user", at(syscall.EPERM), true, ""},
-		{"another cause", at(syscall.ENOSYS), false, ""},
-		{"no step", &isolate.UnsupportedError{Missing: "Landlock"}, false, ""},
-	} {
-		got := sysctlHints(c.err, c.root, read)
-		if c.want == "" && len(got) != 0 || c.want != "" && (len(got) != 1 || !strings.Contains(got[0], c.want)) {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
-		}
-	}
-	// Where the settings do not say so, nothing is said.
-	if got := sysctlHints(at(syscall.EPERM), false, func(string) string { return "" }); len(got) != 0 {
-		t.Errorf("guessed: %q", got)
-	}
-}
-
 func TestUnsupported(t *testing.T) {
 	err := &isolate.UnsupportedError{
 		Level: isolate.Namespaced, Highest: isolate.User,

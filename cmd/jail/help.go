@@ -100,6 +100,7 @@ Levels, each with all of the one before:
   --kill-after TIME                SIGTERM first, the kill after TIME
   --memory SIZE, --output-limit …  and other limits: jail help limits
   --network none|host              none but its own loopback (--net)
+  --proc own|outer                 outer: that of a sandbox around, if need be
   --cap-add, --cap-drop NAME       capabilities, or ALL
   --seccomp NAME|FILE              baseline; default (Docker's, stricter) or
                                    a profile's besides; unconfined is none
@@ -135,7 +136,9 @@ plan that will run on this host; COMMAND itself is not started.
 	levelsHelp = `jail levels [--json]
 
 Tries each level on this host, as you are, and prints that it works, or the
-first step that did not, with the reason and a way out where one is known.
+first step that did not, who refused it, and the one thing that would change
+it, as far as that is known. The "cause" of --json is kernel, sysctl, lsm,
+seccomp, capabilities, user-namespace, mounts, cgroup, or empty.
 
   $ jail levels
 `

@@ -109,44 +109,19 @@ func interpreterOf(head string) string {
 	return "its loader"
 }
 
+// unsupportedHint says who refused, the one thing that would change it, and which level is to be had as it is.
 func unsupportedHint(e *isolate.UnsupportedError) string {
-	hints := sysctlHints(e, os.Geteuid() == 0, readSysctl)
+	var hints []string
+	for _, part := range []string{e.Cause.Why, e.Cause.Remedy} {
+		if part != "" {
+			hints = append(hints, part)
+		}
+	}
+	hints = []string{strings.Join(hints, ": ")}
 	if e.Highest != 0 {
 		hints = append(hints, "--level="+e.Highest.String()+" works here, and --allow-downgrade takes it where more can't be had")
 	}
-	return strings.Join(hints, "; ")
-}
-
-// sysctls are settings that close user namespaces: the value that does, and the errno that then comes of it. The
-// latter two bind ordinary users alone.
-var sysctls = []struct {
-	name, closed string
-	errno        syscall.Errno
-	remedy       string
-}{
-	{"user.max_user_namespaces", "0", syscall.ENOSPC, "root can raise it"},
-	{"kernel.unprivileged_userns_clone", "0", syscall.EPERM, "root can set it to 1"},
-	{"kernel.apparmor_restrict_unprivileged_userns", "1", syscall.EPERM, "root can give this program an AppArmor profile with userns, or set it to 0"},
-	{"kernel.apparmor_restrict_unprivileged_userns", "1", syscall.EACCES, "root can give this program an AppArmor profile with userns, or set it to 0"},
-}
-
-// sysctlHints names the settings that say of themselves that they closed what the step needed. It does not guess.
-func sysctlHints(e *isolate.UnsupportedError, root bool, read func(name string) string) []string {
-	var hints []string
-	for _, s := range sysctls {
-		if e.Step != nil && e.Step.Errno == s.errno && (!root || s.errno == syscall.ENOSPC) && read(s.name) == s.closed {
-			hints = append(hints, "the sysctl "+s.name+" is "+s.closed+" here: "+s.remedy)
-		}
-	}
-	return hints
-}
-
-func readSysctl(name string) string {
-	b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
+	return strings.TrimPrefix(strings.Join(hints, "; "), "; ")
 }
 
 // didYouMean suggests what was probably meant, or else says otherwise.

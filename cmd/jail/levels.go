@@ -14,6 +14,7 @@ type levelReport struct {
 	Error string        `json:"error"` // why not
 	Step  string        `json:"step"`  // the first one that did not work
 	Errno int           `json:"errno"` // of that step
+	Cause isolate.Layer `json:"cause"` // who refused: "seccomp", "sysctl", …; "" is not known
 	Hint  string        `json:"hint"`
 }
 
@@ -40,8 +41,15 @@ func levels(args []string) int {
 	if o.json {
 		return printJSON(reports)
 	}
+	highest := isolate.Level(0)
 	for _, r := range reports {
 		printLines(r.lines())
+		if r.Works {
+			highest = r.Level
+		}
+	}
+	if highest != reports[len(reports)-1].Level {
+		printLines([]string{"the highest level that works here is " + highest.String()})
 	}
 	return 0
 }
@@ -56,7 +64,7 @@ func describeLevel(l isolate.LevelReport) levelReport {
 	if errors.As(l.Err, &unsupported) { // which level works instead is on another line
 		alone := *unsupported
 		alone.Highest = 0
-		r.Error, r.Hint = alone.Missing, hint(&alone)
+		r.Error, r.Cause, r.Hint = alone.Missing, alone.Cause.Layer, hint(&alone)
 	}
 	var step *isolate.StepError
 	if errors.As(l.Err, &step) {

@@ -41,6 +41,7 @@ type options struct {
 	output      int64
 	overrun     isolate.OutputAction
 	network     string
+	proc        string
 	capAdd      []string
 	capDrop     []string
 	seccomp     string
@@ -219,6 +220,7 @@ var runFlags = []flag{
 	{"--network", "--net", "none|host", func(o *options, v string) error {
 		return oneOf(&o.network, v, "none", "host")
 	}},
+	{"--proc", "", "own|outer", func(o *options, v string) error { return oneOf(&o.proc, v, "own", "outer") }},
 	{"--cap-add", "", "CAPABILITY", func(o *options, v string) error { o.capAdd = append(o.capAdd, v); return nil }},
 	{"--cap-drop", "", "CAPABILITY", func(o *options, v string) error { o.capDrop = append(o.capDrop, v); return nil }},
 	{"--seccomp", "", "baseline|default|unconfined|FILE", func(o *options, v string) error {
@@ -373,6 +375,7 @@ func (o *options) spec() (*isolate.Spec, error) {
 	s.Root, s.RootOverlay = o.root, o.rootOverlay
 	s.CapAdd, s.CapDrop = o.capAdd, o.capDrop
 	s.HostNetwork = o.network == "host"
+	s.OuterProc = o.proc == "outer"
 	s.NoFilter = o.seccomp == "unconfined"
 	switch {
 	case o.seccomp == "baseline" || o.seccomp == "unconfined":

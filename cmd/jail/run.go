@@ -70,6 +70,9 @@ func (o *options) start(cmd *isolate.Cmd) int {
 	}
 	r.process = cmd.Process
 	close(r.running)
+	if os.Getpid() == 1 {
+		go reapAll()
+	}
 	// The payload runs: what is said now costs it nothing.
 	for _, note := range cmd.Plan().Notes {
 		complain("note: " + note)
@@ -151,7 +154,11 @@ func summary(r *isolate.Result, detail bool) []string {
 		for _, g := range r.LostGuarantees {
 			lost = append(lost, string(g))
 		}
-		lines = append(lines, "lost by the downgrade: "+strings.Join(lost, ", "))
+		why := "by the downgrade"
+		if r.GivenLevel == r.Level {
+			why = "by --proc outer"
+		}
+		lines = append(lines, "lost "+why+": "+strings.Join(lost, ", "))
 	}
 	if detail {
 		lines = append(lines, r.Detail())

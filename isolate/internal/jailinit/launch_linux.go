@@ -164,18 +164,23 @@ func mintMemfd(p []byte) (int, error) {
 
 // mintFile writes p to a file without a name, for hosts where no memfd can be executed (vm.memfd_noexec=2, an LSM).
 func mintFile(p []byte) (int, error) {
+	return inFolders(func(dir string) (int, error) { return mintFileIn(dir, p) })
+}
+
+// inFolders makes a file in the first folder where that works.
+func inFolders(mint func(dir string) (int, error)) (int, error) {
 	var tried []error
 	for _, dir := range []string{os.Getenv("XDG_RUNTIME_DIR"), "/run", "/dev/shm", os.TempDir()} {
 		if dir == "" {
 			continue
 		}
-		fd, err := mintFileIn(dir, p)
+		fd, err := mint(dir)
 		if err == nil {
 			return fd, nil
 		}
 		tried = append(tried, err)
 	}
-	return -1, fmt.Errorf("no folder to execute jail-init from: %w", errors.Join(tried...))
+	return -1, fmt.Errorf("no folder for jail-init: %w", errors.Join(tried...))
 }
 
 func mintFileIn(dir string, p []byte) (int, error) {
@@ -186,14 +191,11 @@ func mintFileIn(dir string, p []byte) (int, error) {
 	if fs.Flags&unix.ST_NOEXEC != 0 {
 		return -1, &os.PathError{Op: "execute in", Path: dir, Err: errors.New("mounted noexec")}
 	}
-	w, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o500)
+	w, err := writeFileIn(dir, p)
 	if err != nil {
-		return -1, &os.PathError{Op: "open O_TMPFILE in", Path: dir, Err: err}
+		return -1, err
 	}
 	defer unix.Close(w)
-	if err := writeAll(w, p); err != nil {
-		return -1, &os.PathError{Op: "write jail-init in", Path: dir, Err: err}
-	}
 	// A file that is open for writing can't be executed (ETXTBSY).
 	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", w), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -202,8 +204,24 @@ func mintFileIn(dir string, p []byte) (int, error) {
 	return fd, nil
 }
 
-// WritePlan writes an encoded Plan to a memfd; the caller closes it.
-func WritePlan(p []byte) (int, error) {
+// writeFileIn writes p to a file without a name, which is open for reading too.
+func writeFileIn(dir string, p []byte) (int, error) {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o500)
+	if err != nil {
+		return -1, &os.PathError{Op: "open O_TMPFILE in", Path: dir, Err: err}
+	}
+	if err := writeAll(fd, p); err != nil {
+		unix.Close(fd)
+		return -1, &os.PathError{Op: "write jail-init's file in", Path: dir, Err: err}
+	}
+	return fd, nil
+}
+
+// WritePlan writes an encoded Plan to a memfd, or where there are none to an unnamed file; the caller closes it.
+func WritePlan(p []byte, noMemfd bool) (int, error) {
+	if noMemfd {
+		return inFolders(func(dir string) (int, error) { return writeFileIn(dir, p) })
+	}
 	fd, err := memfd("jail-plan", unix.MFD_NOEXEC_SEAL)
 	if err != nil {
 		return -1, fmt.Errorf("memfd_create jail-plan: %w", err)

@@ -19,7 +19,7 @@ const helperEnv = "JAIL_TEST_HELPER"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(helperEnv) == "write" {
-		_, err := WritePlan(make([]byte, 1<<16))
+		_, err := WritePlan(make([]byte, 1<<16), false)
 		fmt.Println(err)
 		os.Exit(0)
 	}
@@ -33,7 +33,7 @@ func runScript(t *testing.T, image int, noClone3 bool, planFlags uint32, script 
 	plan, err := WritePlan(e.Finish(
 		[]Step{{Op: OpSubreaper}, {Op: OpChildren, Index: 1, S1: e.String("/proc/thread-self/children")}},
 		[]Step{{Op: OpExec, Index: 2, S1: e.Strings([]string{"/bin/sh"}), S2: e.Strings([]string{"sh", "-c", script}), S3: e.Strings(nil)}},
-		nil, planFlags, 3, 0, 0))
+		nil, planFlags, 3, 0, 0), false)
 	if err != nil {
 		t.Fatal(err)
 	}
