@@ -208,6 +208,36 @@ func TestOuter(t *testing.T) {
 	}
 }
 
+// closed is an ordinary user whom Debian's switch lets have no user namespace.
+var closed = outer{
+	name: "no user namespaces (kernel.unprivileged_userns_clone is 0)", wrap: in("env"),
+	cells: [5]string{works, works, closedUserNS, closedUserNS, closedUserNS},
+}
+
+const closedUserNS = "sysctl: kernel.unprivileged_userns_clone is 0 here: root can set it to 1"
+
+// TestOuterClosed closes user namespaces to ordinary users. That is for the whole machine, so it is done in the tests' own
+// alone, and while no other test runs.
+func TestOuterClosed(t *testing.T) {
+	const sysctl = "/proc/sys/kernel/unprivileged_userns_clone"
+	if cmdline, err := os.ReadFile("/proc/cmdline"); err != nil || !strings.Contains(string(cmdline), " jail_init=") {
+		t.Skip("host lacks: a machine that is the tests' own (make vm-test)")
+	}
+	if !asRoot {
+		t.Skip("host lacks: root")
+	}
+	makeOuterFiles(t)
+	missing(arm{"namespaced", false}) // is asked once for all tests: before
+	set := func(value string) {
+		if err := os.WriteFile(sysctl, []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("0")
+	defer set("1")
+	closed.check(t)
+}
+
 // makeOuterFiles makes a file that no view shows, and a place for a chroot.
 func makeOuterFiles(t *testing.T) {
 	t.Helper()
@@ -530,7 +560,7 @@ the smallest change. Levels limited and contained need a cgroup besides: "cgroup
 on a host that gives the caller none, everywhere.
 
 | in | as | ` + strings.Join(allLevels, " | ") + " |\n|---|---|" + strings.Repeat("---|", len(allLevels)) + "\n")
-	for _, o := range append(slices.Clone(outers), podmans...) {
+	for _, o := range slices.Concat(outers, []outer{closed}, podmans) {
 		who := o.caller()
 		if strings.Contains(o.name, "--user 1000") {
 			who = "an ordinary user"

@@ -26,7 +26,7 @@ declare -A of=(
 cgroups='P5[24589]_|P75_NoCgroup|NestedInLimited|CPU|TestCgroup|Accounting|LevelsOf'
 declare -A part=(
 	[isolate]='^Test(Run|Ways|BothEveryOp|BothNoIDMap|BothImagesAtOnce|BothContained|Signals|HighFD)$'
-	[tests/integration]="$cgroups"'|ResourcesNeed|Capabilities|Sockets|SignalsOutside|EveryLimit|TestTimeout|ExitCodeOf|TestBinds|KillPID1|Contained|P39_P41|P10_P11|P03_P15_Rootfs|RootfsWrites|TestOverlay|P23_Device$'
+	[tests/integration]="$cgroups"'|ResourcesNeed|Capabilities|Sockets|SignalsOutside|EveryLimit|TestTimeout|ExitCodeOf|TestBinds|KillPID1|Contained|P39_P41|P10_P11|P03_P15_Rootfs|RootfsWrites|TestOverlay|P23_Device$|TestOuter'
 )
 part[arm64/isolate]='^Test(Ways|BothEveryOp|BothNoIDMap|BothContained|Signals|HighFD)$'
 part[arm64/tests/integration]='P5[2458]_|P75_NoCgroup|CPU|TestCgroup|LevelsOf|Capabilities|Sockets|ContainedChoices|P39_P41|P10_P11|P03_P15_Rootfs|TestOverlay|KillPID1'
@@ -40,7 +40,7 @@ while getopts qm:u:s:r:t: flag; do
 		machines='own systemd arm64'
 		of[own]='cgroup isolate/internal/jailinit tests/integration'
 		of[arm64]='cgroup isolate/internal/jailinit seccomp tests/integration'
-		for machine in own systemd arm64; do part[$machine/tests/integration]='LevelsOf|P55_MemoryHog$|P52|P75_NoCgroup|P39_P41'; done
+		for machine in own systemd arm64; do part[$machine/tests/integration]='LevelsOf|P55_MemoryHog$|P52|P75_NoCgroup|P39_P41|OuterClosed'; done
 		;;
 	m) machines=$OPTARG ;;
 	u) users=$OPTARG ;;
