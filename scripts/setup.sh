@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 build='gcc libc6-dev libseccomp-dev pkg-config'
 test="$build python3 git curl procps busybox-static"
 vm="$test qemu-system-x86 qemu-system-arm kmod cpio e2fsprogs gcc-aarch64-linux-gnu libc6-dev-arm64-cross systemd libpam-systemd dbus-user-session"
-full="$vm nodejs bubblewrap shellcheck clang-format debootstrap"
+full="$vm nodejs bubblewrap podman runc shellcheck clang-format debootstrap"
 bench="$build bubblewrap crun runc busybox-static hyperfine strace"
 
 extra=
