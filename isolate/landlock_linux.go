@@ -78,8 +78,11 @@ func (c *compiler) landlockView(rules []Rule) error {
 			if r.Kind == ShowWrite {
 				access = row.files
 			}
+			if r.NoExec {
+				access &^= unix.LANDLOCK_ACCESS_FS_EXECUTE
+			}
 			c.allow(r.Source, access)
-			c.plan.mounts = append(c.plan.mounts, mounted{path: f.Real, source: f.Real, write: r.Kind == ShowWrite})
+			c.plan.mounts = append(c.plan.mounts, mounted{path: f.Real, source: f.Real, write: r.Kind == ShowWrite, noExec: r.NoExec})
 			shown = append(shown, r)
 		case Proc, Sys:
 			if c.host.Look(r.Path).Err == nil {
@@ -111,15 +114,37 @@ func (c *compiler) landlockView(rules []Rule) error {
 	}
 	for _, r := range rules {
 		if r.Kind != Deny {
+			if err := c.takesAway(r, shown); err != nil {
+				return err
+			}
 			continue
 		}
 		for _, s := range shown {
+			if r.Glob && reachesInto(r.Path, s.Path) {
+				return notHere(r, fmt.Sprintf("is a pattern that could match in %q, which is shown", s.Path))
+			}
 			if real := c.host.Look(r.Path).Real; within(r.Path, s.Path) || real != "" && within(real, c.host.Look(s.Source).Real) {
 				return notHere(r, fmt.Sprintf("lies in %q, which is shown", s.Path))
 			}
 		}
 	}
 	c.give(FileView)
+	return nil
+}
+
+// takesAway refuses a rule that gives less than one around it does: what Landlock has allowed for a folder holds for all
+// in it.
+func (c *compiler) takesAway(r Rule, shown []Rule) error {
+	if r.Default || r.Kind != Show && r.Kind != ShowWrite {
+		return nil
+	}
+	real := c.host.Look(r.Source).Real
+	for _, s := range shown {
+		less := s.Kind == ShowWrite && r.Kind == Show || r.NoExec && !s.NoExec && (s.Kind == Show || s.Kind == ShowWrite)
+		if outer := c.host.Look(s.Source).Real; less && real != outer && within(real, outer) {
+			return notHere(r, fmt.Sprintf("gives less than %q, in which it lies", s.Path))
+		}
+	}
 	return nil
 }
 

@@ -312,6 +312,10 @@ func (c *compiler) placeBind(r Rule, path string, in place) error {
 		s.wire.a |= unix.MOUNT_ATTR_RDONLY
 		s.Flags = append(s.Flags, "ro")
 	}
+	if r.NoExec {
+		s.wire.a |= unix.MOUNT_ATTR_NOEXEC
+		s.Flags = append(s.Flags, "noexec")
+	}
 	if f.isDir() {
 		s.wire.flags |= jailinit.StepRecursive
 		s.Flags = append(s.Flags, "recursive")
@@ -322,6 +326,7 @@ func (c *compiler) placeBind(r Rule, path string, in place) error {
 	}
 	c.mount(c.onto(in, path, how, s))
 	c.arrive(at, f.Real)
+	c.plan.mounts[len(c.plan.mounts)-1].noExec = r.NoExec
 	return nil
 }
 
@@ -507,6 +512,9 @@ const closedMount = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT
 // payload could make it.
 func (c *compiler) placeDeny(r Rule, path string, in place) error {
 	var dir bool
+	if r.Glob { // what it matches now has rules of its own
+		return c.denyLater(r)
+	}
 	switch {
 	case in.kind == Deny:
 		return nil
@@ -525,7 +533,7 @@ func (c *compiler) placeDeny(r Rule, path string, in place) error {
 	default:
 		f := c.there(path, in)
 		if f.Err != nil {
-			if in.kind != ShowWrite && in.kind != Overlay {
+			if in.kind != ShowWrite && in.kind != Overlay || in.kind == ShowWrite && r.Report {
 				return nil
 			}
 			return &SpecError{Field: "deny", Value: r.Path, Problem: fmt.Sprintf("does not exist, and the payload could make it in %q, which is writable; make it first", in.path)}
@@ -544,6 +552,16 @@ func (c *compiler) placeDeny(r Rule, path string, in place) error {
 	}
 	c.mount(s)
 	c.arrive(place{path: path, kind: Deny}, "")
+	return nil
+}
+
+// denyLater refuses a pattern that could match what the payload makes, unless that is to be reported.
+func (c *compiler) denyLater(r Rule) error {
+	for _, p := range c.places {
+		if writable := p.kind == ShowWrite || p.kind == Overlay || p.kind == rootfs && c.writable(c.rootRule()); writable && reachesInto(r.Path, p.path) && !(r.Report && p.kind == ShowWrite) {
+			return &SpecError{Field: "deny", Value: r.Path, Problem: fmt.Sprintf("is a pattern that could match what the payload makes in %q, which is writable", p.path)}
+		}
+	}
 	return nil
 }
 

@@ -38,6 +38,7 @@ type Plan struct {
 	noMemfd  bool
 	files    []int     // the caller's fds of File rules; slots 3… of jail-init
 	mounts   []mounted // the view; empty where there is none
+	absent   []absence // what is looked for again at the end
 	scratch  string
 }
 
@@ -46,7 +47,16 @@ type mounted struct {
 	path, source string
 	write        bool // for the payload
 	copied       bool // what the payload writes is kept in memory, and dropped at the end
+	noExec       bool
 	denied       bool
+}
+
+// absence is a path, or a pattern, of a rule with Report that could come into being.
+type absence struct {
+	path, source string // in the jail and on the host
+	glob         bool
+	link         bool     // there is a link that leads nowhere
+	known        []string // what the pattern matched at the start
 }
 
 // Step is one step of a Plan. Which fields count depends on Op; src/plan.h of jail-init has the same list.
