@@ -24,7 +24,7 @@ func run(args []string) int {
 	}
 	spec, err := o.spec()
 	if err != nil {
-		return fail(err)
+		return fail(o.blame(err))
 	}
 	report, err := openReport(o) // before the start: a payload whose result can't be told is not run
 	if err != nil {
@@ -62,7 +62,7 @@ func (o *options) start(cmd *isolate.Cmd) int {
 		return fail(err)
 	}
 	if err := cmd.Start(); err != nil {
-		code := fail(err)
+		code := fail(o.blame(err))
 		notePath(cmd, err)
 		return code
 	}
