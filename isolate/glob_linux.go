@@ -177,13 +177,19 @@ func coverOf(path string, rules []Rule) *Rule {
 // pin adds to the rules those that keep a path in its place: the folders between a writable one and a path in it that is
 // denied or read-only are mounts of their own, so that the payload can't rename them and make others under their names.
 func (c *compiler) pin(rules []Rule) []Rule {
+	if !slices.ContainsFunc(rules, func(r Rule) bool { return r.Kind == ShowWrite }) {
+		return rules
+	}
 	taken := map[string]bool{}
 	for _, r := range rules {
 		taken[r.Path] = true
 	}
 	for _, r := range slices.Clone(rules) {
+		if r.Default || r.Glob || r.Kind != Deny && r.Kind != Show {
+			continue
+		}
 		in := coverOf(r.Path, rules)
-		if r.Default || r.Glob || r.Kind != Deny && r.Kind != Show || in == nil || in.Kind != ShowWrite {
+		if in == nil || in.Kind != ShowWrite {
 			continue
 		}
 		outer := *in

@@ -73,7 +73,7 @@ type Loaded struct {
 	// Settings in their order: what a policy extends stands before its own, and of two that take each other's place
 	// the later counts.
 	Settings []Setting
-	// Files are the paths of the files that were read.
+	// Files are the paths of the files that were read, without links.
 	Files []string
 }
 
@@ -165,7 +165,11 @@ func (l *loader) file(name string, chain []string, by *node) ([]Setting, error) 
 	if err != nil {
 		return fail(err)
 	}
-	if path := filepath.Join(dir, filepath.Base(shown)); !slices.Contains(l.files, path) {
+	path, err := filepath.EvalSymlinks(filepath.Join(dir, filepath.Base(shown)))
+	if err != nil {
+		return fail(err)
+	}
+	if !slices.Contains(l.files, path) {
 		l.files = append(l.files, path)
 	}
 	return l.read(shown, text, reader{loader: l, dir: dir}, filepath.Dir(name), chain, by)

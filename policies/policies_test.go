@@ -350,3 +350,17 @@ func TestParserBounds(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkLoad reads the built-in policy that says most.
+func BenchmarkLoad(b *testing.B) {
+	dir := b.TempDir()
+	b.Chdir(dir)
+	b.Setenv("HOME", "/home/a")
+	for b.Loop() {
+		loaded, err := Load("agent")
+		if err != nil {
+			b.Fatal(err)
+		}
+		Format("", loaded.Settings, false)
+	}
+}

@@ -549,7 +549,8 @@ func (o *options) payloadEnv() []string {
 	switch {
 	case o.envAll:
 		env = slices.DeleteFunc(slices.Clone(o.environment), func(kv string) bool {
-			return o.level >= isolate.User && strings.HasPrefix(kv, "TMPDIR=") // the jail has its own
+			return o.level >= isolate.User && strings.HasPrefix(kv, "TMPDIR=") || // the jail has its own
+				o.level >= isolate.Namespaced && strings.HasPrefix(kv, "JAIL_POLICY=") // an outer jail's
 		})
 	case !o.clearEnv:
 		env = isolate.DefaultEnv(o.environment, o.network == "host" || o.level < isolate.Namespaced)

@@ -130,8 +130,15 @@ func (o *options) protectPolicy() []isolate.Rule {
 	var rules []isolate.Rule
 	for _, file := range o.policy.Files {
 		for _, r := range o.rules {
-			if in := r.Source + "/"; r.Kind == isolate.ShowWrite && strings.HasPrefix(file, in) {
-				rules = append(rules, isolate.Rule{Kind: isolate.Show, Path: filepath.Join(r.Path, strings.TrimPrefix(file, in)), Source: file, NoExec: true})
+			if r.Kind != isolate.ShowWrite || r.Glob {
+				continue
+			}
+			real, err := filepath.EvalSymlinks(r.Source)
+			if err != nil {
+				continue // isolate says what is wrong with it
+			}
+			if name, inside := strings.CutPrefix(file, strings.TrimSuffix(real, "/")+"/"); inside {
+				rules = append(rules, isolate.Rule{Kind: isolate.Show, Path: filepath.Join(r.Path, name), Source: file, NoExec: true})
 			}
 		}
 	}

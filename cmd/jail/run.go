@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -61,7 +62,9 @@ func (o *options) start(cmd *isolate.Cmd) int {
 	if err := o.openStreams(cmd); err != nil {
 		return fail(err)
 	}
-	if err := cmd.Start(); err != nil {
+	err := cmd.Start()
+	runtime.KeepAlive(o.policyFile) // jail-init has read it, or never will
+	if err != nil {
 		code := fail(o.blame(err))
 		notePath(cmd, err)
 		return code

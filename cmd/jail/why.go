@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -193,10 +192,6 @@ func (o *options) last(flag string) (string, bool) {
 }
 
 func (o *options) whyHost(plan *isolate.Plan, what string) (allowed bool, lines []string) {
-	host := what
-	if h, _, err := net.SplitHostPort(what); err == nil {
-		host = h
-	}
 	origin, asked := o.last("--network")
 	if !slices.Contains(plan.Given, isolate.PrivateNetwork) {
 		if !asked {
@@ -204,7 +199,7 @@ func (o *options) whyHost(plan *isolate.Plan, what string) (allowed bool, lines 
 		}
 		return true, []string{"allowed: " + origin + "; every host and port that this machine reaches"}
 	}
-	if ip := net.ParseIP(strings.Trim(host, "[]")); host == "localhost" || ip != nil && ip.IsLoopback() {
+	if host := strings.TrimPrefix(what, "["); host == "localhost" || strings.HasPrefix(host, "localhost:") || strings.HasPrefix(host, "127.") || strings.HasPrefix(host, "::1") {
 		lines = append(lines, "the jail has a loopback device of its own: "+quote(what)+" is what the payload itself listens on")
 	}
 	return false, append(lines, "denied: "+origin+"; there is no other network", "to allow it: permissions.network: host")
