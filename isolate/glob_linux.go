@@ -101,10 +101,10 @@ func exists(name string, link bool) bool {
 }
 
 // expandGlobs puts in the place of a pattern what matches it now. They stand before the rules that name their path, which
-// win so; and that of a Deny stays, for what it may match later.
-func (c *compiler) expandGlobs(given []Rule) ([]Rule, error) {
+// win so; and that of a Deny stays, for what it may match later. Patterns with Report are returned as well.
+func (c *compiler) expandGlobs(given []Rule) (rules, watched []Rule, err error) {
 	if !slices.ContainsFunc(given, func(r Rule) bool { return r.Glob }) {
-		return given, nil
+		return given, nil, nil
 	}
 	var matched, named []Rule
 	for _, r := range given {
@@ -118,18 +118,21 @@ func (c *compiler) expandGlobs(given []Rule) ([]Rule, error) {
 		}
 		found, err := c.host.Match(r.Path)
 		if err != nil {
-			return nil, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: err.Error()}
+			return nil, nil, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: err.Error()}
+		}
+		if r.Report {
+			watched = append(watched, r)
 		}
 		if r.Kind == Deny {
 			for _, other := range given {
 				if other.hasSource() && other.Source != other.Path && reachesInto(r.Path, other.Path) || c.spec.Root != nil {
-					return nil, &SpecError{Field: "deny", Value: r.Path, Problem: "is a pattern for a place that other files than the host's are shown at; name the path"}
+					return nil, nil, &SpecError{Field: "deny", Value: r.Path, Problem: "is a pattern for a place that other files than the host's are shown at; name the path"}
 				}
 			}
 			named = append(named, r)
 		}
-		if len(found) == 0 && r.hasSource() && !r.Optional {
-			return nil, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "matches nothing"}
+		if len(found) == 0 && r.hasSource() && !r.Optional && !r.Report {
+			return nil, nil, &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "matches nothing"}
 		}
 		for _, path := range found {
 			one := r
@@ -140,7 +143,7 @@ func (c *compiler) expandGlobs(given []Rule) ([]Rule, error) {
 			matched = append(matched, one)
 		}
 	}
-	return append(matched, named...), nil
+	return append(matched, named...), watched, nil
 }
 
 // watch remembers what a rule with Report has to be looked for at the end: what is absent where the payload could make
@@ -200,6 +203,29 @@ func (c *compiler) pin(rules []Rule) []Rule {
 			}
 			taken[dir] = true
 			rules = append(rules, Rule{Kind: ShowWrite, Path: dir, Source: source, NoExec: outer.NoExec, Optional: true})
+		}
+	}
+	return rules
+}
+
+// hold adds a rule for each file that stands where an absent path of a rule with Report would need a folder, as the .git
+// of a linked worktree does: as long as it stays what it is, the path stays absent.
+func (c *compiler) hold(watched, rules []Rule) []Rule {
+	for _, r := range watched {
+		in := coverOf(r.Path, rules)
+		if r.Glob || in == nil || in.Kind != ShowWrite {
+			continue
+		}
+		outer := *in
+		for dir := filepath.Dir(r.Path); dir != outer.Path; dir = filepath.Dir(dir) {
+			source := outer.Source + strings.TrimPrefix(dir, outer.Path)
+			f := c.host.Look(source)
+			if f.Err == nil && f.Link == "" && !f.isDir() {
+				rules = append(rules, Rule{Kind: Show, Path: dir, Source: source, NoExec: true, Optional: true})
+			}
+			if f.Err == nil {
+				break
+			}
 		}
 	}
 	return rules

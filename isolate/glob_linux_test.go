@@ -162,6 +162,19 @@ func TestAppeared(t *testing.T) {
 	if got := cmd.Result().Appeared; !slices.Equal(got, want) {
 		t.Errorf("appeared: %q, want %q", got, want)
 	}
+	// A file that stands in the way of one is held.
+	dir, cmd = project(t, "rm tool || echo x >tool || mv tool x || rm -f tool; mkdir tool; mkdir tool/hooks; echo kept >sub/file",
+		Rule{Kind: ShowWrite}, Rule{Kind: Show, Path: "tool/hooks", Report: true}, Rule{Kind: Show, Path: "**/k?y", Glob: true, Report: true})
+	if out, err := cmd.CombinedOutput(); err != nil || len(cmd.Result().Appeared) != 0 {
+		t.Errorf("%v: %q, appeared %q", err, out, cmd.Result().Appeared)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "tool")); err != nil || !strings.HasSuffix(string(text), "echo ran\n") {
+		t.Errorf("the file is %q, %v", text, err)
+	}
+	dir, cmd = project(t, "mkdir -p sub/new; echo >sub/new/key", Rule{Kind: ShowWrite}, Rule{Kind: Show, Path: "**/k?y", Glob: true, Report: true})
+	if out, err := cmd.CombinedOutput(); err != nil || !slices.Equal(cmd.Result().Appeared, []string{filepath.Join(dir, "sub/new/key")}) {
+		t.Errorf("%v: %q, appeared %q", err, out, cmd.Result().Appeared)
+	}
 	for _, name := range []string{"never", "file/in"} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
 			t.Errorf("%s was made on the host", name)

@@ -97,12 +97,11 @@ func (c *compiler) expand() ([]Rule, error) {
 		}
 		return 1
 	})
-	given, err := c.expandGlobs(given)
+	given, watched, err := c.expandGlobs(given)
 	if err != nil {
 		return nil, err
 	}
 	rules := make([]Rule, 0, len(given)+4)
-	var watched []Rule
 	var workdir *Rule
 	for _, r := range given {
 		switch r.Kind {
@@ -127,7 +126,7 @@ func (c *compiler) expand() ([]Rule, error) {
 		if r.Path, err = clean(string(r.Kind), r.Path); err != nil {
 			return nil, err
 		}
-		if r.Report {
+		if r.Report && !r.Glob {
 			watched = append(watched, r)
 		}
 		if !r.hasSource() {
@@ -170,7 +169,7 @@ func (c *compiler) expand() ([]Rule, error) {
 			rules = winners(append(rules, r))
 		}
 	}
-	rules = c.pin(rules)
+	rules = c.pin(winners(c.hold(watched, rules)))
 	for _, r := range watched {
 		c.watch(r, rules)
 	}

@@ -189,7 +189,7 @@ func TestPaths(t *testing.T) {
 // TestBuiltinFolder: a built-in policy is about the working folder, and refuses one that holds more than a project.
 func TestBuiltinFolder(t *testing.T) {
 	dir := folder(t, nil)
-	if got := lines(t, dir, "agent")[0]; got != "permissions.files: write: /work # built-in agent:13:14" {
+	if got := lines(t, dir, "agent")[0]; got != "permissions.files: write: /work # built-in agent:14:14" {
 		t.Errorf("%q", got)
 	}
 	for _, cwd := range []string{filepath.Join(dir, "home"), dir, "/"} {

@@ -112,6 +112,22 @@ func TestPolicyAgentCommits(t *testing.T) {
 		if o := b.bare("sh", "-c", "git log --format=%s; git fsck"); !strings.HasPrefix(o.stdout, "third\nsecond\nfirst\n") || o.code != 0 {
 			t.Errorf("outside: %+v", o)
 		}
+
+		// In a linked worktree, whose .git is a file that says where to go on.
+		linked, main := b.dir+"-linked", b.dir
+		if o := b.bare("git", "worktree", "add", "-q", linked, "side"); o.code != 0 {
+			t.Fatalf("%+v", o)
+		}
+		b.dir = linked
+		flags := []string{"--bind", main + "/.git", "--ro-bind", main + "/.git/hooks", "--ro-bind", main + "/.git/config"}
+		if got := b.fine("agent", flags, gitEnv+"echo four >>file; git commit -qam fourth; git log -1 --format=%s"); got != "fourth\n" {
+			t.Errorf("in a linked worktree: %q", got)
+		}
+		for _, try := range []string{"echo 'gitdir: evil' >.git", "rm .git", "mv .git x", "ln -sfn x .git", "echo evil >" + main + "/.git/hooks/pre-commit", "git config core.hooksPath evil"} {
+			if o := b.under("agent", flags, "sh", "-c", try); o.code == 0 {
+				t.Errorf("%s: %+v", try, o)
+			}
+		}
 	})
 }
 
