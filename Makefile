@@ -24,11 +24,11 @@ test: ## set up, and run the tests (five minutes at most)
 	@scripts/setup.sh test
 	$(GO) run ./scripts/gotest -p 1 -count=1 -timeout=5m ./...
 
-vm-test: ## the tests of cgroups on Debian's kernel with cgroup v2 alone, under qemu
+vm-test: ## what depends on the kernel, on Debian's under qemu: cgroup v2, systemd, arm64, cgroup v1
 	@scripts/setup.sh vm
 	tests/vm/run.sh $(VM)
 
-test-full: ## race detector, fuzzing, lint, other systems, generated files, sweeps
+test-full: ## race detector, fuzzing, lint, other systems, generated files, sweeps, virtual machines
 	@scripts/setup.sh full
 	scripts/test-full.sh
 
@@ -38,7 +38,7 @@ build: ## bin/jail
 lint: ## golangci-lint, which checks the import rules too
 	scripts/lint.sh
 
-bench: ## compare with bubblewrap and plain C, as ratios
+bench: ## compare with bubblewrap, crun, runc and plain C, as ratios
 	@scripts/setup.sh bench
 	@$(MAKE) --no-print-directory build
 	$(GO) run ./tests/bench $(BENCH)

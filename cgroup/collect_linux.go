@@ -3,6 +3,7 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -49,6 +50,9 @@ func collect(version int, dir string) (removed []string, err error) {
 					errs = append(errs, fmt.Errorf("left-over of a jail: %w", err))
 				}
 				continue
+			}
+			if !errors.Is(err, ErrExists) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+				errs = append(errs, fmt.Errorf("left-over of a jail: %w", err))
 			}
 		}
 		more, err := collect(version, child) // jails in jails

@@ -21,6 +21,8 @@ type Place struct {
 	Controllers []string          // what children can have there
 	Warning     string            // what a user has to be told about the place; "" is nothing
 	Scope       bool              // there is none yet: a transient scope has to be made for jail-init's pid; see Scope
+
+	keeper *keeper // of a scope
 }
 
 // Find looks for the place to make a jail's cgroup in that can have the needed controllers. Nothing is changed.

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"os"
 	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -87,15 +88,37 @@ func swap(version int, memory, sum int64) (string, error) {
 }
 
 func (c *Cgroup) memoryUsage(u *Usage) error {
-	if c.version == 2 {
-		return c.fill([]count{
-			{&u.PeakMemory, "memory", "memory.peak", ""},
-			// With those of cgroups in the jail: at the jail's limit processes there die too.
-			{&u.OOMKills, "memory", "memory.events", "oom_kill"},
+	if c.version == 1 {
+		err := c.fill([]count{
+			{&u.PeakMemory, "memory", "memory.max_usage_in_bytes", ""},
+			{&u.OOMKills, "memory", "memory.oom_control", "oom_kill"},
 		})
+		if err == nil && u.OOMKills > 0 {
+			u.MemoryHit, err = c.atLimit(u.PeakMemory)
+		}
+		return err
 	}
-	return c.fill([]count{
-		{&u.PeakMemory, "memory", "memory.max_usage_in_bytes", ""},
-		{&u.OOMKills, "memory", "memory.oom_control", "oom_kill"},
+	var oom int64 // counted where the limit is, while oom_kill is counted where the process was
+	err := c.fill([]count{
+		{&u.PeakMemory, "memory", "memory.peak", ""},
+		// With those of cgroups in the jail: at the jail's limit processes there die too.
+		{&u.OOMKills, "memory", "memory.events", "oom_kill"},
+		{&oom, "memory", "memory.events.local", "oom"},
 	})
+	u.MemoryHit = oom > 0 && u.OOMKills > 0
+	return err
+}
+
+// atLimit says whether a v1 cgroup has been full. v1 does not count for which limit a kill was: memory.failcnt counts
+// page cache as well, and memory.memsw.failcnt stays 0 since Linux 6.15.
+func (c *Cgroup) atLimit(peak int64) (bool, error) {
+	var limit, peakWithSwap, limitWithSwap int64
+	err := c.fill([]count{
+		{&limit, "memory", "memory.limit_in_bytes", ""},
+		{&peakWithSwap, "memory", "memory.memsw.max_usage_in_bytes", ""}, // not there without swap accounting
+		{&limitWithSwap, "memory", "memory.memsw.limit_in_bytes", ""},
+	})
+	// The kernel charges 64 pages at once where it can, and the peak is inexact by what two processors add at a time.
+	room := 128 * int64(os.Getpagesize())
+	return peak >= limit-room || limitWithSwap >= 0 && peakWithSwap >= limitWithSwap-room, err
 }

@@ -27,7 +27,8 @@ func parseMounts(text string) ([]mount, error) {
 		if !strings.HasPrefix(after, "cgroup") {
 			continue
 		}
-		left, right := strings.Fields(before), strings.Fields(after)
+		// By single spaces: other white space, which Fields would take as well, the kernel does not escape.
+		left, right := strings.Split(before, " "), strings.Split(strings.TrimSuffix(after, "\n"), " ")
 		if len(left) < 6 || len(right) < 3 {
 			return nil, fmt.Errorf("mountinfo: too few fields in %q", line)
 		}

@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -163,6 +164,48 @@ func TestFind(t *testing.T) {
 			map[string]node{"/sys/fs/cgroup": leaf},
 			"error: no place for a cgroup",
 		},
+		{
+			"v2: delegated, but it holds processes",
+			facts{mode: cgroups.Unified, cgroups: "0::/user/shell\n", mounts: mountV2, uid: 1000, bus: noBus},
+			"",
+			map[string]node{"/sys/fs/cgroup/user": leaf},
+			"error: /sys/fs/cgroup/user holds processes, so it can't enable the controller",
+		},
+		{
+			"v2: a parent to where the caller can't move a process",
+			facts{mode: cgroups.Unified, cgroups: "0::/user/shell\n", mounts: mountV2, uid: 1000},
+			"/jails",
+			map[string]node{"/sys/fs/cgroup/jails": inner, "/sys/fs/cgroup": closed},
+			"error: uid 1000 can't move processes from /sys/fs/cgroup/user/shell to /sys/fs/cgroup/jails",
+		},
+		{
+			"v2: the mount that covers another",
+			facts{mode: cgroups.Unified, cgroups: "0::/a/b\n", mounts: strings.Replace(mountV2, "/sys/fs", "/old", 1) + mountV2},
+			"/jails",
+			map[string]node{"/sys/fs/cgroup/jails": inner, "/old/cgroup/jails": inner},
+			"2 /sys/fs/cgroup/jails",
+		},
+		{
+			"v2: a service of systemd that is delegated",
+			facts{mode: cgroups.Unified, cgroups: "0::/system.slice/x.service/main\n", mounts: mountV2, systemd: true},
+			"",
+			map[string]node{"/sys/fs/cgroup/system.slice/x.service": {exists: true, writable: true, delegated: true, available: all}},
+			"2 /sys/fs/cgroup/system.slice/x.service",
+		},
+		{
+			"v2: one that the user may write, but is systemd's",
+			facts{mode: cgroups.Unified, cgroups: "0::/x.slice/y.scope\n", mounts: mountV2, systemd: true, uid: 1000},
+			"",
+			map[string]node{"/sys/fs/cgroup/x.slice": inner, "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service": inner},
+			"scope",
+		},
+		{
+			"v2: one that root may write, as all, in a machine of systemd",
+			facts{mode: cgroups.Unified, cgroups: "0::/x/y\n", mounts: mountV2, systemd: true},
+			"",
+			map[string]node{"/sys/fs/cgroup/x": inner, "/sys/fs/cgroup": root},
+			"scope",
+		},
 		{"none", facts{mode: cgroups.Unavailable}, "", nil, "error: no cgroups are mounted"},
 	} {
 		c.facts.look = func(dir string) node { return c.nodes[dir] }
@@ -187,9 +230,73 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestBelow: the part of a cgroup's path below another, by whole components.
+func TestBelow(t *testing.T) {
+	for _, c := range []struct {
+		root, path, want string
+		ok               bool
+	}{
+		{"/", "/a/b", "/a/b", true},
+		{"/a", "/a", "/", true},
+		{"/a", "/a/b/", "/b", true},
+		{"/a", "/ab", "", false},
+		{"/a", "/", "", false},
+		{"/", "/..", "", false},
+		{"/", "/../a", "", false},
+		{"/", "/..a", "/..a", true},
+	} {
+		if got, ok := below(c.root, c.path); got != c.want || ok != c.ok {
+			t.Errorf("%s below %s: %q, %t", c.path, c.root, got, ok)
+		}
+	}
+}
+
+// TestNumbers: what the kernel writes.
+func TestNumbers(t *testing.T) {
+	const stat = "user 1\nuser_usec 22\n"
+	for _, c := range []struct {
+		got  func() (int64, error)
+		want int64 // -1 is an error
+	}{
+		{func() (int64, error) { return number("7\n") }, 7},
+		{func() (int64, error) { return number("18446744073709551615\n") }, math.MaxInt64},
+		{func() (int64, error) { return number("max\n") }, -1},
+		{func() (int64, error) { return number("") }, -1},
+		{func() (int64, error) { return field(stat, "user_usec") }, 22},
+		{func() (int64, error) { return field(stat, "usec") }, -1},
+	} {
+		if n, err := c.got(); n != max(c.want, 0) || (err != nil) != (c.want < 0) {
+			t.Errorf("%d, %v, want %d", n, err, c.want)
+		}
+	}
+	if mounts, err := parseMounts(`1 2 3:4 /r\134 /a\040b rw - cgroup2 x rw` + "\n"); err != nil || len(mounts) != 1 || mounts[0].point != "/a b" || mounts[0].root != `/r\` {
+		t.Errorf("%+v, %v", mounts, err)
+	}
+}
+
+// TestSlice: in which slice a scope is made.
+func TestSlice(t *testing.T) {
+	for _, c := range []struct {
+		path string
+		uid  int
+		want string
+	}{
+		{"/system.slice/x.service", 0, "system.slice"},
+		{"/system.slice/system-x.slice/x.service/y.slice", 0, "system-x.slice"},
+		{"/a/b", 0, ""},
+		{"/user.slice/user-7.slice/user@7.service/app.slice/x.scope", 7, "app.slice"},
+		{"/user.slice/user-7.slice/session-1.scope", 7, ""},
+		{"/user.slice/user-8.slice/user@8.service/app.slice", 7, ""},
+	} {
+		if got := slice(c.path, c.uid); got != c.want {
+			t.Errorf("%s of %d: %q, want %q", c.path, c.uid, got, c.want)
+		}
+	}
+}
+
 // FuzzParse: no text of /proc makes the parsers fail otherwise than with an error.
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{mountV2, mountHybrid, "0::/a\n1:cpu,cpuacct:/b:c\n", `1 2 3:4 /a\040b /c\134 rw - cgroup2 x rw`} {
+	for _, seed := range []string{mountV2, mountHybrid, "0::/a\n1:cpu,cpuacct:/b:c\n", `1 2 3:4 /a\040b /c\134 rw - cgroup2 x rw`, "1\n23\n"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -199,8 +306,63 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%+v, %v", m, err)
 			}
 		}
-		_, _ = parseCgroups(text)
-		_, _ = field(text, "usage_usec")
-		_, _ = number(text)
+		cgroups, err := parseCgroups(text)
+		for _, p := range cgroups {
+			if err != nil || !strings.HasPrefix(p, "/") || strings.Contains(p, "\n") {
+				t.Errorf("%q, %v", p, err)
+			}
+		}
+		for _, read := range []func() (int64, error){
+			func() (int64, error) { return field(text, "usage_usec") },
+			func() (int64, error) { return number(text) },
+		} {
+			if n, err := read(); n < 0 || err != nil && n != 0 {
+				t.Errorf("%q: %d, %v", text, n, err)
+			}
+		}
+		pids, err := parsePids(text)
+		for _, pid := range pids {
+			if pid < 0 || err != nil {
+				t.Errorf("%q: %d, %v", text, pid, err)
+			}
+		}
+	})
+}
+
+// escapeMount writes a path as the kernel does in mountinfo.
+var escapeMount = strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`)
+
+// FuzzMountinfo: whatever a mount point is called, the line about it is read back.
+func FuzzMountinfo(f *testing.F) {
+	for _, name := range []string{"a", "a b", `\040`, "x - y", "a\rb", "a\u00a0b", "a\x85", "\v", "a\n"} {
+		f.Add(name, name, true)
+	}
+	f.Fuzz(func(t *testing.T, root, point string, v2 bool) {
+		want := mount{root: "/" + root, point: "/" + point, v2: v2}
+		kind := "cgroup2 cgroup2 rw"
+		if !v2 {
+			kind, want.controllers = "cgroup none rw,cpu,cpuacct", []string{"rw", "cpu", "cpuacct"}
+		}
+		line := "30 20 0:25 " + escapeMount.Replace(want.root) + " " + escapeMount.Replace(want.point) + " rw,relatime shared:4 master:1 - " + kind + "\n"
+		got, err := parseMounts("29 20 0:24 / /old rw - ext4 /dev/sda rw\n" + line)
+		if err != nil || len(got) != 1 || got[0].root != want.root || got[0].point != want.point || got[0].v2 != v2 || strings.Join(got[0].controllers, " ") != strings.Join(want.controllers, " ") {
+			t.Errorf("%q: %+v, %v", line, got, err)
+		}
+	})
+}
+
+// FuzzCgroups: whatever a cgroup is called, the line about it is read back. No name has a newline: the kernel takes none.
+func FuzzCgroups(f *testing.F) {
+	for _, name := range []string{"a", "a:b", "a b", "a\r", "..", "a (deleted)"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if strings.Contains(name, "\n") {
+			return
+		}
+		got, err := parseCgroups("4:cpu,cpuacct:/" + name + "\n1:name=systemd:/x\n0::/" + name + "\n")
+		if err != nil || len(got) != 4 || got["cpu"] != "/"+name || got["cpuacct"] != "/"+name || got[""] != "/"+name || got["name=systemd"] != "/x" {
+			t.Errorf("%q: %q, %v", name, got, err)
+		}
 	})
 }

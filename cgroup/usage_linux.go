@@ -18,6 +18,7 @@ type Usage struct {
 
 	PeakMemory int64 // bytes; v2: from Linux 5.19
 	OOMKills   int64 // processes that the kernel killed for want of memory: the jail's limit, an outer one, or the machine
+	MemoryHit  bool  // the jail's own memory limit killed; on v1: it was reached some time, and some limit killed
 	PidsHit    int64 // forks that the limit refused
 }
 

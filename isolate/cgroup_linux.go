@@ -26,7 +26,7 @@ const defaultPids = 1024
 // controllersOfJail are those that a jail's cgroup always has: what they count is in the Result.
 var controllersOfJail = []string{"memory", "pids", "cpu"}
 
-// cgroupSlot is where jail-init finds the folder of its cgroup while it sets itself up.
+// cgroupSlot is where jail-init finds the folder of its cgroup, or of the controller pids, while it sets itself up.
 const cgroupSlot = netSlot + 1
 
 // probeCgroup finds out where the jail's cgroup can be made.
@@ -42,17 +42,29 @@ func (h *Host) probeCgroup(s *Spec) {
 // controllersOf are the controllers that a jail needs.
 func controllersOf(r *specs.LinuxResources) []string {
 	list := slices.Clone(controllersOfJail)
-	if r != nil && r.CPU != nil && (r.CPU.Cpus != "" || r.CPU.Mems != "") {
+	if r == nil {
+		return list
+	}
+	unified := func(controller string) bool {
+		for file := range r.Unified {
+			if strings.HasPrefix(file, controller+".") {
+				return true
+			}
+		}
+		return false
+	}
+	if r.CPU != nil && (r.CPU.Cpus != "" || r.CPU.Mems != "") || unified("cpuset") {
 		list = append(list, "cpuset")
 	}
-	if r != nil && r.BlockIO != nil {
+	if r.BlockIO != nil || unified("io") {
 		list = append(list, "io")
 	}
 	return list
 }
 
-// cgroup decides how the jail comes into its cgroup. In a place of cgroup v2 that is there before the start, it is born
-// in it: an attach takes the kernel milliseconds. Else the launcher attaches jail-init while that one mounts.
+// cgroup decides how the jail comes into its cgroup. An attach takes the kernel milliseconds. So in a place of cgroup v2
+// that is there before the start, the jail is born in it, and on v1 jail-init enters by itself, as the first thing that it
+// does. Else the launcher attaches jail-init while that one mounts.
 func (c *compiler) cgroup() error {
 	s, h := c.spec, c.host
 	if !s.Cgroup {
@@ -75,14 +87,14 @@ func (c *compiler) cgroup() error {
 	if h.Cgroup.Warning != "" {
 		c.plan.Notes = append(c.plan.Notes, h.Cgroup.Warning)
 	}
-	c.bornInCgroup = h.Cgroup.Version == 2 && !h.Cgroup.Scope && !h.NoClone3
 	name := s.Name
 	if name == "" {
 		name = h.CgroupName
 	}
-	create := []Step{{Op: "cgroup", Path: name, List: controllersOf(resources)}}
+	controllers := controllersOf(resources)
+	create := []Step{{Op: "cgroup", Path: name, List: controllers}}
 	for _, set := range settings {
-		if c.bornInCgroup && set.Controller == "pids" {
+		if !h.Cgroup.Scope && set.Controller == "pids" {
 			c.pidsMax = set // not yet: jail-init has helpers of its own at first
 			continue
 		}
@@ -95,11 +107,16 @@ func (c *compiler) cgroup() error {
 			c.add(SideLauncher, step)
 		}
 	}
-	if c.bornInCgroup {
+	switch {
+	case h.Cgroup.Version == 1:
+		for _, file := range h.Cgroup.Tasks(name, controllers) { // its helpers, which start then, are in the cgroup as well
+			c.add(SideInit, Step{Op: "cgroup enter", Path: file, Data: "0", wire: wire{op: jailinit.OpEnter}})
+		}
+	case h.Cgroup.Scope || h.NoClone3:
+		c.lateCgroup = append(c.lateCgroup, Step{Op: "cgroup attach", Path: name})
+	default:
 		c.plan.flags |= unix.CLONE_INTO_CGROUP
 		c.plan.CloneFlags = append(c.plan.CloneFlags, "CLONE_INTO_CGROUP")
-	} else {
-		c.lateCgroup = append(c.lateCgroup, Step{Op: "cgroup attach", Path: name})
 	}
 	c.give(OwnCgroup)
 	return nil
@@ -112,6 +129,11 @@ func (c *compiler) cgroupNamespace() {
 		c.give(PrivateCgroups)
 	}
 }
+
+// oneCgroupNamespace leaves the payload none beside jail's own. An ordinary user's payload has the uid that owns the
+// cgroup: in a user and a cgroup namespace of its own it could mount the hierarchies, and raise its limits or make
+// cgroups that stay (on v1, and on v2 without nsdelegate).
+var oneCgroupNamespace = writeStep("/proc/sys/user/max_cgroup_namespaces", "1")
 
 // enterCgroup is the last thing before the payload: all helpers of jail-init have ended.
 func (c *compiler) enterCgroup() {
@@ -189,9 +211,6 @@ func (l *launch) cgroupStep(s *Step, pid int) (err error) {
 		l.place, err = cgroup.Scope(s.Path, pid)
 	case "cgroup":
 		l.cgroup, err = l.place.Create(s.Path, s.List)
-		if errors.Is(err, cgroup.ErrExists) {
-			err = &SpecError{Field: "name", Value: s.Path, Problem: "can't be had: " + err.Error()}
-		}
 	case "cgroup set":
 		err = l.cgroup.Set(cgroup.Setting{Controller: s.Type, File: s.Path, Value: s.Data})
 	case "cgroup attach":
@@ -203,11 +222,14 @@ func (l *launch) cgroupStep(s *Step, pid int) (err error) {
 		}
 		l.attached = nil
 	}
+	if errors.Is(err, cgroup.ErrExists) {
+		return &SpecError{Field: "name", Value: s.Path, Problem: "can't be had: " + err.Error()}
+	}
 	return err
 }
 
-// attach moves jail-init into its cgroup. In cgroup v1 the kernel takes 4 to 14 ms for the first hierarchy (it waits
-// for an RCU grace period), so it is begun as soon as there is a jail-init.
+// attach moves jail-init into its cgroup. The kernel takes 4 to 14 ms for it (it waits for an RCU grace period), so it
+// is begun as soon as there is a jail-init.
 func (l *launch) attach(pid int) {
 	done, group := make(chan error, 1), l.cgroup
 	l.attached = done
@@ -223,6 +245,8 @@ func (l *launch) removeCgroup() {
 	if l.cgroup != nil {
 		_ = l.cgroup.Remove()
 		l.cgroup = nil
+	} else if l.place != nil {
+		l.place.Release()
 	}
 }
 
@@ -254,7 +278,7 @@ func (p *Process) payloadCPU(counted time.Duration, last jailinit.Record) time.D
 	base := p.recordBase
 	of := func(r jailinit.Record) int64 { return r.SelfUserUS + r.SelfSystemUS }
 	helpers := p.first.UserUS + p.first.SystemUS - base.UserUS - base.SystemUS
-	own := time.Duration(of(last)-of(base)+helpers) * time.Microsecond
+	own := time.Duration(of(last)-last.OutsideUS-of(base)+helpers) * time.Microsecond
 	return max(counted-p.usageBase.CPU-own, 0)
 }
 
@@ -279,15 +303,11 @@ func (p *Process) account(last jailinit.Record) {
 	inUser := int64(math.Round(share * float64(used)))
 	res.UserMS, res.SystemMS = float64(inUser)/1000, float64(used-inUser)/1000
 	res.PeakMemoryBytes, res.OOMKills = u.PeakMemory, u.OOMKills
-	limits := p.spec.Linux.Resources
-	if u.OOMKills > 0 && limits != nil && limits.Memory != nil {
+	if u.MemoryHit { // a kill alone may be for an outer limit, or the machine's want
 		res.LimitsHit = append(res.LimitsHit, "memory")
 	}
 	if u.PidsHit > 0 {
 		res.LimitsHit = append(res.LimitsHit, "pids")
-	}
-	if limit := p.spec.CPUTime; limit > 0 && res.UserMS+res.SystemMS >= milliseconds(limit) {
-		res.LimitsHit = append(res.LimitsHit, "cpu-time")
 	}
 }
 

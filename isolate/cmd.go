@@ -229,7 +229,7 @@ func (c *Cmd) Start() error {
 	return nil
 }
 
-// fail makes the Result of a run that did not start.
+// fail makes the Result of a run that did not start, as far as we know.
 func (c *Cmd) fail(err error) {
 	c.finished = true
 	c.result = Result{
@@ -241,6 +241,8 @@ func (c *Cmd) fail(err error) {
 	switch {
 	case errors.As(err, &exec):
 		c.result.Reason, c.result.GivenLevel = ExecFailed, c.given
+	case errors.Is(err, errSilent): // a payload may have run, and killed it before it could say so
+		c.result.Reason, c.result.GivenLevel = SupervisorLost, c.given
 	case c.ctx.Err() != nil:
 		c.result.Reason = Cancelled
 	}

@@ -39,8 +39,9 @@ type compiler struct {
 	places                  []place
 	made                    map[string]bool // folders that the Plan makes
 	links                   map[string]string
-	root                    bool // the view is a root of its own
-	mapsIDs                 bool // shown folders get an id map
+	leaves                  []string // links and files that the Plan makes: nothing can be made in them
+	root                    bool     // the view is a root of its own
+	mapsIDs                 bool     // shown folders get an id map
 
 	slots    int      // how many mounts are kept open
 	overlays int      // how many were asked for
@@ -48,9 +49,8 @@ type compiler struct {
 	stage    []Step   // what is done before the new root is mounted
 	missing  []string // mount points that the root file system does not have
 
-	bornInCgroup bool           // else jail-init is attached
-	lateCgroup   []Step         // of the launcher, when jail-init has set itself up
-	pidsMax      cgroup.Setting // set when jail-init has no helpers any more
+	lateCgroup []Step         // of the launcher, when jail-init has set itself up
+	pidsMax    cgroup.Setting // set when jail-init has no helpers any more
 
 	asides    int // children of jail-init that do steps aside
 	netAside  int
@@ -207,6 +207,8 @@ func (c *compiler) namespaces() {
 		if slices.Contains(c.spec.Promised, NoNewNamespaces) {
 			c.add(SideInit, noNewNamespaces)
 			c.give(NoNewNamespaces)
+		} else if c.spec.Cgroup {
+			c.add(SideInit, oneCgroupNamespace)
 		}
 	}
 	p.ambient = c.userNS || c.host.UID != 0 && c.host.Caps != 0
@@ -214,13 +216,17 @@ func (c *compiler) namespaces() {
 		if ns.kind == specs.CgroupNamespace && c.spec.Cgroup {
 			continue // see cgroupNamespace
 		}
+		if ns.kind == specs.CgroupNamespace && c.host.OuterCgroups && c.spec.hasNamespace(ns.kind) {
+			c.give(ns.give)
+			continue
+		}
 		if c.spec.hasNamespace(ns.kind) {
 			p.flags |= ns.flag
 			p.CloneFlags = append(p.CloneFlags, ns.name)
 			c.give(ns.give)
 		}
 	}
-	if c.bornInCgroup {
+	if c.spec.Cgroup && len(c.lateCgroup) == 0 {
 		c.cgroupNamespace()
 	}
 	p.pidNS = c.spec.hasNamespace(specs.PIDNamespace)

@@ -125,3 +125,32 @@ func TestLookIn(t *testing.T) {
 		t.Errorf("a root that is no folder: %+v", f)
 	}
 }
+
+// TestLookInBesideRenames: openat2(2) refuses ".." while anything is renamed. What others do is no reason to fail.
+func TestLookInBesideRenames(t *testing.T) {
+	root, other := t.TempDir(), t.TempDir()
+	must(os.Mkdir(root+"/run", 0o755))
+	must(os.Symlink("../../run", root+"/up"))
+	must(os.Mkdir(other+"/a", 0o755))
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				must(os.Rename(other+"/a", other+"/b"))
+				must(os.Rename(other+"/b", other+"/a"))
+			}
+		}
+	}()
+	for range 20000 {
+		if f := lookIn(root, "/up"); f.Err != nil {
+			t.Error(f.Err)
+			break
+		}
+	}
+	close(stop)
+	<-done
+}

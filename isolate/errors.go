@@ -40,6 +40,9 @@ func (e *StepError) Error() string {
 
 func (e *StepError) Unwrap() error { return e.Errno }
 
+// errSilent is jail-init's death before it reported anything.
+var errSilent = &StepError{Index: -1, Side: SideInit, Op: "jail-init", Object: "ended without a word", Errno: syscall.ECHILD}
+
 // UnsupportedError says that this host can't give a level: which step did not work, and the highest level that does.
 type UnsupportedError struct {
 	Level   Level

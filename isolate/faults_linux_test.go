@@ -59,12 +59,12 @@ func planOf(t *testing.T, s *Spec) *Plan {
 // unrepeated takes out what no two runs share: the uid and the names of the private folder and the cgroup.
 func unrepeated(s string) string {
 	s = anyScratch.ReplaceAllString(anyUID.ReplaceAllString(s, "UID"), "SCRATCH")
-	return anyCgroup.ReplaceAllString(s, `"CGROUP"`)
+	return anyCgroup.ReplaceAllString(s, "CGROUP")
 }
 
 var (
 	anyUID     = regexp.MustCompile(`19000\d{5}`)
-	anyCgroup  = regexp.MustCompile(`"[a-z2-7]{12}"`)
+	anyCgroup  = regexp.MustCompile(`"[a-z2-7]{12}"|/jail-[a-z2-7]{12}/`)
 	anyScratch = regexp.MustCompile(scratchPrefix + `[0-9]+-[a-z0-9]+`)
 )
 

@@ -196,7 +196,10 @@ var specialHosts = map[string]func() *Host{
 	},
 	"v1": func() *Host {
 		h := rootHost()
-		h.Cgroup = &cgroup.Place{Version: 1, Dirs: map[string]string{"memory": "/sys/fs/cgroup/memory", "pids": "/sys/fs/cgroup/pids"}}
+		h.Cgroup = &cgroup.Place{Version: 1, Dirs: map[string]string{
+			"freezer": "/sys/fs/cgroup/freezer/a", "memory": "/sys/fs/cgroup/memory/b", "pids": "/sys/fs/cgroup/pids",
+			"cpu": "/sys/fs/cgroup/cpu,cpuacct/a", "cpuacct": "/sys/fs/cgroup/cpu,cpuacct/a",
+		}}
 		return h
 	},
 	"scope": func() *Host {

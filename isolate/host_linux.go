@@ -50,11 +50,12 @@ type Host struct {
 	Rlimits map[string][2]uint64 // soft and hard; of RLIMIT_NOFILE before Go raised it
 
 	// What steps that failed have taught; see ways.
-	NoClone3  bool
-	NoMemfd   bool
-	NoSysfs   bool
-	NoIDMap   map[uint64]bool // devices whose file system can't be id-mapped
-	NoIDMapAt map[string]bool // folders that could not be, maybe for what is mounted below them
+	NoClone3     bool
+	NoMemfd      bool
+	NoSysfs      bool
+	OuterCgroups bool            // no cgroup namespace is to be had, but an outer jail's hides the host's paths
+	NoIDMap      map[uint64]bool // devices whose file system can't be id-mapped
+	NoIDMapAt    map[string]bool // folders that could not be, maybe for what is mounted below them
 
 	Files  map[string]FileInfo // what Look has seen
 	Rootfs map[string]InRoot   // what LookIn has seen
@@ -290,9 +291,15 @@ func mountPoints() []string {
 	if err != nil {
 		return nil
 	}
+	return pointsOf(string(b))
+}
+
+// pointsOf takes the mount points from the text of mountinfo. The kernel separates by one space and escapes that, tab,
+// newline and backslash alone: all else that is white to Unicode is part of a name.
+func pointsOf(text string) []string {
 	var points []string
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 4 {
+	for line := range strings.Lines(text) {
+		if f := strings.Split(line, " "); len(f) > 4 {
 			points = append(points, unescapeMount.Replace(f[4]))
 		}
 	}

@@ -132,17 +132,21 @@ func (c *compiler) landlockView(rules []Rule) error {
 	return nil
 }
 
-// takesAway refuses a rule that gives less than one around it does: what Landlock has allowed for a folder holds for all
-// in it.
+// takesAway refuses a rule that gives less than one around it does: rights add up on the way from the root.
 func (c *compiler) takesAway(r Rule, shown []Rule) error {
 	if r.Default || r.Kind != Show && r.Kind != ShowWrite {
 		return nil
 	}
 	real := c.host.Look(r.Source).Real
 	for _, s := range shown {
-		less := s.Kind == ShowWrite && r.Kind == Show || r.NoExec && !s.NoExec && (s.Kind == Show || s.Kind == ShowWrite)
-		if outer := c.host.Look(s.Source).Real; less && real != outer && within(real, outer) {
-			return notHere(r, fmt.Sprintf("gives less than %q, in which it lies", s.Path))
+		if r.Path == s.Path || !within(real, c.host.Look(s.Source).Real) {
+			continue
+		}
+		if s.Kind == ShowWrite && r.Kind == Show {
+			return notHere(r, fmt.Sprintf("lies in %q, which is writable", s.Path))
+		}
+		if r.NoExec && !s.NoExec && (s.Kind == Show || s.Kind == ShowWrite) {
+			return notHere(r, fmt.Sprintf("lies in %q, where files can be executed", s.Path))
 		}
 	}
 	return nil

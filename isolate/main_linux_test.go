@@ -28,7 +28,7 @@ var helpers = map[string]func(){}
 func TestMain(m *testing.M) {
 	if part := os.Getenv(helperEnv); part != "" {
 		helpers[part]()
-		os.Exit(0)
+		syscall.Exit(0) // os.Exit would say, in a binary that was built with -cover, that it has nowhere to write
 	}
 	code := m.Run()
 	if code == 0 {

@@ -149,6 +149,11 @@ func (c *compiler) place(r Rule) error {
 		return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: "is the root of the view, which is what the other rules make of it"}
 	}
 	in := c.cover(path)
+	for _, leaf := range c.leaves {
+		if path != leaf && within(path, leaf) && (in.path == leaf || !within(in.path, leaf)) {
+			return &SpecError{Field: string(r.Kind), Value: r.Path, Problem: fmt.Sprintf("lies in %q, which is made as a file or a link", leaf)}
+		}
+	}
 	switch r.Kind {
 	case Show, ShowWrite, Device:
 		return c.placeBind(r, path, in)
@@ -166,6 +171,7 @@ func (c *compiler) place(r Rule) error {
 		_, err := c.target(r, path, in, true)
 		return err
 	case Symlink, File:
+		c.leaves = append(c.leaves, path)
 		if in.kind == rootfs {
 			return c.makeInRootfs(r, path)
 		}

@@ -114,8 +114,15 @@ func TestOutputLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, 5*time.Second, "the end of jail-init", func() bool { return isZombie(c.Process.Pid) })
-		if err := c.Wait(); exitOf(t, err) != "output" {
-			t.Errorf("%v", err)
+		if err := c.Wait(); exitOf(t, err) != "output" || c.Result().OutputBytes != int64(len("more than ten\n")) {
+			t.Errorf("%v, counted %d", err, c.Result().OutputBytes)
+		}
+		// What was written before the kill is counted, passed on or not.
+		out.Reset()
+		c = limited(t, level, 100, OutputKill, "head -c 4000 /dev/zero; exec sleep 60")
+		c.Stdout = &out
+		if err := c.Run(); exitOf(t, err) != "output" || out.Len() != 100 || c.Result().OutputBytes != 4000 {
+			t.Errorf("%v, %d bytes, counted %d", err, out.Len(), c.Result().OutputBytes)
 		}
 	})
 }

@@ -79,6 +79,17 @@ func ParseCPUs(s string) (quota int64, err error) {
 
 const maxCPUs = 8192 // the most that the kernel can be built for
 
+// ParsePidsLimit reads a number of processes and threads.
+func ParsePidsLimit(s string) (int64, error) {
+	n, ok := parseDecimal(s, maxPids)
+	if !ok || n == 0 {
+		return 0, &SpecError{Field: "pids-limit", Value: s, Problem: "is not a number of processes and threads from 1 to " + strconv.Itoa(maxPids)}
+	}
+	return int64(n), nil
+}
+
+const maxPids = 1 << 22 // the kernel's own limit, PID_MAX_LIMIT
+
 // IOKeys are the limits that ParseIO knows: bytes and operations a second, read and written.
 var IOKeys = []string{"rbps", "wbps", "riops", "wiops"}
 

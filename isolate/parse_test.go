@@ -2,7 +2,11 @@ package isolate
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"math"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -83,6 +87,18 @@ func TestParseOutputLimit(t *testing.T) {
 	for _, in := range []string{"", "0", "0K:block", "1:", ":kill", "1:stop", "1:Kill", "1:kill:kill", "-1", "1.5M", "9223372036854775808"} {
 		_, _, err := ParseOutputLimit(in)
 		wantSpecError(t, "output-limit", in, err)
+	}
+}
+
+func TestParsePidsLimit(t *testing.T) {
+	for in, want := range map[string]int64{"1": 1, "1024": 1024, "4194304": 1 << 22} {
+		if got, err := ParsePidsLimit(in); err != nil || got != want {
+			t.Errorf("ParsePidsLimit(%q) = %d, %v; want %d", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "0", "+5", "-1", "007", "0x10", "1e3", "1_000", " 5", "5 ", "1K", "max", "4194305", "18446744073709551617"} {
+		_, err := ParsePidsLimit(in)
+		wantSpecError(t, "pids-limit", in, err)
 	}
 }
 
@@ -243,6 +259,175 @@ func FuzzParseRlimit(f *testing.F) {
 		whole := l.Type + "=" + formatLimit(l.Soft) + ":" + formatLimit(l.Hard)
 		if again, err := ParseRlimit(whole); err != nil || again != l {
 			t.Errorf("%q is %q, and then %+v, %v", s, whole, again, err)
+		}
+	})
+}
+
+func FuzzParseCPUs(f *testing.F) {
+	for _, s := range []string{"1", "0.5", "8192", "0.01", "1.25", "1.5", "0.050", "8193", "1.", ".5", "0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		quota, err := ParseCPUs(s)
+		if err != nil {
+			wantSpecError(t, "cpus", s, err)
+			return
+		}
+		hundredths := quota * 100 / CPUPeriod.Microseconds()
+		whole, part := strconv.FormatInt(hundredths/100, 10), fmt.Sprintf("%02d", hundredths%100)
+		spellings := []string{whole + "." + part}
+		if short, ok := strings.CutSuffix(part, "0"); ok {
+			spellings = append(spellings, whole+"."+short)
+		}
+		if part == "00" {
+			spellings = append(spellings, whole)
+		}
+		if hundredths < 1 || hundredths > 100*maxCPUs+99 || !slices.Contains(spellings, s) {
+			t.Errorf("%q was read as %d microseconds: %q", s, quota, spellings)
+		}
+	})
+}
+
+func FuzzParsePidsLimit(f *testing.F) {
+	for _, s := range []string{"1", "4194304", "4194305", "0", "+1", "max"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		n, err := ParsePidsLimit(s)
+		if err != nil {
+			wantSpecError(t, "pids-limit", s, err)
+			return
+		}
+		if n < 1 || n > maxPids || strconv.FormatInt(n, 10) != s {
+			t.Errorf("%q was read as %d", s, n)
+		}
+	})
+}
+
+func FuzzParseOutputLimit(f *testing.F) {
+	for _, s := range []string{"1", "4096:kill", "64M:truncate", "1k:block", "1:", "0", "9223372036854775807:kill"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		n, action, err := ParseOutputLimit(s)
+		if err != nil {
+			wantSpecError(t, "output-limit", s, err)
+			return
+		}
+		size, word, given := strings.Cut(s, ":")
+		if m, err := ParseSize(size); err != nil || m != n || n < 1 || given != (word != "") || given && OutputAction(word) != action || !given && action != OutputKill {
+			t.Errorf("%q was read as %d:%s", s, n, action)
+		}
+		if again, a, err := ParseOutputLimit(fmt.Sprintf("%d:%s", n, action)); err != nil || again != n || a != action {
+			t.Errorf("%q is %d:%s, and then %d:%s, %v", s, n, action, again, a, err)
+		}
+	})
+}
+
+func FuzzParseIO(f *testing.F) {
+	for _, s := range []string{"/dev/sda:rbps=10M,wiops=200", "a:b:riops=1", ":rbps=1", "/dev/sda:rbps=1,rbps=2", "/dev/sda:wiops=1K", "x:"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		device, rates, err := ParseIO(s)
+		if err != nil {
+			wantSpecError(t, "io", s, err)
+			return
+		}
+		var words []string
+		for _, key := range IOKeys {
+			if rate, ok := rates[key]; ok {
+				words = append(words, key+"="+strconv.FormatUint(rate, 10))
+			}
+		}
+		whole := device + ":" + strings.Join(words, ",")
+		d, r, err := ParseIO(whole)
+		if err != nil || d != device || !maps.Equal(r, rates) || len(words) != len(rates) || len(rates) == 0 || device == "" {
+			t.Errorf("%q is %q, and then %q, %v, %v", s, whole, d, r, err)
+		}
+		if _, values, _ := strings.Cut(s[len(device):], ":"); strings.Trim(values, "abcdefghijklmnopqrstuvwxyzKMG0123456789=,") != "" || strings.Contains(s, "=0") {
+			t.Errorf("%q was accepted", s)
+		}
+	})
+}
+
+// What is taken for a list of CPUs the kernel is told as it stands.
+func FuzzParseCPUSet(f *testing.F) {
+	for _, s := range []string{"0", "0-3,5", "8192", "8193", "3-1", "0-1-2", "0,", "00"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		list, err := ParseCPUSet(s)
+		if err != nil {
+			wantSpecError(t, "cpuset", s, err)
+			return
+		}
+		var parts []string
+		for _, part := range strings.Split(list, ",") {
+			first, last, isRange := strings.Cut(part, "-")
+			a := mustUint(t, first)
+			part = strconv.FormatUint(a, 10)
+			if isRange {
+				b := mustUint(t, last)
+				part += "-" + strconv.FormatUint(b, 10)
+				a = max(a, b)
+			}
+			if a > maxCPUs {
+				t.Errorf("%q was accepted", s)
+			}
+			parts = append(parts, part)
+		}
+		if again := strings.Join(parts, ","); again != s || list != s {
+			t.Errorf("%q was read as %q", s, again)
+		}
+	})
+}
+
+func FuzzParseName(f *testing.F) {
+	for _, s := range []string{"a", "a.b_c-9", "-a", "..", "a/b", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		name, err := ParseName(s)
+		if err != nil {
+			wantSpecError(t, "name", s, err)
+			return
+		}
+		if name != s || filepath.Base(s) != s || len(s) > 64 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) || s[0] == '.' || s[0] == '-' {
+			t.Errorf("%q was accepted", s)
+		}
+	})
+}
+
+// Capabilities: what is accepted prints back to the same set.
+func FuzzParseCapabilities(f *testing.F) {
+	for _, s := range []string{"ALL", "NET_ADMIN", "cap_sys_admin", "CAP_", "CAP_CAP_KILL", " KILL"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		set, err := parseCapabilities("cap-add", []string{s})
+		if err != nil {
+			wantSpecError(t, "cap-add", s, err)
+			return
+		}
+		names := formatCapabilities(set)
+		again, err := parseCapabilities("cap-add", names)
+		if upper := strings.ToUpper(s); err != nil || again != set || set == 0 || len(names) > 1 && upper != "ALL" && upper != "CAP_ALL" || len(names) == 1 && upper != names[0] && "CAP_"+upper != names[0] {
+			t.Errorf("%q is %q", s, names)
+		}
+	})
+}
+
+func FuzzParseLevel(f *testing.F) {
+	for _, s := range []string{"basic", "contained", "none", "", "Basic"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		level, err := ParseLevel(s)
+		if err != nil {
+			wantSpecError(t, "level", s, err)
+		} else if level.String() != s {
+			t.Errorf("%q is %s", s, level)
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -164,13 +165,17 @@ func (p *Process) conclude(r jailinit.Record, told bool) {
 		}
 	}
 	if !told && res.OOMKills > 0 { // with memory.oom.group the kernel kills jail-init as well
-		res.Signal = "SIGKILL"
+		res.Reason, res.Signal = Signalled, "SIGKILL"
 	}
-	if res.OOMKills > 0 && res.Signal == "SIGKILL" {
+	if res.Signal == "SIGKILL" && slices.Contains(res.LimitsHit, "memory") {
 		res.Reason = MemoryExceeded
 	}
 	if p.cause != "" {
 		res.Reason = p.cause
+	}
+	// Also where the payload ended before it was killed, and where the figures come from a later look, or none.
+	if limit := p.spec.CPUTime; p.cause == CPUExceeded || limit > 0 && res.UserMS+res.SystemMS >= milliseconds(limit) {
+		res.LimitsHit = append(res.LimitsHit, "cpu-time")
 	}
 	if p.cause == TimedOut {
 		res.LimitsHit = append(res.LimitsHit, "timeout")

@@ -18,7 +18,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/isolate/internal/jailinit"
 )
 
 // startAndRead starts a command and reads what it says until its first newline.
@@ -315,4 +318,41 @@ func compileC(t *testing.T, name string) string {
 		t.Fatalf("%v\n%s", err, b)
 	}
 	return out
+}
+
+// TestCPUTimeReason: an end for CPU time is a limit that was hit, also where the figures say less, or nothing.
+func TestCPUTimeReason(t *testing.T) {
+	for _, c := range []struct {
+		cause  Reason
+		userMS float64
+		want   string
+	}{
+		{CPUExceeded, 999, "cpu-time"},
+		{CPUExceeded, -1, "cpu-time"},
+		{CPUExceeded, 1001, "cpu-time"},
+		{"", 1000, "cpu-time"}, // over before it could be killed
+		{"", 999, ""},
+		{"", -1, ""},
+	} {
+		p := &Process{spec: NewSpec(Limited, "true"), cause: c.cause, result: Result{UserMS: c.userMS}}
+		p.spec.CPUTime = time.Second
+		p.conclude(jailinit.Record{Status: int32(unix.SIGKILL)}, true)
+		if got := strings.Join(p.result.LimitsHit, " "); got != c.want {
+			t.Errorf("%q after %v ms: limits %q, want %q", c.cause, c.userMS, got, c.want)
+		}
+	}
+}
+
+// TestControllers: what is asked for by the file of v2 needs its controller as well.
+func TestControllers(t *testing.T) {
+	for want, r := range map[string]*specs.LinuxResources{
+		"memory pids cpu":           {Unified: map[string]string{"memory.high": "1", "cpu.idle": "1", "iota": "1"}},
+		"memory pids cpu cpuset":    {Unified: map[string]string{"cpuset.cpus": "0"}},
+		"memory pids cpu io":        {Unified: map[string]string{"io.max": "8:0 rbps=1"}},
+		"memory pids cpu cpuset io": {CPU: &specs.LinuxCPU{Mems: "0"}, BlockIO: &specs.LinuxBlockIO{}},
+	} {
+		if got := strings.Join(controllersOf(r), " "); got != want {
+			t.Errorf("%+v: %s, want %s", r, got, want)
+		}
+	}
 }

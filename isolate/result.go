@@ -20,7 +20,7 @@ const (
 	OutputExceeded Reason = "output"          // Spec.OutputLimit
 	ExecFailed     Reason = "exec-failed"     // the walls stood, the program could not be run
 	SetupFailed    Reason = "setup-failed"    // nothing of the payload ran
-	SupervisorLost Reason = "supervisor-lost" // jail-init ended without a word
+	SupervisorLost Reason = "supervisor-lost" // jail-init ended without a word; the payload may have run
 )
 
 // Result is what happened. It is compatible across versions: keys are added, never changed.
@@ -49,9 +49,10 @@ type Result struct {
 	UserMS          float64 `json:"user_ms"`
 	SystemMS        float64 `json:"system_ms"`
 	PeakMemoryBytes int64   `json:"peak_memory_bytes"`
-	OOMKills        int64   `json:"oom_kills"`
+	OOMKills        int64   `json:"oom_kills"` // for whatever limit; LimitsHit has "memory" where it was the jail's own
 
-	OutputBytes int64 `json:"output_bytes"` // of stdout and stderr, where Spec.OutputLimit counts them; else -1
+	// All that the jail has written to stdout and stderr, also what was not passed on; -1 without Spec.OutputLimit.
+	OutputBytes int64 `json:"output_bytes"`
 	outputLimit int64 // Spec.OutputLimit, for String
 
 	CompileMS float64 `json:"compile_ms"` // the Plan

@@ -56,7 +56,7 @@ func lookIn(root, path string) (f InRoot) {
 		return InRoot{FileInfo: FileInfo{Err: &os.PathError{Op: "open", Path: root, Err: err}}}
 	}
 	defer unix.Close(dir)
-	fd, err := unix.Openat2(dir, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	fd, err := openInRoot(dir, path)
 	if errors.Is(err, unix.ENOENT) && path != "/" {
 		return missingIn(root, path)
 	}
@@ -83,6 +83,18 @@ func lookIn(root, path string) (f InRoot) {
 	}
 	f.Path = "/" + strings.TrimPrefix(strings.TrimPrefix(real, top), "/")
 	return f
+}
+
+// openInRoot opens path with dir as its root. The kernel refuses a ".." with EAGAIN while something is moved or mounted,
+// anywhere on the machine: a hundred in a row are somebody's doing.
+func openInRoot(dir int, path string) (fd int, err error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	for range 100 {
+		if fd, err = unix.Openat2(dir, path, &how); !errors.Is(err, unix.EAGAIN) {
+			break
+		}
+	}
+	return fd, err
 }
 
 // missingIn is a path whose last component, and maybe more, does not exist.

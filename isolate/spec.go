@@ -59,8 +59,9 @@ type AllowList struct {
 	BPF  []byte `json:"-"`    // as Spec.Filter
 }
 
-// DefaultAllowList is Docker's default profile for a payload without capabilities. Calls that a capability would bring
-// there are refused whatever CapAdd says.
+// DefaultAllowList is Docker's default profile for a payload without capabilities, with the sockets of Unix, IP and
+// netlink's NETLINK_ROUTE alone, and for the native ABI alone (32-bit programs are killed). Calls that a capability
+// would bring there are refused whatever CapAdd says.
 func DefaultAllowList() *AllowList { return &AllowList{Name: "default", BPF: defaultAllowList()} }
 
 // OutputAction says what happens when the payload writes more than OutputLimit.

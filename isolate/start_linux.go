@@ -180,8 +180,10 @@ func (l *launch) run() (*Process, error) {
 		Flags: l.plan.flags, Image: image, Ambient: l.plan.ambient, NoClone3: l.plan.noClone3, Pass: pass,
 	}
 	if l.plan.flags&unix.CLONE_INTO_CGROUP != 0 {
-		start.Cgroup = l.cgroup.FD()
-		slot(cgroupSlot, start.Cgroup)
+		start.Cgroup = l.cgroup.FD("pids")
+	}
+	if l.cgroup != nil {
+		slot(cgroupSlot, l.cgroup.FD("pids"))
 	}
 	start.Kept = kept
 	pid, pidfd, stage, err := start.Start()
@@ -192,7 +194,7 @@ func (l *launch) run() (*Process, error) {
 		return nil, l.launchError(stage, err)
 	}
 	p := newProcess(l, pid, pidfd, pair[0])
-	if l.cgroup != nil && start.Flags&unix.CLONE_INTO_CGROUP == 0 {
+	if l.cgroup != nil && l.place.Version == 2 && start.Flags&unix.CLONE_INTO_CGROUP == 0 {
 		l.attach(pid) // goes on while jail-init mounts
 	}
 	p.result.LaunchMS = milliseconds(time.Since(begin))
@@ -247,7 +249,7 @@ func (l *launch) follow(p *Process) error {
 		case err != nil:
 			return err
 		case !ok:
-			return &StepError{Index: -1, Side: SideInit, Op: "jail-init", Object: "ended without a word", Errno: unix.ECHILD}
+			return errSilent
 		}
 		switch r.Kind {
 		case jailinit.RecordBarrier:
@@ -384,6 +386,9 @@ var ways = []struct {
 }{
 	// A filter that does not know clone3 says so with ENOSYS, that programs fall back (as Docker's does).
 	{op: "clone3", errnos: []syscall.Errno{unix.ENOSYS}, learned: func(h *Host, _ *Step) bool { return set(&h.NoClone3) }},
+	// In an ordinary user's jail with a cgroup there is one cgroup namespace: see oneCgroupNamespace.
+	{op: "clone3", errnos: []syscall.Errno{unix.ENOSPC}, learned: func(h *Host, _ *Step) bool { return atCgroupRoot() && set(&h.OuterCgroups) }},
+	{op: "clone", errnos: []syscall.Errno{unix.ENOSPC}, learned: func(h *Host, _ *Step) bool { return atCgroupRoot() && set(&h.OuterCgroups) }},
 	// No memfd may be executed: vm.memfd_noexec=2, or an LSM.
 	{op: "execveat", errnos: []syscall.Errno{unix.EACCES, unix.EPERM}, learned: func(h *Host, _ *Step) bool { return set(&h.NoMemfd) }},
 	{op: "make jail-init", errnos: []syscall.Errno{unix.EACCES, unix.EPERM, unix.ENOSYS}, learned: func(h *Host, _ *Step) bool { return set(&h.NoMemfd) }},
@@ -401,6 +406,17 @@ var ways = []struct {
 		h.NoIDMapAt[s.Source] = true
 		return true
 	}},
+}
+
+// atCgroupRoot says whether this process sees no path of a cgroup but the root's.
+func atCgroupRoot() bool {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasSuffix(line, ":/\n") {
+			return false
+		}
+	}
+	return err == nil
 }
 
 func set(fact *bool) bool {

@@ -7,9 +7,9 @@ cd "$(dirname "$0")/.."
 # Needed by the target. cgo wants a C compiler; package seccomp, libseccomp; the tests, real programs to jail.
 build='gcc libc6-dev libseccomp-dev pkg-config'
 test="$build python3 git curl procps busybox-static"
-vm="$test qemu-system-x86 kmod cpio e2fsprogs"
-full="$vm gcc-aarch64-linux-gnu libc6-dev-arm64-cross nodejs bubblewrap shellcheck clang-format debootstrap"
-bench="$build bubblewrap hyperfine strace"
+vm="$test qemu-system-x86 qemu-system-arm kmod cpio e2fsprogs gcc-aarch64-linux-gnu libc6-dev-arm64-cross systemd libpam-systemd dbus-user-session"
+full="$vm nodejs bubblewrap shellcheck clang-format debootstrap"
+bench="$build bubblewrap crun runc busybox-static hyperfine strace"
 
 extra=
 case ${1:-} in

@@ -49,6 +49,8 @@ step_darwin() { scripts/cross.sh darwin; }
 step_windows() { scripts/cross.sh windows; }
 step_arm64() { scripts/cross.sh arm64; }
 
+step_vm() { tests/vm/run.sh -q; } # make vm-test is longer
+
 step_race() { env -u JAIL_TEST_FULL go run ./scripts/gotest -p 1 -race -count=1 -timeout=15m ./...; }
 
 step_sweep() { # hundreds of launchers killed at random moments, and the like
@@ -69,7 +71,7 @@ step_fuzz() {
 
 steps=("$@")
 if [ ${#steps[@]} = 0 ]; then
-	steps=(modules build lint shellcheck c_format generated darwin windows arm64 race sweep fuzz)
+	steps=(modules build lint shellcheck c_format generated darwin windows arm64 vm race sweep fuzz)
 fi
 passed=0 failed=0 skipped=0
 log=$(mktemp)

@@ -68,20 +68,37 @@ func Read(r io.Reader, t Target) (p Profile, unknown []string, err error) {
 	return convert(config, t)
 }
 
-// Default returns Docker's default profile for a payload without capabilities,
-// on Linux 5.14 or newer. It makes no namespaces, mounts nothing, traces nothing
-// but its own processes, and has no sockets that reach past a network namespace.
+// Default returns the allow-list that is embedded: Docker's default profile for a payload without capabilities, on
+// Linux 5.14 or newer, and stricter where that one lets through what no program in a jail needs:
 //
-// It is an allow-list that is loaded beside the [Baseline]: that one also looks
-// at ioctl(2) and prlimit(2), which this one lets through.
+//   - Sockets are those of Unix, IPv4 and IPv6, and of netlink those of the family NETLINK_ROUTE, by which C libraries
+//     list interfaces. Docker's names what it refuses, so it lets other families through, and a socket is enough to
+//     load a kernel module (AF_RXRPC: CVE-2026-43500; AF_CAN, AF_TIPC, AF_XDP, AF_PACKET: a long list).
+//   - Calls are those of the GOARCH. On amd64 one by i386 or x32 is a kill: on i386 all families of sockets can be had
+//     through socketcall(2), whose arguments no filter sees.
 //
-// On i386 every kind of socket can be had through socketcall(2), whose
-// arguments no filter sees.
+// It is loaded beside the [Baseline]: that one also looks at ioctl(2) and prlimit(2), which this one lets through.
 func Default(goarch string) (Profile, error) {
 	p, unknown, err := convert(moby.DefaultProfile(), Target{GOARCH: goarch, Kernel: [2]int{5, 14}})
 	if err == nil && len(unknown) > 0 {
 		err = fmt.Errorf("calls of Docker's default profile are not known: %v", unknown)
 	}
+	p.ABIs = []string{goarch}
+	for i, r := range p.Rules {
+		p.Rules[i].Names = slices.DeleteFunc(r.Names, func(name string) bool {
+			return name == "socket" || name == "socketpair" || name == "socketcall"
+		})
+	}
+	p.Rules = slices.DeleteFunc(p.Rules, func(r Rule) bool { return len(r.Names)+len(r.Numbers) == 0 })
+	family := func(f uint64) Cond { return Cond{Arg: 0, Op: Equal, Value: f} }
+	p.Rules = append(p.Rules,
+		Rule{Action: Allow, Names: []string{"socket", "socketpair"}, Conds: []Cond{family(unix.AF_UNIX)}},
+		Rule{Action: Allow, Names: []string{"socket"}, Conds: []Cond{family(unix.AF_INET)}},
+		Rule{Action: Allow, Names: []string{"socket"}, Conds: []Cond{family(unix.AF_INET6)}},
+		Rule{Action: Allow, Names: []string{"socket"}, Conds: []Cond{
+			family(unix.AF_NETLINK),
+			{Arg: 2, Op: Equal, Value: unix.NETLINK_ROUTE},
+		}})
 	p.Tree = true
 	return p, err
 }

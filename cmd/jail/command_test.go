@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -125,6 +126,107 @@ func FuzzParseFlags(f *testing.F) {
 			if !filepath.IsAbs(r.Path) || filepath.Clean(r.Path) != r.Path {
 				t.Errorf("%q: rule %+v", args, r)
 			}
+		}
+	})
+}
+
+// What a flag of the view takes prints back to the same rule, in both ways of writing it.
+func FuzzRuleFlags(f *testing.F) {
+	for i, s := range []string{"/a:/b", "/a", "/a:/b:/c", "a:", ":/b", "/x:1M", "/x:0", "../t:/l", "/a/../b", "/a::/b", "a:b", "/dir/:x"} {
+		f.Add(i, s)
+	}
+	forms := []struct {
+		flag  string
+		print func(r isolate.Rule) string
+	}{
+		{"--bind", place}, {"--ro", place}, {"--bind-try", place}, {"--ro-bind-try", place}, {"--overlay", place}, {"--device", place},
+		{"--symlink", place},
+		{"--tmpfs", func(r isolate.Rule) string {
+			if r.Size == 0 {
+				return r.Path
+			}
+			return fmt.Sprintf("%s:%d", r.Path, r.Size)
+		}},
+		{"--dir", func(r isolate.Rule) string { return r.Path }},
+		{"--deny", func(r isolate.Rule) string { return r.Path }},
+	}
+	f.Fuzz(func(t *testing.T, i int, value string) {
+		form := forms[uint(i)%uint(len(forms))]
+		o, err := readOptions(runFlags, []string{form.flag + "=" + value})
+		if err != nil {
+			return
+		}
+		if len(o.rules) != 1 {
+			t.Fatalf("%s %q: %+v", form.flag, value, o.rules)
+		}
+		r := o.rules[0]
+		if !strings.HasPrefix(value, "--") {
+			two, err := readOptions(runFlags, []string{form.flag, value})
+			if err != nil || !slices.Equal(two.rules, o.rules) {
+				t.Errorf("%s %q: in one word %+v, in two %+v, %v", form.flag, value, o.rules, two.rules, err)
+			}
+		}
+		again, err := readOptions(runFlags, []string{form.flag + "=" + form.print(r)})
+		if err != nil || !slices.Equal(again.rules, o.rules) {
+			t.Errorf("%s %q is %q, and then %+v, %v", form.flag, value, form.print(r), again.rules, err)
+		}
+		if climbs(r.Path) || r.Kind != isolate.Symlink && climbs(r.Source) || r.Size < 0 {
+			t.Errorf("%s %q: %+v", form.flag, value, r)
+		}
+	})
+}
+
+func place(r isolate.Rule) string { return r.Source + ":" + r.Path }
+
+// What --env takes is in the payload's environment as it was given, and no name is there twice.
+func FuzzEnv(f *testing.F) {
+	for _, s := range []string{"A=1", "A", "A=", "=", "=x", "PATH", "HOME=\x00", "A=B=C"} {
+		f.Add(s, false)
+	}
+	f.Fuzz(func(t *testing.T, value string, clear bool) {
+		args := []string{"--env=" + value, "--env=" + value}
+		if clear {
+			args = append(args, "--clearenv")
+		}
+		o, err := readOptions(runFlags, args)
+		if err != nil {
+			if value != "" && value[0] != '=' {
+				t.Errorf("%q: %v", value, err)
+			}
+			return
+		}
+		o.environment = []string{"PATH=/bin", "SECRET=x", "A=caller"}
+		env := o.payloadEnv()
+		seen := map[string]bool{}
+		for _, kv := range env {
+			name, _, ok := strings.Cut(kv, "=")
+			if !ok || name == "" || seen[name] {
+				t.Errorf("%q: %q", value, env)
+			}
+			seen[name] = true
+		}
+		name, _, given := strings.Cut(value, "=")
+		if name == "" || given && !slices.Contains(env, value) || seen["SECRET"] && name != "SECRET" {
+			t.Errorf("%q: %q", value, env)
+		}
+		if !given && seen[name] != (slices.Contains([]string{"PATH", "SECRET", "A"}, name)) {
+			t.Errorf("%q: %q", value, env)
+		}
+	})
+}
+
+// Whatever a file begins with, what is said of it is one short line.
+func FuzzInterpreter(f *testing.F) {
+	for _, s := range []string{"#!/bin/sh\n", "#!", "#! \t\n", "#!\u00a0x", "\x7fELF", "#!\x1b[2J", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, head string) {
+		if len(head) > 256 {
+			return
+		}
+		said := interpreterOf(head)
+		if named := strings.HasPrefix(head, "#!"); said != "its loader" && (!named || !strings.HasPrefix(said, "its interpreter ")) || said != printable(said) || len(said) > 2000 {
+			t.Errorf("%q: %q", head, said)
 		}
 	})
 }

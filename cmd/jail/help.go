@@ -109,7 +109,7 @@ Levels, each with all of the one before:
   --memory SIZE, --output-limit …  and other limits: jail help limits
   --network none|host              none but its own loopback (--net)
   --cap-add, --cap-drop NAME       capabilities, or ALL
-  --seccomp NAME|FILE              baseline; default (Docker's allow-list) or
+  --seccomp NAME|FILE              baseline; default (Docker's, stricter) or
                                    a profile's besides; unconfined is none
   --fd N[:M]                       pass your fd N, as its fd M
   --stdin, --stdout, --stderr FILE read from it; empty it and write there

@@ -96,14 +96,19 @@ func execHint(e *isolate.ExecError) string {
 // interpreter is what the kernel starts to run a file.
 func interpreter(file string) string {
 	f, err := os.Open(file)
-	if err == nil {
-		defer f.Close()
-		head := make([]byte, 256)
-		n, _ := f.Read(head)
-		line, _, _ := strings.Cut(string(head[:n]), "\n")
-		if words, ok := strings.CutPrefix(line, "#!"); ok && strings.TrimSpace(words) != "" {
-			return "its interpreter " + quote(strings.Fields(words)[0])
-		}
+	if err != nil {
+		return interpreterOf("")
+	}
+	defer f.Close()
+	head := make([]byte, 256)
+	n, _ := f.Read(head)
+	return interpreterOf(string(head[:n]))
+}
+
+func interpreterOf(head string) string {
+	line, _, _ := strings.Cut(head, "\n")
+	if words, ok := strings.CutPrefix(line, "#!"); ok && strings.TrimSpace(words) != "" {
+		return "its interpreter " + quote(strings.Fields(words)[0])
 	}
 	return "its loader"
 }

@@ -109,6 +109,7 @@ func setUp(env *testscript.Env) error {
 	bin, _, _ := strings.Cut(env.Getenv("PATH"), ":") // where testscript has put the command
 	env.Setenv("PATH", bin+":/usr/local/bin:/usr/bin:/bin")
 	env.Setenv("LANG", "C.UTF-8")
+	env.Setenv("CALLER", strconv.Itoa(os.Geteuid()))
 	env.Setenv("GORACE", "atexit_sleep_ms=0") // under the race detector each end would take a second
 	return errors.Join(os.Mkdir(home, 0o755), os.Chmod(env.WorkDir, 0o755))
 }

@@ -203,12 +203,9 @@ var runFlags = []flag{
 		return err
 	}},
 	{"--pids-limit", "", "N", func(o *options, v string) error {
-		n, err := strconv.ParseInt(v, 10, 64)
-		if err != nil || n < 1 || n > maxPids {
-			return problem("is not a number of processes and threads from 1 to " + strconv.Itoa(maxPids))
-		}
+		n, err := isolate.ParsePidsLimit(v)
 		o.resources.Pids = &specs.LinuxPids{Limit: &n}
-		return nil
+		return err
 	}},
 	{"--cpus", "", "N", func(o *options, v string) error {
 		quota, err := isolate.ParseCPUs(v)
@@ -479,9 +476,6 @@ func (o *options) insideUID() int {
 	}
 	return 0
 }
-
-// maxPids is the kernel's own limit, PID_MAX_LIMIT.
-const maxPids = 1 << 22
 
 func (o *options) memory() *specs.LinuxMemory {
 	if o.resources.Memory == nil {

@@ -122,6 +122,10 @@ func (r *report) write(result *isolate.Result) error {
 		if r.verbose || result.GivenLevel != result.Level || len(result.LostGuarantees) > 0 || slices.Contains(result.LimitsHit, "output") {
 			r.tell(result)
 		}
+	case isolate.SupervisorLost:
+		if result.Error == "" {
+			r.tell(result)
+		}
 	default:
 		r.tell(result)
 	}

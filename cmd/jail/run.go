@@ -33,11 +33,13 @@ func run(args []string) int {
 	}
 	cmd := isolate.FromSpec(context.Background(), spec)
 	o.passFiles(cmd)
+	terminals := lookAtTerminals()
 	code := o.start(cmd)
 	if code == started {
 		err = cmd.Wait()
 		code = cmd.Result().ShellCode()
 	}
+	terminals.restore()
 	if result := cmd.Result(); result != nil {
 		if err := report.write(result); err != nil {
 			return fail(err)

@@ -2,6 +2,8 @@
 // the reason; and the counts, alone on the last line. With the one argument "-" it runs nothing, and sums up the events
 // of `go tool test2json` that it reads.
 //
+// A line "vacuous here: …" of a test says that a probe proved nothing on this host: those are counted apart.
+//
 // A skip counts as a failure unless its reason starts with "host lacks: " (a kernel feature or a program that this
 // machine does not have), or with "only in test-full: " in a plain run. So a test can't go quiet unseen: one that is
 // skipped where its feature exists fails the run.
@@ -12,6 +14,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"regexp"
@@ -68,13 +71,14 @@ type summary struct {
 	parents                 map[id]bool         // tests whose subtests are counted instead of them
 	failedBelow             map[id]bool         // packages and tests in which a failure was counted
 	skips                   map[string][]string // reason → tests
+	vacuous                 map[string]int      // "vacuous here: REASON" → how often it was said
 	passed, failed, skipped int
 }
 
 func newSummary(allowed []string) *summary {
 	return &summary{
 		allowed: allowed, output: map[id][]string{}, parents: map[id]bool{},
-		failedBelow: map[id]bool{}, skips: map[string][]string{},
+		failedBelow: map[id]bool{}, skips: map[string][]string{}, vacuous: map[string]int{},
 	}
 }
 
@@ -104,6 +108,9 @@ func (s *summary) take(e event, w io.Writer) {
 		}
 	case "output":
 		s.output[key] = append(s.output[key], e.Output)
+		if at := place.FindString(e.Output); at != "" && strings.HasPrefix(e.Output[len(at):], "vacuous here: ") {
+			s.vacuous[strings.TrimSpace(e.Output[len(at):])]++
+		}
 	case "build-output":
 		fmt.Fprint(w, e.Output)
 	case "pass", "fail", "skip":
@@ -182,6 +189,9 @@ func (s *summary) print(w io.Writer) {
 	sort.Strings(reasons)
 	for _, r := range reasons {
 		fmt.Fprintf(w, "skipped, %s\n    %s\n", r, strings.Join(s.skips[r], "\n    "))
+	}
+	for _, what := range slices.Sorted(maps.Keys(s.vacuous)) {
+		fmt.Fprintf(w, "%s (%d)\n", what, s.vacuous[what])
 	}
 	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", s.passed, s.failed, s.skipped)
 }

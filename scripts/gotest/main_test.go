@@ -23,6 +23,7 @@ const events = `
 {"Action":"output","Package":"p","Test":"TestC","Output":"    c_test.go:11: not today\n"}
 {"Action":"skip","Package":"p","Test":"TestC"}
 {"Action":"run","Package":"p","Test":"TestD"}
+{"Action":"output","Package":"p","Test":"TestD","Output":"    d_test.go:13: vacuous here: no unicorns\n"}
 {"Action":"pass","Package":"p","Test":"TestD"}
 {"Action":"fail","Package":"p"}
 {"ImportPath":"q","Action":"build-output","Output":"q.go:1:1: no\n"}
@@ -35,7 +36,7 @@ func TestSummary(t *testing.T) {
 	s := newSummary([]string{"host lacks: "})
 	s.read(strings.NewReader(events), &progress)
 	s.print(&end)
-	want := "\nskipped, host lacks: unicorns\n    p TestB\n2 passed, 3 failed, 1 skipped\n"
+	want := "\nskipped, host lacks: unicorns\n    p TestB\nvacuous here: no unicorns (1)\n2 passed, 3 failed, 1 skipped\n"
 	if end.String() != want {
 		t.Errorf("got %q, want %q", end.String(), want)
 	}

@@ -16,11 +16,6 @@ func (b *bench) library(a account) {
 	inC := func(parallel int, args ...string) []string {
 		return append([]string{b.program("spawn"), fmt.Sprint(b.block()), fmt.Sprint(parallel)}, args...)
 	}
-	type kind struct {
-		name        string
-		args        []string
-		goal, never float64
-	}
 	var kinds []kind
 	for parallel, suffix := range []string{1: "", 2: ", two at once"} {
 		if parallel == 0 {
@@ -58,7 +53,7 @@ func (b *bench) library(a account) {
 		base = median(times[0]) // the ratios of two at once are to the plain loop, too
 	}
 	for i, k := range kinds {
-		f := figure{Part: "library", User: a.name, Name: k.name, Unit: "ms", Goal: k.goal, Never: k.never, Problem: problems[i]}
+		f := figure{Part: "library", User: a.name, Name: k.name, Unit: "ms", Peer: "bubblewrap", Goal: k.goal, Never: k.never, Problem: problems[i]}
 		if f.Problem == "" {
 			f.Value = median(times[i])
 			if base > 0 {

@@ -1,11 +1,15 @@
-// Command bench compares jail with bubblewrap of equal isolation and with plain C, side by side in one run, and prints
-// ratios. It is no test: it fails only if something can't be run. `make bench` builds bin/jail and starts it; flags:
+// Command bench compares jail with its peers and with plain C, side by side in one run, and prints ratios. It is no
+// test: it fails only if something can't be run. `make bench` builds bin/jail and starts it; flags:
 // make bench BENCH='-json bench.json -only library'.
 //
-// Equal isolation is: mount, PID, IPC, UTS, network and cgroup namespaces (and a user namespace for an ordinary user),
-// the same folders shown, own /proc, /dev, /tmp, /var/tmp, /run, /dev/shm and home, a host name, a session, no
-// capabilities, death with the launcher. What jail does beyond it: a fresh /sys and a system call filter (bubblewrap
-// has neither by default), and as root another uid for the payload and an id-mapped working folder.
+// Level namespaced (process, library and memory) is compared with bubblewrap of equal isolation: mount, PID, IPC, UTS,
+// network and cgroup namespaces (and a user namespace for an ordinary user), the same folders shown, own /proc, /dev,
+// /tmp, /var/tmp, /run, /dev/shm and home, a host name, a session, no capabilities, death with the launcher. What jail
+// does beyond it: a fresh /sys and a system call filter (bubblewrap has neither by default), and as root another uid for
+// the payload and an id-mapped working folder.
+//
+// Level limited is compared with level namespaced (limited_linux.go), and level contained on a root file system with
+// crun and runc (contained_linux.go).
 package main
 
 import (
@@ -23,15 +27,25 @@ import (
 
 // A figure is one line of the report.
 type figure struct {
-	Part    string  `json:"part"` // process, library or memory
+	Part    string  `json:"part"`
 	User    string  `json:"user"` // root or ordinary
 	Name    string  `json:"name"`
+	Min     float64 `json:"min,omitempty"`
 	Value   float64 `json:"value"` // median
+	P95     float64 `json:"p95,omitempty"`
 	Unit    string  `json:"unit"`
-	Ratio   float64 `json:"ratio,omitempty"` // to bubblewrap's
+	Peer    string  `json:"peer,omitempty"`
+	Ratio   float64 `json:"ratio,omitempty"` // of the medians, to the peer's
 	Goal    float64 `json:"goal,omitempty"`  // for the ratio, or for the value where there is no ratio
 	Never   float64 `json:"never_above,omitempty"`
 	Problem string  `json:"problem,omitempty"` // why it could not be measured
+}
+
+// A kind is one of the commands that are compared.
+type kind struct {
+	name        string
+	args        []string
+	goal, never float64 // for the ratio
 }
 
 type bench struct {
@@ -44,15 +58,16 @@ type bench struct {
 
 // account is who launches.
 type account struct {
-	name string
-	uid  int
-	home string
+	name   string
+	uid    int
+	home   string
+	around []string // the start of a command line that our own account runs around this one's
 }
 
 func main() {
 	b := &bench{}
 	out := flag.String("json", "", "write the figures to this `file` too")
-	only := flag.String("only", "process,library,memory", "the parts to measure")
+	only := flag.String("only", "process,library,memory,limited,contained", "the parts to measure")
 	flag.IntVar(&b.runs, "runs", 200, "launches of each kind")
 	flag.IntVar(&b.held, "held", 1000, "jails that run at once for the memory figures")
 	flag.Parse()
@@ -76,14 +91,20 @@ func (b *bench) run(parts []string) error {
 	b.work = filepath.Join(b.dir, "work")
 	home := filepath.Join(b.dir, "home")
 	// The ordinary user has to get at it.
-	err = errors.Join(os.Chmod(b.dir, 0o755), os.Mkdir(b.work, 0o755), os.Mkdir(home, 0o755), b.build())
+	err = errors.Join(os.Chmod(b.dir, 0o755), os.Mkdir(b.work, 0o755), os.Mkdir(home, 0o755))
+	if err == nil {
+		err = command("install", "-m", "755", "bin/jail", b.program("jail")).Run()
+	}
+	if err == nil && slices.ContainsFunc(parts, func(part string) bool { return part != "limited" && part != "contained" }) {
+		err = b.build()
+	}
 	if err != nil {
 		return err
 	}
-	accounts := []account{{"ordinary", os.Getuid(), os.Getenv("HOME")}}
+	accounts := []account{{name: "ordinary", uid: os.Getuid(), home: os.Getenv("HOME")}}
 	if os.Getuid() == 0 {
 		// A uid that nobody has; see `man setpriv`.
-		accounts = []account{{"root", 0, "/root"}, {"ordinary", 65533, home}}
+		accounts = []account{{name: "root", home: "/root"}, {name: "ordinary", uid: 65533, home: home}}
 	}
 	for _, a := range accounts {
 		for _, part := range parts {
@@ -94,6 +115,10 @@ func (b *bench) run(parts []string) error {
 				b.library(a)
 			case "memory":
 				b.memory(a)
+			case "limited":
+				b.limited(a)
+			case "contained":
+				err = b.contained(a)
 			default:
 				err = fmt.Errorf("no part is called %q", part)
 			}
@@ -105,7 +130,7 @@ func (b *bench) run(parts []string) error {
 	return nil
 }
 
-// build makes the programs of the comparison.
+// build makes the programs that the level namespaced is compared with and by.
 func (b *bench) build() error {
 	for _, name := range []string{"empty", "floor", "spawn", "pause"} {
 		to := b.program(name)
@@ -130,8 +155,7 @@ func (b *bench) build() error {
 			return fmt.Errorf("tests/bench/%s: %w", name, err)
 		}
 	}
-	c := command("install", "-m", "755", "bin/jail", b.program("jail"))
-	return c.Run()
+	return nil
 }
 
 func (b *bench) program(name string) string { return filepath.Join(b.dir, name) }
@@ -149,6 +173,7 @@ func (b *bench) as(a account, args ...string) *exec.Cmd {
 		id := fmt.Sprint(a.uid)
 		args = append([]string{"setpriv", "--reuid", id, "--regid", id, "--clear-groups"}, args...)
 	}
+	args = slices.Concat(a.around, args)
 	c := command(args[0], args[1:]...)
 	c.Dir = b.work
 	c.Env = environment(a)
@@ -212,14 +237,18 @@ func (b *bench) print() {
 	for _, f := range b.figures {
 		if title := f.Part + ", " + f.User; title != part {
 			part = title
-			fmt.Fprintf(w, "\n%s\t\t/ bubblewrap\tgoal\tnever above\t\n", title)
+			ratio := ""
+			if f.Peer != "" {
+				ratio = "/ " + f.Peer
+			}
+			fmt.Fprintf(w, "\n%s\tmedian\tmin\t95 %%\t%s\tgoal\tnever above\t\n", title, ratio)
 		}
 		if f.Problem != "" {
 			fmt.Fprintf(w, "  %s\tnot measured\n", f.Name)
 			continue
 		}
-		fmt.Fprintf(w, "  %s\t%.2f %s\t%s\t%s\t%s\t%s\n",
-			f.Name, f.Value, f.Unit, number(f.Ratio), number(f.Goal), number(f.Never), f.verdict())
+		fmt.Fprintf(w, "  %s\t%.2f %s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, f.Value, f.Unit,
+			number(f.Min), number(f.P95), number(f.Ratio), number(f.Goal), number(f.Never), f.verdict())
 	}
 	w.Flush()
 }
@@ -245,6 +274,12 @@ func (f figure) verdict() string {
 		return "TOO MUCH"
 	}
 	return "missed"
+}
+
+// sample is the figure of a kind that was measured many times.
+func sample(part string, a account, name string, ms []float64) figure {
+	s := slices.Sorted(slices.Values(ms))
+	return figure{Part: part, User: a.name, Name: name, Unit: "ms", Min: s[0], Value: median(s), P95: s[(len(s)*95-1)/100]}
 }
 
 func median(values []float64) float64 {

@@ -10,20 +10,21 @@ import (
 
 const rounds = 10
 
-// process measures whole processes by hyperfine. It runs in rounds, in each of which every command has its turn, so
-// that a busy moment of the machine hits all alike.
+// process measures whole processes.
 func (b *bench) process(a account) error {
 	const payload = "/bin/true"
-	kinds := []struct {
-		name string
-		args []string
-	}{
-		{"empty program in C", []string{b.program("empty")}},
-		{"empty program in Go", []string{b.program("empty-go")}},
-		{"floor in C", b.floor(a, payload)},
-		{"bubblewrap", b.bubblewrap(a, payload)},
-		{"jail run --level=namespaced", []string{b.program("jail"), "run", "--level=namespaced", "--", payload}},
-	}
+	return b.compare("process", a, "bubblewrap", []kind{
+		{name: "empty program in C", args: []string{b.program("empty")}},
+		{name: "empty program in Go", args: []string{b.program("empty-go")}},
+		{name: "floor in C", args: b.floor(a, payload)},
+		{name: "bubblewrap", args: b.bubblewrap(a, payload)},
+		{"jail run --level=namespaced", []string{b.program("jail"), "run", "--level=namespaced", "--", payload}, 0.95, 1.15},
+	})
+}
+
+// compare measures kinds by hyperfine. It runs in rounds, in each of which every command has its turn, so that a busy
+// moment of the machine hits all alike.
+func (b *bench) compare(part string, a account, peer string, kinds []kind) error {
 	problems := make([]string, len(kinds))
 	times := make([][]float64, len(kinds))
 	var turn []int
@@ -34,7 +35,7 @@ func (b *bench) process(a account) error {
 		}
 		turn = append(turn, i)
 	}
-	for range rounds {
+	for i := 0; i < rounds && len(turn) > 0; i++ {
 		turn = append(turn[1:], turn[0])
 		commands := make([]string, 0, len(turn))
 		for _, i := range turn {
@@ -50,20 +51,18 @@ func (b *bench) process(a account) error {
 	}
 	var base float64
 	for i, k := range kinds {
-		if k.name == "bubblewrap" && problems[i] == "" {
+		if k.name == peer && problems[i] == "" {
 			base = median(times[i])
 		}
 	}
 	for i, k := range kinds {
-		f := figure{Part: "process", User: a.name, Name: k.name, Unit: "ms", Problem: problems[i]}
+		f := figure{Part: part, User: a.name, Name: k.name, Problem: problems[i]}
 		if f.Problem == "" {
-			f.Value = median(times[i])
-			if base > 0 {
-				f.Ratio = f.Value / base
-			}
+			f = sample(part, a, k.name, times[i])
 		}
-		if strings.HasPrefix(k.name, "jail") {
-			f.Goal, f.Never = 0.95, 1.15
+		f.Peer = peer
+		if base > 0 {
+			f.Ratio, f.Goal, f.Never = f.Value/base, k.goal, k.never
 		}
 		b.add(f)
 	}

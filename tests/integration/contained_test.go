@@ -3,7 +3,6 @@
 package integration
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 )
@@ -61,29 +60,6 @@ func TestP39_P41_P43_P45_Contained(t *testing.T) {
 		f := strings.Fields(maps)
 		if len(f) != 7 || f[0] != uid || f[1] == "0" || f[2] != "1" || f[3] != uid || f[4] == "0" || f[5] != "1" || f[6] != "deny" {
 			t.Errorf("the maps and setgroups are %q", f)
-		}
-	})
-}
-
-// P40: no new namespace of any kind.
-func TestContainedNoNewNamespaces(t *testing.T) {
-	kinds := []string{"--user", "--mount", "--uts", "--ipc", "--net", "--pid --fork", "--cgroup"}
-	each(t, []string{"contained"}, func(t *testing.T, a arm) {
-		b := newBox(t, a)
-		// The allow-list is one wall, the user namespace's own limit another: each is tried without the other.
-		for _, flags := range [][]string{nil, {"--seccomp=baseline"}, {"--seccomp=unconfined"}} {
-			for _, kind := range kinds {
-				if o := b.run(flags, "sh", "-c", fmt.Sprintf("unshare %s true || unshare --map-root-user %s true", kind, kind)); o.code == 0 {
-					t.Errorf("%q: unshare %s: %+v", flags, kind, o)
-				}
-			}
-			if o := b.run(flags, jailPath, "run", "--level=namespaced", "--", "true"); o.code == 0 {
-				t.Errorf("%q: a jail in the jail: %+v", flags, o)
-			}
-		}
-		other := newBox(t, arm{"namespaced", a.root})
-		if o := other.run(nil, "unshare", "--map-root-user", "--mount", "true"); o.code != 0 {
-			t.Errorf("vacuous: it can't be done at namespaced either: %+v", o)
 		}
 	})
 }

@@ -212,7 +212,7 @@ func TestP03_WorkdirAndRoot(t *testing.T) {
 
 // Standard output that is a host file can be written, and that is all: it can't be opened anew for more.
 func TestP04_StdioFiles(t *testing.T) {
-	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+	each(t, namespacedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		out := filepath.Join(b.tmp, "log")
 		f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE, 0o600)

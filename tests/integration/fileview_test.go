@@ -276,7 +276,11 @@ func TestBinds(t *testing.T) {
 		if got[data] != "write" || got[file] != "write" || got[missing] != "absent" {
 			t.Errorf("--bind: %v", got)
 		}
-		if got := b.access([]string{"--bind", file}, data, file); got[file] != "write" || got[data] != map[string]string{"user": "closed", "namespaced": "read"}[a.like()] {
+		around := map[string]string{"user": "closed", "namespaced": "read"}[a.like()]
+		if a.like() == "namespaced" && !asRoot {
+			around = "write" // base is below the home of who runs the tests, in whose place there is a private one
+		}
+		if got := b.access([]string{"--bind", file}, data, file); got[file] != "write" || got[data] != around {
 			t.Errorf("--bind of a file: %v", got)
 		}
 		// The later of two rules for a path wins.
@@ -495,7 +499,7 @@ func mountTable(text string) []mountLine {
 
 // The mounts are those that explain lists, none tied to the host's, all of them nosuid, the shown ones read-only.
 func TestP13_P15_P16_P17_MountTable(t *testing.T) {
-	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+	each(t, namespacedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		host := hostMounts()
 		table := mountTable(b.ok(nil, "cat", "/proc/self/mountinfo"))

@@ -259,15 +259,22 @@ func missing(a arm) string {
 }
 
 // TestLevelsOfThisHost: levels without a cgroup work on every host that runs these tests; who has a place for one gets
-// the others. Elsewhere in these tests such an arm is left out without a word.
+// the others. Elsewhere in these tests such an arm is left out without a word. scripts/levels.sh makes a table of what it
+// logs.
 func TestLevelsOfThisHost(t *testing.T) {
+	t.Logf("table host: %s", kernel(t))
 	for _, level := range allLevels {
 		for _, root := range []bool{true, false} {
 			a := arm{level, root}
+			if root && !asRoot {
+				continue
+			}
 			t.Run(a.String(), func(t *testing.T) {
 				switch why := missing(a); {
 				case why == "":
+					t.Logf("table %s: works", a)
 				case (level == "limited" || level == "contained") && !root && !delegated():
+					t.Logf("table %s: %s", a, strings.ReplaceAll(why, "\n", "; "))
 					hasArm(t, a)
 				default:
 					t.Error(why)
@@ -277,11 +284,35 @@ func TestLevelsOfThisHost(t *testing.T) {
 	}
 }
 
-// delegated says whether an ordinary user has a cgroup of its own here.
+// kernel names what the levels depend on.
+func kernel(t *testing.T) string {
+	var name unix.Utsname
+	var cgroups unix.Statfs_t
+	if err := errors.Join(unix.Uname(&name), unix.Statfs("/sys/fs/cgroup", &cgroups)); err != nil {
+		t.Fatal(err)
+	}
+	version := "v1"
+	if _, err := os.Stat("/sys/fs/cgroup/unified"); err == nil {
+		version = "hybrid"
+	}
+	if cgroups.Type == unix.CGROUP2_SUPER_MAGIC {
+		version = "v2"
+	}
+	release := strings.SplitN(unix.ByteSliceToString(name.Release[:]), ".", 3)[:2]
+	return fmt.Sprintf("Linux %s, %s, cgroup %s, Landlock ABI %d",
+		strings.Join(release, "."), unix.ByteSliceToString(name.Machine[:]), version, landlockABI())
+}
+
+// delegated says whether an ordinary user has a cgroup of its own here, or a systemd that gives one.
 func delegated() bool {
 	text, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil || asRoot {
 		return delegatedV1
+	}
+	var fs unix.Statfs_t
+	if unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC &&
+		unix.Access(filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "systemd/private"), unix.F_OK) == nil {
+		return true
 	}
 	path, ok := strings.CutPrefix(strings.TrimSpace(string(text)), "0::")
 	return ok && unix.Access(filepath.Join("/sys/fs/cgroup", filepath.Dir(path), "cgroup.procs"), unix.W_OK) == nil
@@ -349,8 +380,8 @@ func newBox(t *testing.T, a arm) *box {
 		}
 	}
 	b.env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + b.home, "LANG=C", "TMPDIR=" + b.tmp}
-	if dir := os.Getenv("GOCOVERDIR"); dir != "" { // a command that was built with -cover says there what it ran
-		b.env = append(b.env, "GOCOVERDIR="+dir)
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && !asRoot { // the way to the user's systemd, which has the cgroups
+		b.env = append(b.env, "XDG_RUNTIME_DIR="+dir)
 	}
 	t.Cleanup(b.nothingLeft)
 	return b
@@ -502,6 +533,19 @@ func (b *box) as(argv ...string) *exec.Cmd {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: ordinary, Gid: ordinary}
 	}
 	return cmd
+}
+
+// scoped says whether Landlock keeps signals and abstract sockets inside: from ABI 6, Linux 6.12.
+func scoped() bool { return landlockABI() >= 6 }
+
+// landlockABI is 0 where there is no Landlock.
+func landlockABI() int {
+	const version = 1 // LANDLOCK_CREATE_RULESET_VERSION
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, version)
+	if errno != 0 {
+		return 0
+	}
+	return int(abi)
 }
 
 // need is the path of a program of the system, outside of anybody's home.

@@ -538,7 +538,7 @@ func TestPolicyAtUser(t *testing.T) {
 		for rule, want := range map[string]string{
 			"deny: " + data + "/sub":    "which is shown, which this level can't enforce; level namespaced can",
 			"deny: " + data + "/*.none": "is a pattern that could match in",
-			"read: " + data + "/sub":    "gives less than",
+			"read: " + data + "/sub":    "where files can be executed",
 		} {
 			b.write("policy.yaml", "version: 1\nextends: user\npermissions:\n  files:\n    - exec: "+data+"\n    - "+rule+"\n", 0o644)
 			if o := b.under(policy, nil, "true"); o.code != 125 || !strings.Contains(o.stderr, "policy.yaml:6:13: ") || !strings.Contains(o.stderr, want) {

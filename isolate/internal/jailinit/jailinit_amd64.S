@@ -25,9 +25,9 @@ report:
 	pushq	%rbp
 	pushq	%rbx
 	movq	%rdi, %rbx
-	subq	$88, %rsp
-	leaq	-120(%rsp), %rbp
-	leaq	-56(%rsp), %rsi
+	subq	$104, %rsp
+	leaq	-112(%rsp), %rbp
+	leaq	-40(%rsp), %rsi
 	movq	%rbp, %rax
 	.p2align 4,,10
 	.p2align 3
@@ -37,16 +37,16 @@ report:
 	movb	$0, (%rdi)
 	cmpq	%rsi, %rax
 	jne	.Linit_2
-	movl	%r9d, -120(%rsp)
+	movl	%r9d, -112(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r9d, %r9d
 	movl	$228, %eax
-	movl	%edx, -116(%rsp)
+	movl	%edx, -108(%rsp)
 	movl	$1, %edi
 	xorl	%edx, %edx
-	movl	%r8d, -108(%rsp)
+	movl	%r8d, -100(%rsp)
 	xorl	%r8d, %r8d
-	movl	%ecx, -112(%rsp)
+	movl	%ecx, -104(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -55,15 +55,15 @@ report:
 	testq	%rax, %rax
 	js	.Linit_3
 	movabsq	$2361183241434822607, %rax
-	movq	-48(%rsp), %rdi
-	imulq	$1000000, -56(%rsp), %rcx
+	movq	-32(%rsp), %rdi
+	imulq	$1000000, -40(%rsp), %rcx
 	imulq	%rdi
 	sarq	$63, %rdi
 	sarq	$7, %rdx
 	subq	%rdi, %rdx
 	addq	%rcx, %rdx
 .Linit_3:
-	movq	%rdx, -104(%rsp)
+	movq	%rdx, -96(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -77,14 +77,14 @@ report:
 #NO_APP
 	testq	%rax, %rax
 	jne	.Linit_4
-	imulq	$1000000, -56(%rsp), %rax
-	addq	-48(%rsp), %rax
-	movq	%rax, -96(%rsp)
 	imulq	$1000000, -40(%rsp), %rax
 	addq	-32(%rsp), %rax
 	movq	%rax, -88(%rsp)
-	movq	-24(%rsp), %rax
+	imulq	$1000000, -24(%rsp), %rax
+	addq	-16(%rsp), %rax
 	movq	%rax, -80(%rsp)
+	movq	-8(%rsp), %rax
+	movq	%rax, -72(%rsp)
 .Linit_4:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -99,15 +99,17 @@ report:
 #NO_APP
 	testq	%rax, %rax
 	jne	.Linit_5
-	imulq	$1000000, -56(%rsp), %rax
-	addq	-48(%rsp), %rax
-	movq	%rax, -72(%rsp)
 	imulq	$1000000, -40(%rsp), %rax
 	addq	-32(%rsp), %rax
 	movq	%rax, -64(%rsp)
+	imulq	$1000000, -24(%rsp), %rax
+	addq	-16(%rsp), %rax
+	movq	%rax, -56(%rsp)
 .Linit_5:
+	movq	376(%rbx), %rax
 	movl	$44, %r12d
-	movl	$64, %edx
+	movl	$72, %edx
+	movq	%rax, -48(%rsp)
 	.p2align 4,,10
 	.p2align 3
 .Linit_6:
@@ -124,7 +126,7 @@ report:
 #NO_APP
 	cmpq	$-4, %rax
 	je	.Linit_6
-	addq	$88, %rsp
+	addq	$104, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -795,18 +797,19 @@ make_file:
 	.p2align 4
 	.type	attach, @function
 attach:
+	pushq	%r13
+	movl	%edx, %r13d
 	pushq	%r12
 	pushq	%rbp
 	pushq	%rbx
 	movl	4(%rsi), %r8d
-	movl	%edx, %ebx
 	movq	48(%rsi), %rax
 	movq	64(%rsi), %rsi
 	movb	$0, -25(%rsp)
 	testb	$6, %r8b
-	je	.Linit_142
+	je	.Linit_149
 	testq	%rax, %rax
-	je	.Linit_138
+	je	.Linit_140
 	movslq	20(%rdi,%rax,4), %rdi
 .Linit_135:
 	leaq	-24(%rsp), %rdx
@@ -820,40 +823,52 @@ attach:
 	cmpq	%rsp, %rax
 	jne	.Linit_136
 	andl	$4, %r8d
-	movl	$24, %r10d
-	xorl	%r9d, %r9d
+	xorl	%ebx, %ebx
+	movl	$437, %r12d
 	movq	$2621440, -24(%rsp)
 	orl	$18, %r8d
 	movl	%r8d, %eax
-	xorl	%r8d, %r8d
 	movq	%rax, -8(%rsp)
-	movl	$437, %eax
+	.p2align 4,,10
+	.p2align 3
+.Linit_137:
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r12
+	addl	$1, %ebx
 	movq	%rax, %rbp
-	testq	%rax, %rax
+	cmpl	$99, %ebx
+	jg	.Linit_142
+	cmpq	$-11, %rax
+	je	.Linit_137
+.Linit_142:
+	movq	%rbp, %rbx
+	testq	%rbp, %rbp
 	js	.Linit_131
 	leaq	-25(%rsp), %rsi
-	movslq	%ebx, %rdi
+	movslq	%r13d, %rdi
+	xorl	%r9d, %r9d
 	movl	$429, %eax
-	movq	%r12, %rdx
 	movq	%rsi, %r10
 	movl	$68, %r8d
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	xorl	%edx, %edx
-	movq	%rax, %rbp
+	movq	%rax, %rbx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movl	$3, %eax
-	movq	%r12, %rdi
+	movq	%rbp, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
@@ -861,40 +876,42 @@ attach:
 # 0 "" 2
 #NO_APP
 .Linit_131:
-	movq	%rbp, %rax
+	movq	%rbx, %rax
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
+	popq	%r13
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_142:
+.Linit_149:
 	testq	%rax, %rax
-	je	.Linit_137
+	je	.Linit_139
 	movslq	20(%rdi,%rax,4), %rdx
 .Linit_133:
-	leaq	-25(%rsp), %rbp
+	leaq	-25(%rsp), %rbx
 	movq	%rsi, %r10
-	movslq	%ebx, %rdi
+	movslq	%r13d, %rdi
 	xorl	%r9d, %r9d
 	movl	$4, %r8d
 	movl	$429, %eax
-	movq	%rbp, %rsi
+	movq	%rbx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbp
+	movq	%rax, %rbx
+	movq	%rbx, %rax
 	popq	%rbx
-	movq	%rbp, %rax
 	popq	%rbp
 	popq	%r12
+	popq	%r13
 	ret
-.Linit_138:
+.Linit_140:
 	movq	$-100, %rdi
 	jmp	.Linit_135
-.Linit_137:
+.Linit_139:
 	movq	$-100, %rdx
 	jmp	.Linit_133
 	.size	attach, .-attach
@@ -904,76 +921,89 @@ mask:
 	pushq	%r15
 	pushq	%r14
 	pushq	%r13
+	movq	%rsi, %r13
 	pushq	%r12
-	movq	%rsi, %r12
 	pushq	%rbp
 	pushq	%rbx
 	subq	$432, %rsp
-	movq	48(%r12), %rax
+	movq	48(%r13), %rax
 	movl	4(%rsi), %r8d
 	movb	$0, 15(%rsp)
 	movq	56(%rsi), %rsi
 	testq	%rax, %rax
-	je	.Linit_157
+	je	.Linit_166
 	movslq	20(%rdi,%rax,4), %rdi
-.Linit_144:
-	leaq	176(%rsp), %r13
+.Linit_151:
+	leaq	176(%rsp), %rbp
 	leaq	200(%rsp), %rcx
-	movq	%r13, %rax
+	movq	%rbp, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_145:
+.Linit_152:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_145
+	jne	.Linit_152
 	movl	%r8d, %eax
+	xorl	%r12d, %r12d
+	movl	$437, %r14d
+	movq	$2621440, 176(%rsp)
+	andl	$4, %eax
+	orl	$18, %eax
+	movq	%rax, 192(%rsp)
+	.p2align 4,,10
+	.p2align 3
+.Linit_153:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	andl	$4, %eax
-	movq	%r13, %rdx
-	movq	$2621440, 176(%rsp)
-	orl	$18, %eax
-	movq	%rax, 192(%rsp)
-	movl	$437, %eax
+	movq	%r14, %rax
+	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	xorl	%ebx, %ebx
-	movq	%rax, %rbp
-	cmpq	$-2, %rax
-	je	.Linit_143
+	addl	$1, %r12d
 	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_143
+	cmpl	$99, %r12d
+	jg	.Linit_174
+	cmpq	$-11, %rax
+	je	.Linit_153
+.Linit_174:
+	xorl	%r12d, %r12d
+	cmpq	$-2, %rbx
+	je	.Linit_150
+	movq	%rbx, %r12
+	testq	%rbx, %rbx
+	js	.Linit_150
 	leaq	48(%rsp), %r14
 	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
 	movl	$138, %eax
 	xorl	%edx, %edx
-	movq	%rbp, %rdi
+	movq	%rbx, %rdi
 	movq	%r14, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	movq	%rax, %r12
 	testq	%rax, %rax
-	jne	.Linit_147
-	movq	16(%r12), %rax
+	jne	.Linit_156
+	movq	16(%r13), %rax
 	testq	%rax, %rax
-	jne	.Linit_172
-.Linit_148:
+	jne	.Linit_186
+.Linit_157:
 	leaq	15(%rsp), %r15
-	movq	%r13, %r8
+	movq	%rbp, %r8
 	xorl	%r9d, %r9d
 	movl	$332, %eax
 	movl	$1, %r10d
-	movq	%rbp, %rdi
+	movq	%rbx, %rdi
 	movq	%r15, %rsi
 	movl	$4096, %edx
 #APP
@@ -981,11 +1011,11 @@ mask:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_149
-	testb	$16, 4(%r12)
-	je	.Linit_150
+	js	.Linit_158
+	testb	$16, 4(%r13)
+	je	.Linit_159
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movl	$428, %eax
@@ -996,21 +1026,21 @@ mask:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rdi
-.Linit_151:
-	movq	%rdi, %rbx
+.Linit_160:
+	movq	%rdi, %r12
 	testq	%rdi, %rdi
-	js	.Linit_149
-.Linit_155:
+	js	.Linit_158
+.Linit_164:
 	leaq	16(%rsp), %r10
 	movq	%r10, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_156:
+.Linit_165:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%r14, %rax
-	jne	.Linit_156
+	jne	.Linit_165
 	xorl	%r9d, %r9d
 	movl	$442, %eax
 	movl	$36864, %edx
@@ -1022,20 +1052,20 @@ mask:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	movq	%rax, %r12
 	testq	%rax, %rax
-	jne	.Linit_154
+	jne	.Linit_163
 	movq	%r15, %r10
 	movl	$68, %r8d
 	movl	$429, %eax
-	movq	%rbp, %rdx
+	movq	%rbx, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
-.Linit_154:
+	movq	%rax, %r12
+.Linit_163:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1047,22 +1077,22 @@ mask:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_149:
+.Linit_158:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$3, %eax
-	movq	%rbp, %rdi
+	movq	%rbx, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_143:
+.Linit_150:
 	addq	$432, %rsp
-	movq	%rbx, %rax
+	movq	%r12, %rax
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -1072,24 +1102,24 @@ mask:
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_147:
-	js	.Linit_149
-	jmp	.Linit_148
+.Linit_156:
+	js	.Linit_158
+	jmp	.Linit_157
 	.p2align 4,,10
 	.p2align 3
-.Linit_172:
-	movq	$-116, %rbx
+.Linit_186:
+	movq	$-116, %r12
 	cmpq	48(%rsp), %rax
-	jne	.Linit_149
-	jmp	.Linit_148
+	jne	.Linit_158
+	jmp	.Linit_157
 	.p2align 4,,10
 	.p2align 3
-.Linit_150:
+.Linit_159:
 	movzwl	204(%rsp), %eax
 	andw	$-4096, %ax
 	cmpw	$16384, %ax
-	je	.Linit_173
-	movq	64(%r12), %rsi
+	je	.Linit_187
+	movq	64(%r13), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1102,10 +1132,10 @@ mask:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rdi
-	movq	%rax, %rbx
+	movq	%rax, %r12
 	testq	%rax, %rax
-	js	.Linit_149
-	movq	%r13, %r8
+	js	.Linit_158
+	movq	%rbp, %r8
 	movl	$332, %eax
 	movq	%r15, %rsi
 	movl	$4096, %edx
@@ -1115,40 +1145,40 @@ mask:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	movq	%rax, %r12
 	testq	%rax, %rax
-	jne	.Linit_153
+	jne	.Linit_162
 	movzwl	204(%rsp), %eax
-	movq	$-116, %rbx
+	movq	$-116, %r12
 	andw	$-4096, %ax
 	cmpw	$8192, %ax
-	jne	.Linit_154
+	jne	.Linit_163
 	movabsq	$12884901889, %rax
 	cmpq	%rax, 304(%rsp)
-	jne	.Linit_154
-	jmp	.Linit_155
-.Linit_153:
-	jns	.Linit_155
-	jmp	.Linit_154
-.Linit_173:
-	movq	72(%r12), %rdi
-	movq	80(%r12), %rsi
+	jne	.Linit_163
+	jmp	.Linit_164
+.Linit_162:
+	jns	.Linit_164
+	jmp	.Linit_163
+.Linit_187:
+	movq	72(%r13), %rdi
+	movq	80(%r13), %rsi
 	movl	$15, %edx
 	call	new_mount
 	movq	%rax, %rdi
-	jmp	.Linit_151
-.Linit_157:
+	jmp	.Linit_160
+.Linit_166:
 	movq	$-100, %rdi
-	jmp	.Linit_144
+	jmp	.Linit_151
 	.size	mask, .-mask
 	.p2align 4
 	.type	run_step, @function
 run_step:
 	pushq	%r15
 	pushq	%r14
+	movq	%rdi, %r14
 	pushq	%r13
 	pushq	%r12
-	movq	%rdi, %r12
 	pushq	%rbp
 	movq	%rsi, %rbp
 	pushq	%rbx
@@ -1157,101 +1187,26 @@ run_step:
 	movl	(%rsi), %eax
 	movl	24(%rcx), %edx
 	testl	%edx, %edx
-	je	.Linit_175
+	je	.Linit_189
 	movl	8(%rsi), %esi
 	leal	1(%rsi), %edi
 	cmpl	%edi, %edx
-	je	.Linit_412
-.Linit_175:
+	je	.Linit_453
+.Linit_189:
 	cmpl	$24, %eax
-	je	.Linit_178
-	ja	.Linit_179
-	cmpl	$12, %eax
-	je	.Linit_180
-	ja	.Linit_181
-	cmpl	$6, %eax
-	je	.Linit_182
-	jbe	.Linit_413
-	cmpl	$9, %eax
-	je	.Linit_190
-	jbe	.Linit_414
-	cmpl	$10, %eax
-	je	.Linit_415
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$4, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-.Linit_174:
-	addq	$296, %rsp
-	movq	%rbx, %rax
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	ret
-	.p2align 4,,10
-	.p2align 3
-.Linit_181:
-	cmpl	$19, %eax
-	je	.Linit_196
-	jbe	.Linit_416
-	cmpl	$22, %eax
-	je	.Linit_204
-	cmpl	$23, %eax
-	jne	.Linit_417
-	movq	48(%rbp), %rax
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	testq	%rax, %rax
-	je	.Linit_329
-	movslq	20(%r12,%rax,4), %rdi
-.Linit_289:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$258, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movq	24(%rbp), %rdx
-	movq	32(%rbp), %r10
-	cmpq	$-1, %rdx
-	jne	.Linit_410
-	.p2align 4,,10
-	.p2align 3
-.Linit_405:
-	xorl	%ebx, %ebx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_179:
-	cmpl	$36, %eax
-	je	.Linit_208
-	jbe	.Linit_418
-	cmpl	$42, %eax
-	je	.Linit_223
-	jbe	.Linit_419
-	cmpl	$45, %eax
-	je	.Linit_405
-	jbe	.Linit_420
+	je	.Linit_192
+	jbe	.Linit_454
+	cmpl	$37, %eax
+	je	.Linit_222
+	jbe	.Linit_455
+	cmpl	$43, %eax
+	je	.Linit_239
+	jbe	.Linit_456
 	cmpl	$46, %eax
-	jne	.Linit_404
+	je	.Linit_447
+	jbe	.Linit_457
+	cmpl	$47, %eax
+	jne	.Linit_446
 	movq	16(%rbp), %rax
 	leaq	24(%rsp), %rsi
 	xorl	%r8d, %r8d
@@ -1269,33 +1224,33 @@ run_step:
 	movq	56(%rbp), %r15
 	movq	(%r15), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_338
+	je	.Linit_363
 	leaq	32(%rsp), %rax
-	xorl	%r13d, %r13d
+	xorl	%r12d, %r12d
 	movq	$-2, %rbx
-	movl	$59, %r14d
-	movq	%rax, 8(%rsp)
-	jmp	.Linit_319
+	movl	$59, %r13d
+	movq	%rax, (%rsp)
+	jmp	.Linit_342
 	.p2align 4,,10
 	.p2align 3
-.Linit_314:
+.Linit_337:
 	cmpq	$-2, %rbx
-	je	.Linit_340
+	je	.Linit_368
 	testb	%al, %al
-	jne	.Linit_340
-.Linit_315:
+	jne	.Linit_368
+.Linit_338:
 	movq	8(%r15), %rdi
 	addq	$8, %r15
-	addl	$1, %r13d
+	addl	$1, %r12d
 	testq	%rdi, %rdi
-	je	.Linit_174
-.Linit_319:
+	je	.Linit_188
+.Linit_342:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r14, %rax
+	movq	%r13, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1305,9 +1260,9 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%al
 	cmpq	$-13, %r8
-	jne	.Linit_314
+	jne	.Linit_337
 	movq	(%r15), %rsi
-	movq	8(%rsp), %r8
+	movq	(%rsp), %r8
 	movl	$2, %r10d
 	xorl	%edx, %edx
 	movl	$332, %eax
@@ -1318,20 +1273,187 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_339
-	movl	%r13d, 372(%r12)
+	js	.Linit_364
+	movl	%r12d, 372(%r14)
 	movq	$-13, %rbx
-	jmp	.Linit_315
+	jmp	.Linit_338
 	.p2align 4,,10
 	.p2align 3
-.Linit_418:
-	cmpl	$30, %eax
+.Linit_454:
+	cmpl	$12, %eax
+	je	.Linit_194
+	jbe	.Linit_458
+	cmpl	$19, %eax
 	je	.Linit_210
-	jbe	.Linit_421
+	jbe	.Linit_459
+	cmpl	$22, %eax
+	je	.Linit_343
+	cmpl	$23, %eax
+	jne	.Linit_460
+	movl	4(%rbp), %r12d
+	movb	$0, 24(%rsp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movq	56(%rbp), %rsi
+	xorl	%r9d, %r9d
+	movl	$428, %eax
+	movq	$-100, %rdi
+	sall	$15, %r12d
+	movzwl	%r12w, %r12d
+	movl	%r12d, %edx
+	orl	$524289, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r13
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	32(%rbp), %rdx
+	movq	24(%rbp), %rsi
+	movl	%eax, %edi
+	movl	%eax, %r15d
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_300
+	movq	16(%rbp), %rsi
+	movq	40(%rbp), %rdi
+	movq	%rsi, %rax
+	orq	%rdi, %rax
+	je	.Linit_301
+	leaq	32(%rsp), %rax
+	leaq	64(%rsp), %rcx
+	.p2align 4,,10
+	.p2align 3
+.Linit_302:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_302
+	testq	%rdi, %rdi
+	jne	.Linit_303
+	movq	%rsi, 32(%rsp)
+.Linit_304:
+	movl	%r12d, %edx
+	leaq	24(%rsp), %rsi
+	leaq	32(%rsp), %r10
+	xorl	%r9d, %r9d
+	orl	$4096, %edx
+	movl	$32, %r8d
+	movl	$442, %eax
+	movq	%r13, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_300
+.Linit_301:
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_461
+.Linit_306:
+	testq	%rbx, %rbx
+	jne	.Linit_300
+	testb	$8, 4(%rbp)
+	je	.Linit_309
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$81, %eax
+	movq	%r13, %rdi
+	movq	%rbx, %rsi
+	movq	%rbx, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	je	.Linit_309
+	movq	%rax, %rbx
+	.p2align 4,,10
+	.p2align 3
+.Linit_300:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r13, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_188:
+	addq	$296, %rsp
+	movq	%rbx, %rax
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	ret
+	.p2align 4,,10
+	.p2align 3
+.Linit_458:
+	cmpl	$6, %eax
+	je	.Linit_196
+	jbe	.Linit_462
+	cmpl	$9, %eax
+	je	.Linit_204
+	jbe	.Linit_463
+	cmpl	$10, %eax
+	je	.Linit_464
+	movq	64(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	movl	$-100, %edi
+	call	write_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	xorl	%edx, %edx
+	leaq	32(%rsp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$98, %eax
+	movq	%rdx, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	imulq	$1000000, 32(%rsp), %rax
+	addq	40(%rsp), %rax
+	xorl	%ebx, %ebx
+	imulq	$1000000, 48(%rsp), %rdx
+	addq	56(%rsp), %rdx
+	addq	%rdx, %rax
+	movq	%rax, 376(%r14)
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_455:
+	cmpl	$30, %eax
+	je	.Linit_224
+	jbe	.Linit_465
 	cmpl	$34, %eax
-	je	.Linit_218
+	je	.Linit_232
+	jbe	.Linit_466
 	cmpl	$35, %eax
-	jne	.Linit_422
+	je	.Linit_467
 	movq	56(%rbp), %rsi
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1345,46 +1467,15 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_421:
-	cmpl	$27, %eax
-	je	.Linit_212
-	jbe	.Linit_423
-	cmpl	$28, %eax
-	je	.Linit_424
-	movq	16(%rbp), %rax
-	movq	40(%rbp), %rsi
-	leaq	32(%rsp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movq	%rax, 32(%rsp)
-	movq	24(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 48(%rsp)
-	movl	$444, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movl	%eax, 348(%r12)
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_419:
-	cmpl	$39, %eax
-	je	.Linit_225
-	jbe	.Linit_425
+.Linit_456:
 	cmpl	$40, %eax
-	je	.Linit_426
+	je	.Linit_241
+	jbe	.Linit_468
+	cmpl	$41, %eax
+	je	.Linit_469
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1397,218 +1488,31 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_406:
+.Linit_448:
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_423:
-	cmpl	$25, %eax
-	je	.Linit_427
-	addq	$296, %rsp
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	make_file
-	.p2align 4,,10
-	.p2align 3
-.Linit_425:
-	cmpl	$37, %eax
-	je	.Linit_428
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$4, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movl	$157, %eax
-	movl	$47, %edi
-	movl	$4, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movq	16(%rbp), %rax
-	movq	24(%rbp), %rcx
-	leaq	32(%rsp), %rsi
-	movq	$537396514, 24(%rsp)
-	leaq	24(%rsp), %rdi
-	movl	%eax, 36(%rsp)
-	movl	%eax, 32(%rsp)
-	shrq	$32, %rax
-	movl	%ecx, 40(%rsp)
-	shrq	$32, %rcx
-	movl	%eax, 48(%rsp)
-	movl	%eax, 44(%rsp)
-	movl	$126, %eax
-	movl	%ecx, 52(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movl	$157, %r12d
-	movl	$47, %edi
-	movl	$2, %esi
-	jmp	.Linit_307
-	.p2align 4,,10
-	.p2align 3
-.Linit_308:
-	addq	$1, %rdx
-	cmpq	$64, %rdx
-	je	.Linit_405
-.Linit_307:
-	movq	24(%rbp), %rax
-	btq	%rdx, %rax
-	jnc	.Linit_308
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%rax, %rax
-	jns	.Linit_308
-	jmp	.Linit_406
-	.p2align 4,,10
-	.p2align 3
-.Linit_416:
-	cmpl	$16, %eax
-	je	.Linit_198
-	jbe	.Linit_429
-	cmpl	$17, %eax
-	je	.Linit_430
-	movb	$0, 24(%rsp)
-	leaq	32(%rsp), %r13
-	movq	56(%rbp), %rsi
-	leaq	56(%rsp), %rdx
-	movq	%r13, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_251:
-	movq	%rax, %rcx
-	addq	$1, %rax
-	movb	$0, (%rcx)
-	cmpq	%rdx, %rax
-	jne	.Linit_251
-	movl	$24, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r13, %rdx
-	movq	$2621440, 32(%rsp)
-	movl	$437, %eax
-	movq	$-100, %rdi
-	movq	$22, 48(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r14
-	testq	%rax, %rax
-	js	.Linit_431
-	movl	$332, %r15d
-	movslq	%eax, %rdi
-	movq	%r13, %r8
-	xorl	%r9d, %r9d
-	leaq	24(%rsp), %rsi
-	movl	$4096, %r10d
-	movl	$4096, %edx
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_279
-	movq	176(%rsp), %rax
-	movq	%rax, 8(%rsp)
-	testb	$16, 33(%rsp)
-	je	.Linit_260
-	movq	16(%rbp), %rax
-	movl	$4096, %r10d
-	xorl	%r9d, %r9d
-	movslq	20(%r12,%rax,4), %rdi
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_279
-	movq	176(%rsp), %rax
-	testb	$16, 33(%rsp)
-	je	.Linit_260
-	cmpq	%rax, 8(%rsp)
-	movq	$-116, %rbx
-	movl	$0, %eax
-	cmove	%rax, %rbx
-	.p2align 4,,10
-	.p2align 3
-.Linit_279:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r14, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_413:
+.Linit_462:
 	cmpl	$3, %eax
-	je	.Linit_184
-	jbe	.Linit_432
+	je	.Linit_198
+	jbe	.Linit_470
 	cmpl	$4, %eax
-	je	.Linit_433
+	je	.Linit_471
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movl	$1297, %edi
+	leaq	run_aside(%rip), %r12
 	movq	%rdx, %rax
 	salq	$7, %rax
 	subq	%rdx, %rax
 	xorl	%edx, %edx
 	salq	$5, %rax
-	leaq	384(%r12,%rax), %r13
+	leaq	384(%r14,%rax), %r13
 	movq	24(%rbp), %rax
-	movq	%r12, 0(%r13)
+	movq	%r14, 0(%r13)
 	leaq	4064(%r13), %rsi
-	leaq	run_aside(%rip), %r12
 	movl	%eax, 8(%r13)
 	movq	32(%rbp), %rax
 	movq	$-125, 24(%r13)
@@ -1630,51 +1534,119 @@ run_step:
 #NO_APP
 	movl	%eax, 16(%r13)
 	movslq	%eax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_429:
-	cmpl	$13, %eax
-	je	.Linit_200
-	movq	16(%rbp), %rdx
-	movq	72(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	call	new_mount
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	cmpq	$0, 64(%rbp)
-	jne	.Linit_245
-.Linit_248:
-	cmpl	$14, 0(%rbp)
-	je	.Linit_434
-.Linit_247:
-	movl	12(%rbp), %eax
-	xorl	%r13d, %r13d
-	testl	%eax, %eax
-	jne	.Linit_435
-.Linit_249:
+.Linit_465:
+	cmpl	$27, %eax
+	je	.Linit_226
+	jbe	.Linit_472
+	cmpl	$28, %eax
+	je	.Linit_473
+	movl	4(%rbp), %esi
+	movq	56(%rbp), %r13
+	testb	$2, %sil
+	jne	.Linit_359
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%rbx, %rdi
+	movl	$80, %eax
+	movq	%r13, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%r13, %rbx
-	jmp	.Linit_174
+	movq	%rax, %rbx
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_432:
+.Linit_468:
+	cmpl	$38, %eax
+	je	.Linit_474
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$4, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movl	$157, %eax
+	movl	$47, %edi
+	movl	$4, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	16(%rbp), %rax
+	movq	24(%rbp), %rcx
+	leaq	32(%rsp), %rsi
+	movq	$537396514, 24(%rsp)
+	leaq	24(%rsp), %rdi
+	movl	%eax, 36(%rsp)
+	movl	%eax, 32(%rsp)
+	shrq	$32, %rax
+	movl	%ecx, 40(%rsp)
+	shrq	$32, %rcx
+	movl	%eax, 48(%rsp)
+	movl	%eax, 44(%rsp)
+	movl	$126, %eax
+	movl	%ecx, 52(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movl	$157, %r12d
+	movl	$47, %edi
+	movl	$2, %esi
+	jmp	.Linit_330
+	.p2align 4,,10
+	.p2align 3
+.Linit_331:
+	addq	$1, %rdx
+	cmpq	$64, %rdx
+	je	.Linit_447
+.Linit_330:
+	movq	24(%rbp), %rax
+	btq	%rdx, %rax
+	jnc	.Linit_331
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	jns	.Linit_331
+	jmp	.Linit_448
+	.p2align 4,,10
+	.p2align 3
+.Linit_470:
 	cmpl	$1, %eax
-	je	.Linit_186
+	je	.Linit_200
 	cmpl	$2, %eax
-	jne	.Linit_404
+	jne	.Linit_446
 	movq	56(%rbp), %rsi
 	movl	$256, %r10d
 	xorl	%r9d, %r9d
@@ -1689,91 +1661,25 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movq	16(%rbp), %rax
 	movq	$-18, %rbx
 	cmpq	%rax, 64(%rsp)
 	cmovne	%rdx, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_412:
-	cmpl	$31, %eax
-	jne	.Linit_436
-.Linit_176:
-	movl	%esi, %edx
-	xorl	%r8d, %r8d
-	movl	$1, %esi
-	xorl	%ecx, %ecx
-	movq	%r12, %rdi
-	movl	$45, %ebx
-	call	report
-	leaq	32(%rsp), %rsi
-	movl	$24, %edx
-	.p2align 4,,10
-	.p2align 3
-.Linit_300:
-	movslq	12(%r12), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbx, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_300
-	cmpq	$24, %rax
-	je	.Linit_437
-	testq	%rax, %rax
-	movq	$-32, %rbx
-	cmovs	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_436:
-	movl	28(%rcx), %ebx
-	negq	%rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_404:
-	movq	$-38, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_424:
-	movl	4(%rbp), %esi
-	movq	56(%rbp), %rbx
-	testb	$2, %sil
-	jne	.Linit_334
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$80, %eax
-	movq	%rbx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_427:
+.Linit_472:
+	cmpl	$25, %eax
+	je	.Linit_475
 	movq	48(%rbp), %rax
 	movq	24(%rbp), %r10
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	testq	%rax, %rax
-	je	.Linit_332
-	movslq	20(%r12,%rax,4), %rdi
-.Linit_293:
+	je	.Linit_357
+	movslq	20(%r14,%rax,4), %rdi
+.Linit_314:
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$259, %eax
@@ -1784,18 +1690,18 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	movq	32(%rbp), %rdx
 	movq	40(%rbp), %r10
 	cmpq	$-1, %rdx
-	je	.Linit_405
-.Linit_410:
+	je	.Linit_447
+.Linit_452:
 	movq	48(%rbp), %rax
 	movq	56(%rbp), %rsi
 	testq	%rax, %rax
-	je	.Linit_333
-	movl	20(%r12,%rax,4), %eax
-.Linit_295:
+	je	.Linit_358
+	movl	20(%r14,%rax,4), %eax
+.Linit_316:
 	movslq	%eax, %rdi
 	movl	$256, %r8d
 	xorl	%r9d, %r9d
@@ -1806,12 +1712,133 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_426:
+.Linit_459:
+	cmpl	$16, %eax
+	ja	.Linit_476
+	cmpl	$14, %eax
+	ja	.Linit_215
+	cmpl	$13, %eax
+	je	.Linit_477
+	movq	16(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$170, %eax
 	xorl	%edx, %edx
-	movslq	348(%r12), %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_453:
+	cmpl	$32, %eax
+	jne	.Linit_478
+.Linit_190:
+	movl	%esi, %edx
+	xorl	%r8d, %r8d
+	movl	$1, %esi
+	xorl	%ecx, %ecx
+	movq	%r14, %rdi
+	movl	$45, %ebx
+	call	report
+	leaq	32(%rsp), %rsi
+	movl	$24, %edx
+	.p2align 4,,10
+	.p2align 3
+.Linit_323:
+	movslq	12(%r14), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbx, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_323
+	cmpq	$24, %rax
+	je	.Linit_479
+	testq	%rax, %rax
+	movq	$-32, %rbx
+	cmovs	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_343:
+	leaq	32(%rsp), %r12
+	leaq	64(%rsp), %rcx
+	movq	%r12, %rax
+.Linit_218:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_218
+	movq	16(%rbp), %rax
+	movl	4(%rbp), %edx
+	movq	56(%rbp), %rsi
+	movq	%rax, 32(%rsp)
+	movq	24(%rbp), %rax
+	salq	$15, %rdx
+	movzwl	%dx, %edx
+	movq	%rax, 48(%rsp)
+	movq	48(%rbp), %rax
+	testq	%rax, %rax
+	je	.Linit_353
+	movslq	20(%r14,%rax,4), %rdi
+.Linit_298:
+	movq	%r12, %r10
+	movl	$32, %r8d
+	xorl	%r9d, %r9d
+	movl	$442, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_476:
+	cmpl	$17, %eax
+	je	.Linit_480
+	addq	$296, %rsp
+	movq	%rbp, %rsi
+	movq	%r14, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	mask
+	.p2align 4,,10
+	.p2align 3
+.Linit_478:
+	movl	28(%rcx), %ebx
+	negq	%rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_446:
+	movq	$-38, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_469:
+	xorl	%edx, %edx
+	movslq	348(%r14), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1823,10 +1850,111 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_433:
+.Linit_467:
+	movq	16(%rbp), %rbp
+	xorl	%esi, %esi
+	movl	$157, %r12d
+	movl	$24, %edi
+	jmp	.Linit_327
+	.p2align 4,,10
+	.p2align 3
+.Linit_481:
+	testq	%rax, %rax
+	js	.Linit_448
+.Linit_328:
+	addq	$1, %rsi
+	cmpq	$64, %rsi
+	je	.Linit_447
+.Linit_327:
+	movq	%rbp, %rdx
+	movl	%esi, %ecx
+	shrq	%cl, %rdx
+	andl	$1, %edx
+	jne	.Linit_328
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-22, %rax
+	jne	.Linit_481
+	.p2align 4,,10
+	.p2align 3
+.Linit_447:
+	xorl	%ebx, %ebx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_464:
+	movq	16(%rbp), %rax
+	movq	64(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	movl	20(%r14,%rax,4), %edi
+.Linit_449:
+	addq	$296, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	write_file
+	.p2align 4,,10
+	.p2align 3
+.Linit_474:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$8, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	16(%rbp), %rdx
+	movl	$117, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_473:
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$263, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_471:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1842,8 +1970,8 @@ run_step:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_237
-	movq	(%r12), %rax
+	js	.Linit_253
+	movq	(%r14), %rax
 	movl	$1030, %esi
 	movl	20(%rax), %edx
 	movl	$72, %eax
@@ -1861,257 +1989,45 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_237:
-	movl	%ebx, 340(%r12)
+.Linit_253:
+	movl	%ebx, 340(%r14)
 	movslq	%ebx, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_430:
-	addq	$296, %rsp
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	mask
-	.p2align 4,,10
-	.p2align 3
-.Linit_186:
-	movq	64(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	movl	$-100, %edi
-.Linit_407:
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	write_file
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
 .Linit_200:
-	movq	16(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$170, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_428:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$8, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movq	16(%rbp), %rdx
-	movl	$117, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_415:
-	movq	16(%rbp), %rax
 	movq	64(%rbp), %rdx
 	movq	56(%rbp), %rsi
-	movl	20(%r12,%rax,4), %edi
-	jmp	.Linit_407
+	movl	$-100, %edi
+	jmp	.Linit_449
 	.p2align 4,,10
 	.p2align 3
-.Linit_204:
-	movl	4(%rbp), %r13d
-	movb	$0, 24(%rsp)
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movq	56(%rbp), %rsi
-	xorl	%r9d, %r9d
-	movl	$428, %eax
-	movq	$-100, %rdi
-	sall	$15, %r13d
-	movzwl	%r13w, %r13d
-	movl	%r13d, %edx
-	orl	$524289, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r14
-	movq	%rax, %rbx
+.Linit_475:
+	movq	48(%rbp), %rax
+	movq	56(%rbp), %rdx
 	testq	%rax, %rax
-	js	.Linit_174
-	movq	32(%rbp), %rdx
-	movq	24(%rbp), %rsi
-	movl	%eax, %edi
-	movl	%eax, %r15d
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_279
-	movq	16(%rbp), %rsi
-	movq	40(%rbp), %rdi
-	movq	%rsi, %rax
-	orq	%rdi, %rax
-	je	.Linit_280
-	leaq	32(%rsp), %rax
-	leaq	64(%rsp), %rcx
-	.p2align 4,,10
-	.p2align 3
-.Linit_281:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_281
-	testq	%rdi, %rdi
-	jne	.Linit_282
-	movq	%rsi, 32(%rsp)
-.Linit_283:
-	movl	%r13d, %edx
-	leaq	24(%rsp), %rsi
-	leaq	32(%rsp), %r10
-	xorl	%r9d, %r9d
-	orl	$4096, %edx
-	movl	$32, %r8d
-	movl	$442, %eax
-	movq	%r14, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_279
-.Linit_280:
-	cmpq	$0, 64(%rbp)
-	jne	.Linit_438
-.Linit_285:
-	testq	%rbx, %rbx
-	jne	.Linit_279
-	testb	$8, 4(%rbp)
-	je	.Linit_288
+	je	.Linit_356
+	movslq	20(%r14,%rax,4), %rsi
+.Linit_313:
+	movq	64(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$81, %eax
-	movq	%r14, %rdi
-	movq	%rbx, %rsi
-	movq	%rbx, %rdx
+	movl	$266, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	testq	%rax, %rax
-	je	.Linit_288
 	movq	%rax, %rbx
-	jmp	.Linit_279
-.Linit_245:
-	movl	%eax, %edx
-	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	call	attach
-	movq	%rax, %r13
-	testq	%rax, %rax
-	je	.Linit_248
-	jmp	.Linit_249
-.Linit_338:
-	movq	$-2, %rbx
-	jmp	.Linit_174
-.Linit_329:
-	movq	$-100, %rdi
-	jmp	.Linit_289
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_340:
-	movl	%r13d, 372(%r12)
-	movq	%r8, %rbx
-	cmpq	$-20, %r8
-	je	.Linit_315
-	testb	%al, %al
-	jne	.Linit_174
-	jmp	.Linit_315
-	.p2align 4,,10
-	.p2align 3
-.Linit_339:
-	xorl	%eax, %eax
-	movq	$-2, %r8
-	jmp	.Linit_314
-	.p2align 4,,10
-	.p2align 3
-.Linit_218:
-	movq	16(%rbp), %rbp
-	xorl	%esi, %esi
-	movl	$157, %r12d
-	movl	$24, %edi
-	jmp	.Linit_304
-	.p2align 4,,10
-	.p2align 3
-.Linit_439:
-	testq	%rax, %rax
-	js	.Linit_406
-.Linit_305:
-	addq	$1, %rsi
-	cmpq	$64, %rsi
-	je	.Linit_405
-.Linit_304:
-	movq	%rbp, %rdx
-	movl	%esi, %ecx
-	shrq	%cl, %rdx
-	andl	$1, %edx
-	jne	.Linit_305
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-22, %rax
-	jne	.Linit_439
-	xorl	%ebx, %ebx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_198:
+.Linit_480:
 	movq	16(%rbp), %rax
 	movq	%rbp, %rsi
-	movq	%r12, %rdi
-	movl	20(%r12,%rax,4), %edx
+	movq	%r14, %rdi
+	movl	20(%r14,%rax,4), %edx
 	addq	$296, %rsp
 	popq	%rbx
 	popq	%rbp
@@ -2120,9 +2036,76 @@ run_step:
 	popq	%r14
 	popq	%r15
 	jmp	attach
+.Linit_363:
+	movq	$-2, %rbx
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_208:
+.Linit_368:
+	movl	%r12d, 372(%r14)
+	movq	%r8, %rbx
+	cmpq	$-20, %r8
+	je	.Linit_338
+	testb	%al, %al
+	jne	.Linit_188
+	jmp	.Linit_338
+	.p2align 4,,10
+	.p2align 3
+.Linit_364:
+	xorl	%eax, %eax
+	movq	$-2, %r8
+	jmp	.Linit_337
+	.p2align 4,,10
+	.p2align 3
+.Linit_215:
+	movq	16(%rbp), %rdx
+	movq	72(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	call	new_mount
+	movq	%rax, %r12
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_262
+.Linit_265:
+	cmpl	$15, 0(%rbp)
+	je	.Linit_482
+.Linit_264:
+	movl	12(%rbp), %eax
+	xorl	%ebx, %ebx
+	testl	%eax, %eax
+	jne	.Linit_483
+.Linit_322:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r12, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_226:
+	addq	$296, %rsp
+	movq	%rbp, %rsi
+	movq	%r14, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	make_file
+	.p2align 4,,10
+	.p2align 3
+.Linit_222:
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2136,10 +2119,119 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_190:
+.Linit_192:
+	movq	48(%rbp), %rax
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_354
+	movslq	20(%r14,%rax,4), %rdi
+.Linit_310:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$258, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	24(%rbp), %rdx
+	movq	32(%rbp), %r10
+	cmpq	$-1, %rdx
+	jne	.Linit_452
+	xorl	%ebx, %ebx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_198:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$36, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_241:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$38, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_232:
+	movq	24(%rbp), %rax
+	movq	16(%rbp), %rsi
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edi, %edi
+	movq	%rax, 32(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movl	$302, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_224:
+	movq	16(%rbp), %rax
+	movq	40(%rbp), %rsi
+	leaq	32(%rsp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%rax, 32(%rsp)
+	movq	24(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 48(%rsp)
+	movl	$444, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movl	%eax, 348(%r14)
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_204:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2154,120 +2246,23 @@ run_step:
 #NO_APP
 	movq	16(%rbp), %rdx
 	movslq	%eax, %rbx
-	movl	%eax, 20(%r12,%rdx,4)
-	jmp	.Linit_174
+	movl	%eax, 20(%r14,%rdx,4)
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
 .Linit_196:
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$155, %eax
-	xorl	%edx, %edx
-	movq	%rsi, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%r12d, %r12d
-	movq	%rax, %rbx
-	movl	$166, %r13d
-	movl	$2, %esi
-	testq	%rax, %rax
-	je	.Linit_261
-	jmp	.Linit_262
-	.p2align 4,,10
-	.p2align 3
-.Linit_263:
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movq	%r13, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	addq	$1, %r12
-	testq	%rax, %rax
-	jne	.Linit_402
-.Linit_261:
-	cmpq	%r12, 16(%rbp)
-	jnb	.Linit_263
-.Linit_264:
-	xorl	%edx, %edx
-	movq	64(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$80, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movq	56(%rbp), %rsi
-	movl	$332, %ebp
-	movb	$46, 25(%rsp)
-	leaq	32(%rsp), %r8
-	movb	$46, 24(%rsp)
-	movl	$4096, %r10d
-	movq	$-100, %rdi
-	movq	%rbp, %rax
-	movb	$0, 26(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movq	176(%rsp), %r12
-	testb	$16, 33(%rsp)
-	je	.Linit_271
-	leaq	24(%rsp), %rsi
-	movl	$4096, %r10d
-	xorl	%r9d, %r9d
-	movq	%rbp, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movq	176(%rsp), %rax
-	testb	$16, 33(%rsp)
-	je	.Linit_271
-	cmpq	%rax, %r12
-	movq	$-18, %rbx
-	cmove	%rdx, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_182:
 	movq	16(%rbp), %rdx
 	movl	$61, %ebp
 	movq	%rdx, %rax
 	salq	$7, %rax
 	subq	%rdx, %rax
 	salq	$5, %rax
-	leaq	384(%r12,%rax), %r13
+	leaq	384(%r14,%rax), %r12
 	.p2align 4,,10
 	.p2align 3
-.Linit_238:
+.Linit_254:
 	xorl	%edx, %edx
-	movslq	16(%r13), %rdi
+	movslq	16(%r12), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2280,20 +2275,105 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	cmpq	$-4, %rax
-	je	.Linit_238
+	je	.Linit_254
 	testq	%rax, %rax
-	js	.Linit_174
-	movq	24(%r13), %rax
+	js	.Linit_188
+	movq	24(%r12), %rax
 	testq	%rax, %rax
-	jns	.Linit_239
-	movl	20(%r13), %eax
-	movl	%eax, 368(%r12)
-.Linit_239:
-	movq	24(%r13), %rbx
-	jmp	.Linit_174
+	jns	.Linit_255
+	movl	20(%r12), %eax
+	movl	%eax, 368(%r14)
+.Linit_255:
+	movq	24(%r12), %rbx
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_223:
+.Linit_477:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$41, %eax
+	movl	$2, %edi
+	movl	$524290, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	leaq	32(%rsp), %r12
+	leaq	72(%rsp), %rcx
+	movq	%r12, %rdx
+	.p2align 4,,10
+	.p2align 3
+.Linit_258:
+	movq	%rdx, %rax
+	addq	$1, %rdx
+	movb	$0, (%rax)
+	cmpq	%rcx, %rdx
+	jne	.Linit_258
+	movq	56(%rbp), %rax
+	leaq	47(%rsp), %rsi
+	movq	%r12, %rdx
+	subq	%r12, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_259:
+	movzbl	(%rax,%rdx), %ecx
+	testb	%cl, %cl
+	je	.Linit_261
+	movb	%cl, (%rdx)
+	addq	$1, %rdx
+	cmpq	%rdx, %rsi
+	jne	.Linit_259
+.Linit_261:
+	movl	$1, %eax
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movw	%ax, 48(%rsp)
+	movl	$35092, %esi
+	movl	$16, %eax
+	movq	%r12, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_194:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$4, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_239:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2306,10 +2386,10 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	movslq	8(%r12), %rdx
+	movslq	8(%r14), %rdx
 	cmpq	%rdx, %rax
-	jne	.Linit_311
-	movl	16(%r12), %eax
+	jne	.Linit_334
+	movl	16(%r14), %eax
 	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2328,238 +2408,65 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_188
 	cmpw	$0, 30(%rsp)
-	je	.Linit_405
-.Linit_311:
+	je	.Linit_447
+.Linit_334:
 	movq	$-3, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_180:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$41, %eax
-	movl	$2, %edi
-	movl	$524290, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rdi
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	leaq	32(%rsp), %r13
-	leaq	72(%rsp), %rcx
-	movq	%r13, %rdx
-	.p2align 4,,10
-	.p2align 3
-.Linit_241:
-	movq	%rdx, %rax
-	addq	$1, %rdx
-	movb	$0, (%rax)
-	cmpq	%rcx, %rdx
-	jne	.Linit_241
-	movq	56(%rbp), %rax
-	leaq	47(%rsp), %rsi
-	movq	%r13, %rdx
-	subq	%r13, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_242:
-	movzbl	(%rax,%rdx), %ecx
-	testb	%cl, %cl
-	je	.Linit_244
-	movb	%cl, (%rdx)
-	addq	$1, %rdx
-	cmpq	%rdx, %rsi
-	jne	.Linit_242
-.Linit_244:
-	movl	$1, %eax
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movw	%ax, 48(%rsp)
-	movl	$35092, %esi
-	movl	$16, %eax
-	movq	%r13, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %rbx
-	movl	$3, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_184:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$36, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_212:
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$263, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_225:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$38, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_178:
-	movq	48(%rbp), %rax
-	movq	56(%rbp), %rdx
-	testq	%rax, %rax
-	je	.Linit_331
-	movslq	20(%r12,%rax,4), %rsi
-.Linit_292:
-	movq	64(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$266, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
 .Linit_210:
+	movb	$0, 24(%rsp)
+	leaq	32(%rsp), %r12
 	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$2621440, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_174
-	movq	16(%rbp), %rax
-	movq	32(%rbp), %rdx
-	movl	%r13d, %edi
-	movl	%r13d, 40(%rsp)
-	movq	24(%rbp), %rsi
-	movq	%rax, 32(%rsp)
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_299
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movslq	348(%r12), %rdi
-	movl	$445, %eax
-	movl	$1, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-.Linit_299:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r13, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_174
-.Linit_402:
-	movq	%rax, %rbx
-.Linit_262:
-	testq	%rbx, %rbx
-	js	.Linit_174
-	jmp	.Linit_264
-.Linit_334:
-	leaq	32(%rsp), %r13
 	leaq	56(%rsp), %rdx
-	movq	%r13, %rax
+	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_296:
+.Linit_268:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_296
-	andl	$4, %esi
+	jne	.Linit_268
+	movq	$2621440, 32(%rsp)
+	xorl	%ebx, %ebx
+	movl	$437, %r15d
+	movq	%r12, %rdx
+	movq	$22, 48(%rsp)
+	movq	$-100, %rdi
+	jmp	.Linit_269
+	.p2align 4,,10
+	.p2align 3
+.Linit_484:
+	cmpq	$-11, %rax
+	jne	.Linit_365
+.Linit_269:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	orl	$18, %esi
-	movq	$-100, %rdi
-	movq	%r13, %rdx
-	movq	$2621440, 32(%rsp)
-	movl	%esi, %eax
-	movq	%rbx, %rsi
-	movq	%rax, 48(%rsp)
-	movl	$437, %eax
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	addl	$1, %ebx
+	cmpl	$99, %ebx
+	jle	.Linit_484
+.Linit_365:
+	movq	%rax, %r13
+	testq	%rax, %rax
+	js	.Linit_485
+	movl	$332, %r15d
+	movslq	%eax, %rdi
+	movq	%rdx, %r8
+	xorl	%r9d, %r9d
+	leaq	24(%rsp), %rsi
+	movl	$4096, %r10d
+	movl	$4096, %edx
+	movq	%r15, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2567,9 +2474,81 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
+	js	.Linit_300
+	movq	176(%rsp), %rax
+	movq	%rax, (%rsp)
+	testb	$16, 33(%rsp)
+	je	.Linit_279
+	movq	16(%rbp), %rax
+	movl	$4096, %r10d
+	xorl	%r9d, %r9d
+	movslq	20(%r14,%rax,4), %rdi
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_300
+	movq	176(%rsp), %rax
+	testb	$16, 33(%rsp)
+	je	.Linit_279
+	cmpq	%rax, (%rsp)
+	movq	$-116, %rbx
+	movl	$0, %eax
+	cmove	%rax, %rbx
+	jmp	.Linit_300
+.Linit_359:
+	leaq	32(%rsp), %r12
+	leaq	56(%rsp), %rdx
+	movq	%r12, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_317:
+	movq	%rax, %rcx
+	addq	$1, %rax
+	movb	$0, (%rcx)
+	cmpq	%rdx, %rax
+	jne	.Linit_317
+	andl	$4, %esi
+	xorl	%ebx, %ebx
+	movl	$437, %r14d
+	movq	%r12, %rdx
+	orl	$18, %esi
+	movq	$-100, %rdi
+	movq	$2621440, 32(%rsp)
+	movl	%esi, %eax
+	movq	%r13, %rsi
+	movq	%rax, 48(%rsp)
+	jmp	.Linit_318
+	.p2align 4,,10
+	.p2align 3
+.Linit_486:
+	cmpq	$-11, %rax
+	jne	.Linit_367
+.Linit_318:
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r14, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	addl	$1, %ebx
+	cmpl	$99, %ebx
+	jle	.Linit_486
+.Linit_367:
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
 	movl	$81, %eax
 	movq	%rbx, %rdi
 	movq	%rdx, %rsi
@@ -2585,105 +2564,94 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_174
-.Linit_431:
+	jmp	.Linit_188
+.Linit_485:
 	leaq	40(%rax), %rax
-	movq	%r14, %rbx
+	movq	%r13, %rbx
 	cmpq	$38, %rax
-	ja	.Linit_174
+	ja	.Linit_188
 	movabsq	$-274878955522, %rdx
 	btq	%rax, %rdx
 	movq	$-116, %rax
 	cmovnc	%rax, %rbx
-	jmp	.Linit_174
-.Linit_437:
+	jmp	.Linit_188
+.Linit_479:
 	cmpl	$1, 32(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
-	jmp	.Linit_174
-.Linit_434:
+	jmp	.Linit_188
+.Linit_262:
+	movl	%eax, %edx
+	movq	%rbp, %rsi
+	movq	%r14, %rdi
+	call	attach
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	je	.Linit_265
+	jmp	.Linit_322
+.Linit_482:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$81, %eax
-	movq	%rbx, %rdi
+	movq	%r12, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r13
+	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_249
-	jmp	.Linit_247
-.Linit_282:
-	movslq	20(%r12,%rdi,4), %rax
+	jne	.Linit_322
+	jmp	.Linit_264
+.Linit_303:
+	movslq	20(%r14,%rdi,4), %rax
 	orq	$1048576, %rsi
 	movq	%rsi, 32(%rsp)
 	movq	%rax, 56(%rsp)
-	jmp	.Linit_283
-.Linit_438:
+	jmp	.Linit_304
+.Linit_461:
 	movl	%r15d, %edx
 	movq	%rbp, %rsi
-	movq	%r12, %rdi
+	movq	%r14, %rdi
 	call	attach
 	movq	%rax, %rbx
-	jmp	.Linit_285
-.Linit_435:
-	movl	%ebx, 20(%r12,%rax,4)
-	movslq	%ebx, %rbx
-	jmp	.Linit_174
-.Linit_288:
+	jmp	.Linit_306
+.Linit_309:
 	movl	12(%rbp), %eax
 	testl	%eax, %eax
-	je	.Linit_279
-	movl	%r14d, 20(%r12,%rax,4)
-	movslq	%r14d, %rbx
-	jmp	.Linit_174
-.Linit_331:
-	movq	$-100, %rsi
-	jmp	.Linit_292
-.Linit_332:
+	je	.Linit_300
+	movl	%r13d, 20(%r14,%rax,4)
+	movslq	%r13d, %rbx
+	jmp	.Linit_188
+.Linit_483:
+	movl	%r12d, 20(%r14,%rax,4)
+	movslq	%r12d, %rbx
+	jmp	.Linit_188
+.Linit_353:
 	movq	$-100, %rdi
-	jmp	.Linit_293
-.Linit_333:
+	jmp	.Linit_298
+.Linit_356:
+	movq	$-100, %rsi
+	jmp	.Linit_313
+.Linit_354:
+	movq	$-100, %rdi
+	jmp	.Linit_310
+.Linit_357:
+	movq	$-100, %rdi
+	jmp	.Linit_314
+.Linit_358:
 	movl	$-100, %eax
-	jmp	.Linit_295
-.Linit_260:
+	jmp	.Linit_316
+.Linit_279:
 	movq	$-95, %rbx
-	jmp	.Linit_279
-.Linit_271:
-	movq	$-95, %rbx
-	jmp	.Linit_174
-.Linit_422:
+	jmp	.Linit_300
+.Linit_466:
 	cmpl	$33, %eax
-	jne	.Linit_440
-	movq	24(%rbp), %rax
-	movq	16(%rbp), %rsi
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edi, %edi
-	movq	%rax, 32(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movl	$302, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-	.p2align 4,,10
-	.p2align 3
-.Linit_440:
-	cmpl	$31, %eax
-	je	.Linit_441
+	jne	.Linit_487
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2697,10 +2665,55 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
-.Linit_420:
-	cmpl	$43, %eax
-	je	.Linit_442
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_487:
+	cmpl	$31, %eax
+	jne	.Linit_488
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$2621440, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r12
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	16(%rbp), %rax
+	movq	32(%rbp), %rdx
+	movl	%r12d, %edi
+	movl	%r12d, 40(%rsp)
+	movq	24(%rbp), %rsi
+	movq	%rax, 32(%rsp)
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_322
+	movslq	348(%r14), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	leaq	32(%rsp), %rdx
+	movl	$445, %eax
+	movl	$1, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_322
+.Linit_457:
+	cmpl	$44, %eax
+	je	.Linit_489
 	movq	16(%rbp), %rax
 	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -2718,8 +2731,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
-.Linit_442:
+	jmp	.Linit_188
+.Linit_489:
 	movq	16(%rbp), %rdi
 	addq	$296, %rsp
 	popq	%rbx
@@ -2729,19 +2742,19 @@ run_step:
 	popq	%r14
 	popq	%r15
 	jmp	set_signals
-.Linit_441:
+.Linit_488:
 	movl	8(%rbp), %esi
-	jmp	.Linit_176
-.Linit_414:
+	jmp	.Linit_190
+.Linit_463:
 	cmpl	$7, %eax
-	je	.Linit_443
+	je	.Linit_490
 	movq	16(%rbp), %rax
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rdx, %rsi
-	movslq	20(%r12,%rax,4), %rdi
+	movslq	20(%r14,%rax,4), %rdi
 	movl	$308, %eax
 #APP
 # 13 "src/sys.h" 1
@@ -2749,8 +2762,8 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
-.Linit_443:
+	jmp	.Linit_188
+.Linit_490:
 	xorl	%edx, %edx
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -2764,105 +2777,84 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
-.Linit_417:
+	jmp	.Linit_188
+.Linit_460:
 	cmpl	$20, %eax
-	je	.Linit_206
-	leaq	32(%rsp), %r13
-	leaq	64(%rsp), %rcx
-	movq	%r13, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_207:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_207
-	movq	16(%rbp), %rax
-	movl	4(%rbp), %edx
-	movq	56(%rbp), %rsi
-	movq	%rax, 32(%rsp)
-	movq	24(%rbp), %rax
-	salq	$15, %rdx
-	movzwl	%dx, %edx
-	movq	%rax, 48(%rsp)
-	movq	48(%rbp), %rax
-	testq	%rax, %rax
-	je	.Linit_328
-	movslq	20(%r12,%rax,4), %rdi
-.Linit_277:
-	movq	%r13, %r10
-	movl	$32, %r8d
-	xorl	%r9d, %r9d
-	movl	$442, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_174
-.Linit_206:
+	je	.Linit_491
 	testb	$2, 4(%rbp)
-	je	.Linit_444
-	leaq	24(%rsp), %r14
+	je	.Linit_492
+	leaq	24(%rsp), %rsi
 	movb	$46, 24(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movb	$0, 25(%rsp)
 	xorl	%r9d, %r9d
 	movl	$257, %eax
-	movq	%r14, %rsi
 	movq	$-100, %rdi
+	movq	%rsi, 8(%rsp)
 	movl	$2621440, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r12
+	movq	%rax, (%rsp)
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_174
-	leaq	32(%rsp), %r13
+	js	.Linit_188
+	leaq	32(%rsp), %r12
 	movl	4(%rbp), %edi
 	movq	64(%rbp), %rsi
 	leaq	56(%rsp), %rdx
-	movq	%r13, %rax
+	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_274:
+.Linit_293:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_274
+	jne	.Linit_293
 	movl	%edi, %eax
-	movl	$24, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
+	xorl	%r14d, %r14d
+	movl	$437, %r15d
+	movq	%r12, %rdx
 	andl	$4, %eax
 	movq	$-100, %rdi
-	movq	%r13, %rdx
 	movq	$2621440, 32(%rsp)
 	orl	$18, %eax
 	movq	%rax, 48(%rsp)
-	movl	$437, %eax
+	jmp	.Linit_294
+	.p2align 4,,10
+	.p2align 3
+.Linit_493:
+	cmpq	$-11, %rax
+	jne	.Linit_366
+.Linit_294:
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r15, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r13
+	addl	$1, %r14d
 	movq	%rax, %rbx
+	cmpl	$99, %r14d
+	jle	.Linit_493
+.Linit_366:
+	movq	%rax, %r13
 	testq	%rax, %rax
-	js	.Linit_275
-	movl	$81, %r15d
+	js	.Linit_296
+	movl	$81, %r12d
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
 	movq	%r13, %rdi
-	movq	%r15, %rax
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
@@ -2871,13 +2863,13 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_276
+	jne	.Linit_297
 	movq	72(%rbp), %rdx
 	movq	56(%rbp), %rdi
 	movl	$165, %eax
-	movq	%r14, %rsi
 	movq	16(%rbp), %r10
 	movq	80(%rbp), %r8
+	movq	8(%rsp), %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2886,8 +2878,8 @@ run_step:
 	xorl	%r10d, %r10d
 	movq	%rax, %rbp
 	xorl	%r8d, %r8d
-	movq	%r15, %rax
-	movq	%r12, %rdi
+	movq	%r12, %rax
+	movq	(%rsp), %rdi
 	movq	%rbx, %rsi
 	movq	%rbx, %rdx
 #APP
@@ -2898,7 +2890,7 @@ run_step:
 	testq	%rbp, %rbp
 	cmovne	%rbp, %rax
 	movq	%rax, %rbx
-.Linit_276:
+.Linit_297:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2911,21 +2903,122 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_275:
+.Linit_296:
 	xorl	%edx, %edx
+	movq	(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$3, %eax
-	movq	%r12, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_174
+	jmp	.Linit_188
+.Linit_491:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$155, %eax
+	xorl	%edx, %edx
+	movq	%rsi, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%r12d, %r12d
+	movq	%rax, %rbx
+	movl	$166, %r13d
+	movl	$2, %esi
+	testq	%rax, %rax
+	je	.Linit_280
+	jmp	.Linit_281
+	.p2align 4,,10
+	.p2align 3
+.Linit_282:
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%r13, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	addq	$1, %r12
+	testq	%rax, %rax
+	jne	.Linit_444
+.Linit_280:
+	cmpq	%r12, 16(%rbp)
+	jnb	.Linit_282
+.Linit_283:
+	xorl	%edx, %edx
+	movq	64(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$80, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	56(%rbp), %rsi
+	movl	$332, %ebp
+	movb	$46, 25(%rsp)
+	leaq	32(%rsp), %r8
+	movb	$46, 24(%rsp)
+	movl	$4096, %r10d
+	movq	$-100, %rdi
+	movq	%rbp, %rax
+	movb	$0, 26(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	176(%rsp), %r12
+	testb	$16, 33(%rsp)
+	je	.Linit_290
+	leaq	24(%rsp), %rsi
+	movl	$4096, %r10d
+	xorl	%r9d, %r9d
+	movq	%rbp, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	176(%rsp), %rax
+	testb	$16, 33(%rsp)
+	je	.Linit_290
+	cmpq	%rax, %r12
+	movq	$-18, %rbx
+	cmove	%rdx, %rbx
+	jmp	.Linit_188
 .Linit_444:
+	movq	%rax, %rbx
+.Linit_281:
+	testq	%rbx, %rbx
+	js	.Linit_188
+	jmp	.Linit_283
+.Linit_492:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -2939,11 +3032,66 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_174
-.Linit_328:
-	movq	$-100, %rdi
-	jmp	.Linit_277
+	jmp	.Linit_188
+.Linit_290:
+	movq	$-95, %rbx
+	jmp	.Linit_188
 	.size	run_step, .-run_step
+	.p2align 4
+	.type	run_aside, @function
+run_aside:
+	pushq	%r13
+	pushq	%r12
+	pushq	%rbp
+	movq	%rdi, %rbp
+	pushq	%rbx
+	subq	$8, %rsp
+	movslq	8(%rdi), %rdx
+	movq	(%rdi), %r12
+	movslq	12(%rdi), %rax
+	leaq	(%rdx,%rdx,4), %rcx
+	leaq	(%rdx,%rcx,2), %rcx
+	movq	(%r12), %rdx
+	movq	48(%rdx), %rdx
+	leaq	(%rdx,%rcx,8), %rbx
+	testl	%eax, %eax
+	jle	.Linit_495
+	leaq	(%rax,%rax,4), %rdx
+	leaq	(%rax,%rdx,2), %rax
+	leaq	(%rbx,%rax,8), %r13
+	jmp	.Linit_497
+	.p2align 4,,10
+	.p2align 3
+.Linit_500:
+	addq	$88, %rbx
+	cmpq	%r13, %rbx
+	je	.Linit_495
+.Linit_497:
+	movl	8(%rbx), %eax
+	movq	%rbx, %rsi
+	movq	%r12, %rdi
+	movl	%eax, 20(%rbp)
+	call	run_step
+	testq	%rax, %rax
+	jns	.Linit_500
+.Linit_496:
+	xorl	%edx, %edx
+	movq	%rax, 24(%rbp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$60, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_495:
+	xorl	%eax, %eax
+	jmp	.Linit_496
+	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	run_payload, @function
 run_payload:
@@ -2976,8 +3124,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 360(%rbp)
 	testq	%rax, %rax
-	je	.Linit_452
-.Linit_446:
+	je	.Linit_508
+.Linit_502:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2991,92 +3139,37 @@ run_payload:
 # 0 "" 2
 #NO_APP
 	ud2
-.Linit_452:
+.Linit_508:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_447
+	jle	.Linit_503
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_449
+	jmp	.Linit_505
 	.p2align 4,,10
 	.p2align 3
-.Linit_453:
+.Linit_509:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_447
-.Linit_449:
+	je	.Linit_503
+.Linit_505:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 368(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_453
-.Linit_448:
+	jns	.Linit_509
+.Linit_504:
 	movq	%rax, 360(%rbp)
-	jmp	.Linit_446
-.Linit_447:
+	jmp	.Linit_502
+.Linit_503:
 	xorl	%eax, %eax
-	jmp	.Linit_448
+	jmp	.Linit_504
 	.size	run_payload, .-run_payload
-	.p2align 4
-	.type	run_aside, @function
-run_aside:
-	pushq	%r13
-	pushq	%r12
-	pushq	%rbp
-	movq	%rdi, %rbp
-	pushq	%rbx
-	subq	$8, %rsp
-	movslq	8(%rdi), %rdx
-	movq	(%rdi), %r12
-	movslq	12(%rdi), %rax
-	leaq	(%rdx,%rdx,4), %rcx
-	leaq	(%rdx,%rcx,2), %rcx
-	movq	(%r12), %rdx
-	movq	48(%rdx), %rdx
-	leaq	(%rdx,%rcx,8), %rbx
-	testl	%eax, %eax
-	jle	.Linit_455
-	leaq	(%rax,%rax,4), %rdx
-	leaq	(%rax,%rdx,2), %rax
-	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_457
-	.p2align 4,,10
-	.p2align 3
-.Linit_460:
-	addq	$88, %rbx
-	cmpq	%r13, %rbx
-	je	.Linit_455
-.Linit_457:
-	movl	8(%rbx), %eax
-	movq	%rbx, %rsi
-	movq	%r12, %rdi
-	movl	%eax, 20(%rbp)
-	call	run_step
-	testq	%rax, %rax
-	jns	.Linit_460
-.Linit_456:
-	xorl	%edx, %edx
-	movq	%rax, 24(%rbp)
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$60, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_455:
-	xorl	%eax, %eax
-	jmp	.Linit_456
-	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	jail_main, @function
 jail_main:
@@ -3096,11 +3189,11 @@ jail_main:
 	movq	%r14, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_462:
+.Linit_511:
 	movl	$-1, (%rax)
 	addq	$4, %rax
 	cmpq	%rbx, %rax
-	jne	.Linit_462
+	jne	.Linit_511
 	movq	40(%rsp), %rax
 	addq	$8, %rbp
 	movl	$72, %r12d
@@ -3109,24 +3202,24 @@ jail_main:
 	leaq	88(%rax), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_465:
+.Linit_514:
 	movsbl	-8(%rbp), %eax
 	leaq	-8(%rbp), %rcx
 	testb	%al, %al
-	je	.Linit_469
+	je	.Linit_518
 	xorl	%edi, %edi
-	jmp	.Linit_468
+	jmp	.Linit_517
 	.p2align 4,,10
 	.p2align 3
-.Linit_464:
+.Linit_513:
 	movsbl	(%rcx), %eax
-.Linit_468:
+.Linit_517:
 	sall	$4, %edi
 	subl	$65, %eax
 	addq	$1, %rcx
 	orl	%eax, %edi
 	cmpq	%rcx, %rbp
-	jne	.Linit_464
+	jne	.Linit_513
 	movl	%edi, (%r14)
 	xorl	%r10d, %r10d
 	movslq	%edi, %rdi
@@ -3141,8 +3234,8 @@ jail_main:
 	addq	$4, %r14
 	addq	$8, %rbp
 	cmpq	%r14, %r13
-	jne	.Linit_465
-.Linit_469:
+	jne	.Linit_514
+.Linit_518:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3162,6 +3255,7 @@ jail_main:
 	movq	%rax, 8844(%rsp)
 	movl	$95, %eax
 	movl	$-1, 9172(%rsp)
+	movq	$0, 9208(%rsp)
 	movl	$0, 9204(%rsp)
 	movl	$0, 9200(%rsp)
 	movq	$0, 9192(%rsp)
@@ -3173,8 +3267,8 @@ jail_main:
 	movl	%eax, 9184(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_552
-.Linit_467:
+	js	.Linit_615
+.Linit_516:
 	leaq	384(%rsp), %rsi
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
@@ -3190,8 +3284,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_553
-.Linit_470:
+	js	.Linit_616
+.Linit_519:
 	movslq	8852(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
@@ -3205,8 +3299,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_554
-.Linit_471:
+	js	.Linit_617
+.Linit_520:
 	xorl	%ebp, %ebp
 	movslq	8852(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -3220,16 +3314,17 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	268435464, %r14d
-	movl	268435476, %r15d
+	movl	268435464, %r15d
+	movl	268435476, %eax
 	movq	$268435456, 8832(%rsp)
-	movl	%r14d, %eax
+	movl	%eax, 24(%rsp)
+	movl	%r15d, %eax
 	andl	$1, %eax
 	movl	%eax, 56(%rsp)
-	je	.Linit_472
+	je	.Linit_521
 	cmpl	$1, 8840(%rsp)
-	jne	.Linit_555
-.Linit_472:
+	jne	.Linit_618
+.Linit_521:
 	leaq	72(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3244,7 +3339,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_473
+	js	.Linit_522
 	movq	8832(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
@@ -3265,37 +3360,37 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_473:
+.Linit_522:
 	movl	%ebp, 9176(%rsp)
 	movslq	%ebp, %rbp
 	testq	%rbp, %rbp
-	js	.Linit_556
-.Linit_474:
+	js	.Linit_619
+.Linit_523:
 	movq	8832(%rsp), %rdx
 	movl	12(%rdx), %eax
 	movq	32(%rdx), %r12
 	testl	%eax, %eax
-	jle	.Linit_476
+	jle	.Linit_525
 	subl	$1, %eax
 	movq	40(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	88(%r12,%rax,8), %rbp
-	jmp	.Linit_478
+	jmp	.Linit_527
 	.p2align 4,,10
 	.p2align 3
-.Linit_557:
+.Linit_620:
 	addq	$88, %r12
 	cmpq	%r12, %rbp
-	je	.Linit_476
-.Linit_478:
+	je	.Linit_525
+.Linit_527:
 	movl	8(%r12), %eax
 	movq	%r12, %rsi
 	movq	%r13, %rdi
 	movl	%eax, 9200(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_557
+	jns	.Linit_620
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$2, %esi
@@ -3315,7 +3410,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_476:
+.Linit_525:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3330,16 +3425,30 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_558
-.Linit_480:
-	movq	40(%rsp), %rsi
-	xorl	%ebp, %ebp
+	js	.Linit_621
+.Linit_529:
+	leaq	128(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	leaq	run_payload(%rip), %r12
+	xorl	%edx, %edx
+	movq	%rdi, 8(%rsp)
+	xorl	%r9d, %r9d
+	movl	$293, %eax
+	movl	$524288, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r13
+	testq	%rax, %rax
+	js	.Linit_622
+	movq	40(%rsp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
 	movl	$56, %eax
-	movl	$16657, %edi
-	movq	%rbp, %rdx
+	leaq	run_payload(%rip), %r12
+	movl	$273, %edi
 	movq	%rsi, %r13
 #APP
 # 25 "src/sys.h" 1
@@ -3353,14 +3462,76 @@ jail_main:
 1:
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r12
+	xorl	%r9d, %r9d
+	movq	%rax, %r14
+	movq	%rax, %r13
+	movq	%rdx, %rsi
+	movslq	132(%rsp), %rdi
+	movl	$3, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	leaq	256(%rsp), %rax
+	leaq	272(%rsp), %rcx
+	movq	%rax, 16(%rsp)
+	testq	%r14, %r14
+	js	.Linit_530
+	.p2align 4,,10
+	.p2align 3
+.Linit_531:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_531
+	movq	16(%rsp), %rdi
+	movl	$271, %r12d
+	movl	$2, %esi
+	movl	128(%rsp), %eax
+	movl	%eax, 256(%rsp)
+	movl	8848(%rsp), %eax
+	movl	%eax, 264(%rsp)
+	movl	$1, %eax
+	movw	%ax, 268(%rsp)
+	.p2align 4,,10
+	.p2align 3
+.Linit_533:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_533
+	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_559
-.Linit_481:
+	js	.Linit_623
+	cmpw	$0, 270(%rsp)
+	movl	%r14d, 60(%rsp)
+	jne	.Linit_624
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movslq	128(%rsp), %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_532:
 	movq	9192(%rsp), %rax
 	testq	%rax, %rax
-	js	.Linit_560
-.Linit_482:
+	js	.Linit_625
+.Linit_538:
 	movq	8832(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
@@ -3369,7 +3540,7 @@ jail_main:
 	leaq	-88(%rax,%rcx,8), %rbp
 	movl	9200(%rsp), %eax
 	cmpl	8(%rbp), %eax
-	je	.Linit_483
+	je	.Linit_539
 	movq	40(%rsp), %rdi
 	movl	$125, %ecx
 	movl	$2, %esi
@@ -3388,10 +3559,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_483:
-	cmpl	$45, 0(%rbp)
-	je	.Linit_561
-.Linit_484:
+.Linit_539:
+	cmpl	$46, 0(%rbp)
+	je	.Linit_626
+.Linit_540:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3404,32 +3575,32 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movl	$3, %r13d
+	movl	$3, %r12d
 	leaq	8872(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_486:
+.Linit_542:
 	movslq	0(%rbp), %rdi
 	testl	%edi, %edi
-	js	.Linit_485
+	js	.Linit_541
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r13, %rax
+	movq	%r12, %rax
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_485:
+.Linit_541:
 	addq	$4, %rbp
 	cmpq	%rbx, %rbp
-	jne	.Linit_486
+	jne	.Linit_542
 	movl	9180(%rsp), %eax
 	testl	%eax, %eax
-	js	.Linit_487
+	js	.Linit_543
 	xorl	%edx, %edx
 	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
@@ -3442,24 +3613,22 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_487:
-	movq	%r14, %rax
-	leaq	256(%rsp), %rsi
+.Linit_543:
+	movq	%r15, %rax
+	movq	8(%rsp), %rdi
+	movq	16(%rsp), %rsi
 	xorl	%r10d, %r10d
-	xorl	%edx, %edx
 	salq	$4, %rax
-	movq	%rsi, 16(%rsp)
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	andl	$32, %eax
-	leaq	128(%rsp), %rdi
+	xorl	%edx, %edx
 	movq	$537396514, 128(%rsp)
+	andl	$32, %eax
 	movl	%eax, 260(%rsp)
 	movl	%eax, 256(%rsp)
 	movl	$126, %eax
 	movq	$0, 264(%rsp)
 	movq	$0, 272(%rsp)
-	movq	%rdi, 8(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -3467,16 +3636,27 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_488
-	testl	%r15d, %r15d
-	jne	.Linit_562
-.Linit_490:
+	js	.Linit_544
+	movl	24(%rsp), %eax
+	testl	%eax, %eax
+	je	.Linit_546
+	leal	-1(%rax), %esi
+	movq	%rdx, %rdi
+	movl	$436, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_544
+.Linit_546:
+	movl	60(%rsp), %r8d
 	movq	40(%rsp), %rdi
 	xorl	%ecx, %ecx
-	movl	%r12d, %r8d
 	xorl	%edx, %edx
 	movl	$4, %esi
-	movl	%r12d, 60(%rsp)
 	call	report
 	leaq	104(%rsp), %rax
 	movq	8(%rsp), %rcx
@@ -3484,44 +3664,45 @@ jail_main:
 	movq	%rax, 32(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_492:
+.Linit_548:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_492
+	jne	.Linit_548
+	movslq	60(%rsp), %r15
 	movl	$1, %ebx
 	movl	$1, %ebp
-	movslq	60(%rsp), %r15
 	movl	9176(%rsp), %eax
 	movl	$1, %r12d
 	movw	%bx, 124(%rsp)
 	leaq	64(%rsp), %r13
 	movl	%eax, 104(%rsp)
 	movl	8848(%rsp), %eax
-	movq	%r15, %r14
-	movq	%r13, %r15
 	movw	%bp, 116(%rsp)
 	movl	%eax, 112(%rsp)
 	movl	8844(%rsp), %eax
 	movw	%r12w, 108(%rsp)
 	movl	%eax, 120(%rsp)
+	movq	%r15, %rax
+	movq	%r13, %r15
+	movq	%rax, %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_509:
+.Linit_565:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_497:
-	xorl	%r13d, %r13d
+.Linit_553:
+	xorl	%r14d, %r14d
 	movq	%r15, %rsi
-	jmp	.Linit_494
+	jmp	.Linit_550
 	.p2align 4,,10
 	.p2align 3
-.Linit_495:
-	cmpq	%rax, %r14
-	je	.Linit_563
-.Linit_494:
+.Linit_551:
+	cmpq	%rax, %r13
+	je	.Linit_627
+.Linit_550:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3534,10 +3715,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_495
+	jg	.Linit_551
 	movq	%rsi, %r15
-	testl	%r13d, %r13d
-	jne	.Linit_496
+	testl	%r14d, %r14d
+	jne	.Linit_552
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	movl	$271, %eax
@@ -3548,38 +3729,22 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_497
+	je	.Linit_553
 	testq	%rax, %rax
-	js	.Linit_564
+	js	.Linit_628
 	cmpw	$0, 118(%rsp)
-	je	.Linit_502
-	movl	56(%rsp), %r8d
-	testl	%r8d, %r8d
-	je	.Linit_565
-.Linit_503:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-.Linit_502:
+	jne	.Linit_629
+.Linit_558:
 	movq	%r15, 24(%rsp)
 	movq	48(%rsp), %rbp
 	movl	$64, %ebx
 	movl	$128, %r12d
-	movl	$62, %r13d
+	movl	$62, %r14d
 	.p2align 4,,10
 	.p2align 3
-.Linit_504:
+.Linit_560:
 	cmpw	$0, 110(%rsp)
-	je	.Linit_550
+	je	.Linit_613
 	xorl	%r15d, %r15d
 	movq	8(%rsp), %rsi
 	xorl	%r10d, %r10d
@@ -3594,10 +3759,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_550
+	jne	.Linit_613
 	movl	128(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_505
+	je	.Linit_561
 	xorl	%eax, %eax
 	movq	176(%rsp), %rdi
 	movl	%ecx, 84(%rsp)
@@ -3608,23 +3773,23 @@ jail_main:
 	movl	$0, 88(%rsp)
 	movl	%eax, 92(%rsp)
 	movq	%rdi, 96(%rsp)
-	jne	.Linit_506
+	jne	.Linit_562
 	movq	16(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_507:
+.Linit_563:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_507
+	jne	.Linit_563
 	movl	%ecx, 256(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%rdi, 280(%rsp)
 	movl	$129, %eax
-	movq	%r14, %rdi
+	movq	%r13, %rdi
 	movq	16(%rsp), %rdx
 	movl	$-1, 264(%rsp)
 #APP
@@ -3632,21 +3797,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_505:
+.Linit_561:
 	subl	$1, %ebx
-	jne	.Linit_504
+	jne	.Linit_560
 	.p2align 4,,10
 	.p2align 3
-.Linit_550:
+.Linit_613:
 	cmpw	$0, 126(%rsp)
 	movq	24(%rsp), %r15
-	je	.Linit_509
+	je	.Linit_565
 	leaq	80(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_512:
+.Linit_568:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3658,55 +3823,167 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_512
+	je	.Linit_568
 	cmpq	$24, %rax
-	je	.Linit_513
+	je	.Linit_569
 	testq	%rax, %rax
-	jns	.Linit_514
-	cmpq	$-104, %rax
-	je	.Linit_514
+	jns	.Linit_570
 	cmpq	$-32, %rax
-	jne	.Linit_509
-.Linit_514:
+	je	.Linit_570
+	cmpq	$-104, %rax
+	jne	.Linit_565
+.Linit_570:
 	movl	$-1, 120(%rsp)
-	jmp	.Linit_509
-	.p2align 4,,10
-	.p2align 3
-.Linit_506:
+	jmp	.Linit_565
+.Linit_618:
+	movq	40(%rsp), %rdi
+	movl	$18, %ecx
+	movl	$-1, %edx
+	movl	9204(%rsp), %r8d
+	movl	$2, %esi
+	call	report
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r13, %rax
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_521
+.Linit_623:
+	movl	$62, %eax
+	movl	$9, %esi
 	movq	%r14, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movl	$3, %eax
+	movslq	128(%rsp), %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rbp, %r13
+.Linit_530:
+	movl	9200(%rsp), %edx
+	movq	40(%rsp), %rdi
+	movq	%r13, %rcx
+	movl	$2, %esi
+	movl	9204(%rsp), %r8d
+	negq	%rcx
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	9192(%rsp), %rax
+	movl	%r13d, 60(%rsp)
+	testq	%rax, %rax
+	jns	.Linit_538
+.Linit_625:
+	negq	%rax
+	movq	40(%rsp), %rdi
+	movl	$2, %esi
+	movl	9200(%rsp), %edx
+	movl	9204(%rsp), %r8d
+	movq	%rax, %rcx
+	call	report
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_538
+	.p2align 4,,10
+	.p2align 3
+.Linit_562:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r14, %rax
+	movq	%r13, %rdi
 	movq	%r15, %rdx
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_505
+	jmp	.Linit_561
 	.p2align 4,,10
 	.p2align 3
-.Linit_563:
+.Linit_627:
 	movl	64(%rsp), %eax
-	movl	$1, %r13d
+	movl	$1, %r14d
 	movl	%eax, 68(%rsp)
-	jmp	.Linit_494
-.Linit_565:
+	jmp	.Linit_550
+.Linit_629:
+	movl	56(%rsp), %r8d
+	testl	%r8d, %r8d
+	je	.Linit_630
+.Linit_559:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_558
+.Linit_630:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$62, %eax
+	movl	$9, %esi
+	movq	%r13, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
 	movl	60(%rsp), %esi
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_503
-.Linit_513:
+	jmp	.Linit_559
+.Linit_569:
 	movl	80(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_566
+	je	.Linit_631
 	cmpl	$3, %eax
-	jne	.Linit_509
+	jne	.Linit_565
 	movl	56(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_522
+	je	.Linit_578
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3719,12 +3996,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_509
-.Linit_496:
+	jmp	.Linit_565
+.Linit_552:
 	movl	56(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_501
-.Linit_500:
+	je	.Linit_557
+.Linit_556:
 	movl	68(%rsp), %r8d
 	movq	40(%rsp), %rdi
 	xorl	%edx, %edx
@@ -3751,26 +4028,14 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_562:
-	leal	-1(%r15), %esi
-	movl	$436, %eax
-	movq	%rdx, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jns	.Linit_490
-.Linit_488:
+.Linit_544:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$62, %eax
 	movl	$9, %esi
-	movq	%r12, %rdi
+	movq	%r13, %rdi
 	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
@@ -3796,12 +4061,41 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_490
-.Linit_555:
+	jmp	.Linit_546
+.Linit_628:
+	movl	56(%rsp), %r11d
+	testl	%r11d, %r11d
+	je	.Linit_578
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movl	60(%rsp), %esi
 	movq	40(%rsp), %rdi
-	movl	$18, %ecx
+	leaq	68(%rsp), %rdx
+	call	kill_tree
+	jmp	.Linit_556
+.Linit_578:
+	movl	60(%rsp), %esi
+	movq	40(%rsp), %rdi
+	leaq	68(%rsp), %rdx
+	call	kill_tree
+.Linit_557:
+	movl	60(%rsp), %esi
+	movq	40(%rsp), %rdi
+	xorl	%edx, %edx
+	call	kill_tree
+	jmp	.Linit_556
+.Linit_615:
+	negq	%rax
+	movq	40(%rsp), %rdi
 	movl	$-1, %edx
 	movl	9204(%rsp), %r8d
+	movq	%rax, %rcx
 	movl	$2, %esi
 	call	report
 	xorl	%r10d, %r10d
@@ -3816,36 +4110,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_472
-.Linit_564:
-	movl	56(%rsp), %r11d
-	testl	%r11d, %r11d
-	je	.Linit_522
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movl	60(%rsp), %esi
-	movq	40(%rsp), %rdi
-	leaq	68(%rsp), %rdx
-	call	kill_tree
-	jmp	.Linit_500
-.Linit_522:
-	movl	60(%rsp), %esi
-	movq	40(%rsp), %rdi
-	leaq	68(%rsp), %rdx
-	call	kill_tree
-.Linit_501:
-	movl	60(%rsp), %esi
-	movq	40(%rsp), %rdi
-	xorl	%edx, %edx
-	call	kill_tree
-	jmp	.Linit_500
-.Linit_556:
+	jmp	.Linit_516
+.Linit_619:
 	movl	9204(%rsp), %r8d
 	movq	40(%rsp), %rdi
 	movq	%rbp, %rcx
@@ -3865,29 +4131,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_474
-.Linit_560:
-	negq	%rax
-	movq	40(%rsp), %rdi
-	movl	$2, %esi
-	movl	9200(%rsp), %edx
-	movl	9204(%rsp), %r8d
-	movq	%rax, %rcx
-	call	report
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_482
-.Linit_554:
+	jmp	.Linit_523
+.Linit_617:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$-1, %edx
@@ -3907,50 +4152,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_471
-.Linit_559:
-	movl	9200(%rsp), %edx
-	movq	40(%rsp), %rdi
-	movq	%rax, %rcx
-	movl	$2, %esi
-	movl	9204(%rsp), %r8d
-	negq	%rcx
-	call	report
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rbp, %rsi
-	movq	%rbp, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_481
-.Linit_558:
-	negq	%rax
-	movq	40(%rsp), %rdi
-	movl	$2, %esi
-	movl	9200(%rsp), %edx
-	movl	9204(%rsp), %r8d
-	movq	%rax, %rcx
-	call	report
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rbp, %rsi
-	movq	%rbp, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_480
-.Linit_553:
+	jmp	.Linit_520
+.Linit_616:
 	negq	%rax
 	movq	40(%rsp), %rdi
 	movl	$-1, %edx
@@ -3970,14 +4173,18 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_470
-.Linit_552:
+	jmp	.Linit_519
+.Linit_622:
+	leaq	256(%rsp), %rax
+	movq	%rax, 16(%rsp)
+	jmp	.Linit_530
+.Linit_621:
 	negq	%rax
 	movq	40(%rsp), %rdi
-	movl	$-1, %edx
+	movl	$2, %esi
+	movl	9200(%rsp), %edx
 	movl	9204(%rsp), %r8d
 	movq	%rax, %rcx
-	movl	$2, %esi
 	call	report
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3991,8 +4198,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_467
-.Linit_561:
+	jmp	.Linit_529
+.Linit_626:
 	movq	40(%rsp), %rdi
 	xorl	%r8d, %r8d
 	xorl	%ecx, %ecx
@@ -4011,21 +4218,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_484
-.Linit_566:
+	jmp	.Linit_540
+.Linit_631:
 	movl	84(%rsp), %esi
 	movl	92(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_518
+	je	.Linit_574
 	movq	16(%rsp), %rax
-.Linit_519:
+.Linit_575:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	movq	48(%rsp), %rcx
 	cmpq	%rcx, %rax
-	jne	.Linit_519
+	jne	.Linit_575
 	movq	96(%rsp), %rax
 	movslq	60(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -4041,16 +4248,41 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_509
-.Linit_518:
+	jmp	.Linit_565
+.Linit_624:
+	movl	56(%rsp), %eax
+	testl	%eax, %eax
+	je	.Linit_632
+.Linit_536:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movl	$3, %eax
+	movslq	128(%rsp), %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_532
+.Linit_574:
 	movslq	60(%rsp), %rdi
 	movl	88(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_521
+	je	.Linit_577
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_521:
+.Linit_577:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4061,7 +4293,24 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_509
+	jmp	.Linit_565
+.Linit_632:
+	movslq	%r14d, %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$62, %eax
+	movl	$9, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movl	60(%rsp), %esi
+	movq	40(%rsp), %rdi
+	xorl	%edx, %edx
+	call	kill_tree
+	jmp	.Linit_536
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

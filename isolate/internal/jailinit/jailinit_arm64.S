@@ -22,15 +22,15 @@ jail_init_entry:
 	.p2align 4,,11
 	.type	report, %function
 report:
-	sub	sp, sp, #208
+	sub	sp, sp, #224
 	mov	w13, w1
-	mov	x9, sp
+	add	x9, sp, 8
 	mov	x7, x0
 	mov	w12, w2
 	mov	x11, x3
 	mov	w10, w4
 	mov	x5, x9
-	add	x1, sp, 64
+	add	x1, sp, 80
 	.p2align 3,,7
 .Linit_2:
 	mov	x6, x5
@@ -44,8 +44,8 @@ report:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	stp	w13, w12, [sp]
-	stp	w11, w10, [sp, 8]
+	stp	w13, w12, [sp, 8]
+	stp	w11, w10, [sp, 16]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -53,7 +53,7 @@ report:
 #NO_APP
 	mov	x6, 0
 	tbnz	x0, #63, .Linit_3
-	ldp	x6, x2, [sp, 64]
+	ldp	x6, x2, [sp, 80]
 	mov	x0, 63439
 	movk	x0, 0xe353, lsl 16
 	mov	x3, 16960
@@ -71,22 +71,22 @@ report:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	str	x6, [sp, 16]
+	str	x6, [sp, 24]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	cbnz	x0, .Linit_4
-	ldp	x2, x4, [sp, 64]
+	ldp	x2, x4, [sp, 80]
 	mov	x3, 16960
-	ldp	x0, x5, [sp, 80]
+	ldp	x0, x5, [sp, 96]
 	movk	x3, 0xf, lsl 16
 	madd	x2, x2, x3, x4
-	ldr	x4, [sp, 96]
+	ldr	x4, [sp, 112]
 	madd	x0, x0, x3, x5
-	stp	x2, x0, [sp, 24]
-	str	x4, [sp, 40]
+	stp	x2, x0, [sp, 32]
+	str	x4, [sp, 48]
 .Linit_4:
 	mov	x8, 165
 	mov	x0, 0
@@ -99,20 +99,23 @@ report:
 	svc 0
 // 0 "" 2
 #NO_APP
-	cbnz	x0, .Linit_6
-	ldp	x1, x4, [sp, 64]
+	cbnz	x0, .Linit_5
+	ldp	x1, x4, [sp, 80]
 	mov	x2, 16960
-	ldp	x0, x3, [sp, 80]
+	ldp	x0, x3, [sp, 96]
 	movk	x2, 0xf, lsl 16
 	madd	x1, x1, x2, x4
 	madd	x0, x0, x2, x3
-	stp	x1, x0, [sp, 48]
+	stp	x1, x0, [sp, 56]
+.Linit_5:
+	ldr	x0, [x7, 376]
+	str	x0, [sp, 72]
 	.p2align 3,,7
 .Linit_6:
 	ldrsw	x0, [x7, 12]
 	mov	x1, x9
 	mov	x8, 206
-	mov	x2, 64
+	mov	x2, 72
 	mov	x3, 16384
 	mov	x4, 0
 	mov	x5, 0
@@ -123,7 +126,7 @@ report:
 #NO_APP
 	cmn	x0, #4
 	beq	.Linit_6
-	add	sp, sp, 208
+	add	sp, sp, 224
 	ret
 	.size	report, .-report
 	.align	2
@@ -219,6 +222,129 @@ own_mounts:
 	.size	own_mounts, .-own_mounts
 	.align	2
 	.p2align 4,,11
+	.type	open_in_root, %function
+open_in_root:
+	sub	sp, sp, #32
+	mov	w5, w2
+	add	x2, sp, 8
+	mov	x3, x2
+	.p2align 3,,7
+.Linit_26:
+	mov	x4, x3
+	add	x3, x3, 1
+	strb	wzr, [x4]
+	add	x4, sp, 32
+	cmp	x3, x4
+	bne	.Linit_26
+	and	w3, w5, 4
+	sxtw	x7, w0
+	mov	w6, 0
+	mov	w0, 18
+	orr	w0, w3, w0
+	mov	x3, 2621440
+	str	x3, [sp, 8]
+	str	x0, [sp, 24]
+	.p2align 3,,7
+.Linit_27:
+	mov	x0, x7
+	mov	x8, 437
+	mov	x3, 24
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	add	w6, w6, 1
+	cmp	w6, 99
+	ccmn	x0, #11, 0, le
+	beq	.Linit_27
+	add	sp, sp, 32
+	ret
+	.size	open_in_root, .-open_in_root
+	.align	2
+	.p2align 4,,11
+	.type	attach, %function
+attach:
+	stp	x29, x30, [sp, -32]!
+	mov	w9, w2
+	mov	x3, x1
+	mov	x29, sp
+	ldr	w2, [x1, 4]
+	mov	x5, x0
+	strb	wzr, [sp, 31]
+	ldr	x4, [x1, 48]
+	tst	w2, 6
+	beq	.Linit_40
+	cbz	x4, .Linit_37
+	add	x4, x0, x4, lsl 2
+	ldr	w0, [x4, 20]
+.Linit_35:
+	ldr	x1, [x3, 64]
+	bl	open_in_root
+	mov	x6, x0
+	mov	x7, x0
+	tbnz	x0, #63, .Linit_31
+	add	x1, sp, 31
+	sxtw	x0, w9
+	mov	x2, x6
+	mov	x3, x1
+	mov	x8, 429
+	mov	x4, 68
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x6, x0
+	mov	x1, 0
+	mov	x0, x7
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_31:
+	mov	x0, x6
+	ldp	x29, x30, [sp], 32
+	ret
+	.p2align 2,,3
+.Linit_40:
+	sxtw	x0, w9
+	add	x1, sp, 31
+	cbz	x4, .Linit_36
+	add	x4, x5, x4, lsl 2
+	ldrsw	x2, [x4, 20]
+.Linit_33:
+	ldr	x3, [x3, 64]
+	mov	x8, 429
+	mov	x4, 4
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	mov	x0, x6
+	ldp	x29, x30, [sp], 32
+	ret
+	.p2align 2,,3
+.Linit_37:
+	mov	w0, -100
+	b	.Linit_35
+.Linit_36:
+	mov	x2, -100
+	b	.Linit_33
+	.size	attach, .-attach
+	.align	2
+	.p2align 4,,11
 	.type	new_mount, %function
 new_mount:
 	mov	x6, x1
@@ -236,13 +362,13 @@ new_mount:
 #NO_APP
 	mov	x9, x0
 	mov	x7, x0
-	tbnz	x0, #63, .Linit_25
-	cbz	x6, .Linit_30
+	tbnz	x0, #63, .Linit_41
+	cbz	x6, .Linit_46
 	ldr	x2, [x6]
-	cbnz	x2, .Linit_33
-	b	.Linit_30
+	cbnz	x2, .Linit_49
+	b	.Linit_46
 	.p2align 2,,3
-.Linit_43:
+.Linit_59:
 	mov	x3, x7
 	mov	x1, 1
 #APP
@@ -254,8 +380,8 @@ new_mount:
 	mov	x7, x0
 	cmp	x7, 0
 	ccmp	x2, 0, 4, eq
-	beq	.Linit_42
-.Linit_33:
+	beq	.Linit_58
+.Linit_49:
 	ldr	x7, [x6, 8]
 	mov	x0, x9
 	add	x6, x6, 16
@@ -265,7 +391,7 @@ new_mount:
 	ldrb	w10, [x7]
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w10, .Linit_43
+	cbnz	w10, .Linit_59
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -275,10 +401,10 @@ new_mount:
 	mov	x7, x0
 	cmp	x7, 0
 	ccmp	x2, 0, 4, eq
-	bne	.Linit_33
-.Linit_42:
-	cbz	x7, .Linit_30
-.Linit_29:
+	bne	.Linit_49
+.Linit_58:
+	cbz	x7, .Linit_46
+.Linit_45:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -291,11 +417,11 @@ new_mount:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_25:
+.Linit_41:
 	mov	x0, x7
 	ret
 	.p2align 2,,3
-.Linit_30:
+.Linit_46:
 	mov	x0, x9
 	mov	x8, 431
 	mov	x1, 6
@@ -309,7 +435,7 @@ new_mount:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_29
+	cbnz	x0, .Linit_45
 	mov	x2, x11
 	mov	x0, x9
 	mov	x8, 432
@@ -332,7 +458,7 @@ new_mount:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_25
+	b	.Linit_41
 	.size	new_mount, .-new_mount
 	.align	2
 	.p2align 4,,11
@@ -351,14 +477,14 @@ mount_id:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_44
+	tbnz	x0, #63, .Linit_60
 	ldr	w1, [sp]
 	mov	x0, -95
 	ldr	x2, [sp, 144]
 	str	x2, [x6]
 	tst	x1, 4096
 	csel	x0, x0, xzr, eq
-.Linit_44:
+.Linit_60:
 	add	sp, sp, 256
 	ret
 	.size	mount_id, .-mount_id
@@ -368,7 +494,7 @@ mount_id:
 same_file:
 	sub	sp, sp, #272
 	strb	wzr, [sp, 15]
-	cbz	x2, .Linit_51
+	cbz	x2, .Linit_67
 	mov	x7, x1
 	mov	x6, x2
 	sxtw	x0, w0
@@ -383,7 +509,7 @@ same_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_48
+	tbnz	x0, #63, .Linit_64
 	ldp	w0, w1, [sp, 152]
 	and	x3, x1, 255
 	lsl	x2, x0, 32
@@ -395,27 +521,250 @@ same_file:
 	orr	x0, x0, x1
 	orr	x0, x0, x2
 	cmp	x0, x7
-	bne	.Linit_52
+	bne	.Linit_68
 	ldr	x0, [sp, 48]
 	cmp	x0, x6
-	bne	.Linit_52
-.Linit_51:
+	bne	.Linit_68
+.Linit_67:
 	mov	x0, 0
-.Linit_48:
+.Linit_64:
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_52:
+.Linit_68:
 	mov	x0, -116
-	b	.Linit_48
+	b	.Linit_64
 	.size	same_file, .-same_file
+	.align	2
+	.p2align 4,,11
+	.type	mask, %function
+mask:
+	stp	x29, x30, [sp, -448]!
+	mov	x9, x1
+	mov	x29, sp
+	ldr	x1, [x1, 48]
+	strb	wzr, [sp, 31]
+	cbz	x1, .Linit_83
+	add	x1, x0, x1, lsl 2
+	ldr	w0, [x1, 20]
+.Linit_71:
+	ldr	x1, [x9, 56]
+	ldr	w2, [x9, 4]
+	bl	open_in_root
+	mov	x12, x0
+	mov	x6, 0
+	cmn	x0, #2
+	beq	.Linit_70
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_70
+	add	x13, sp, 64
+	mov	x8, 44
+	mov	x1, x13
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	cmp	x0, 0
+	cbnz	x0, .Linit_73
+	ldr	x0, [x9, 16]
+	cbnz	x0, .Linit_98
+.Linit_74:
+	add	x14, sp, 31
+	add	x10, sp, 192
+	mov	x1, x14
+	mov	x4, x10
+	mov	x0, x12
+	mov	x8, 291
+	mov	x2, 4096
+	mov	x3, 1
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_75
+	ldr	w0, [x9, 4]
+	tbz	x0, 4, .Linit_76
+	mov	x2, 36865
+	mov	x8, 428
+	movk	x2, 0x8, lsl 16
+	mov	x0, x12
+	mov	x3, 0
+	mov	x4, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x0
+.Linit_77:
+	mov	x6, x7
+	tbnz	x7, #63, .Linit_75
+.Linit_81:
+	add	x3, sp, 32
+	mov	x1, x3
+	.p2align 3,,7
+.Linit_82:
+	mov	x2, x1
+	add	x1, x1, 1
+	strb	wzr, [x2]
+	cmp	x1, x13
+	bne	.Linit_82
+	mov	x6, 15
+	mov	x0, x7
+	mov	x1, x14
+	mov	x8, 442
+	mov	x2, 36864
+	mov	x4, 32
+	mov	x5, 0
+	str	x6, [sp, 32]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	cbnz	x0, .Linit_80
+	mov	x3, x14
+	mov	x8, 429
+	mov	x0, x7
+	mov	x2, x12
+	mov	x4, 68
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+.Linit_80:
+	mov	x0, x7
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_75:
+	mov	x0, x12
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+.Linit_70:
+	mov	x0, x6
+	ldp	x29, x30, [sp], 448
+	ret
+	.p2align 2,,3
+.Linit_73:
+	bge	.Linit_74
+	mov	x0, x12
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_70
+	.p2align 2,,3
+.Linit_98:
+	ldr	x1, [sp, 64]
+	mov	x6, -116
+	cmp	x0, x1
+	bne	.Linit_75
+	b	.Linit_74
+	.p2align 2,,3
+.Linit_76:
+	ldrh	w0, [sp, 220]
+	and	w0, w0, 61440
+	cmp	w0, 16384
+	beq	.Linit_99
+	mov	x2, 1
+	mov	x8, 428
+	ldr	x1, [x9, 64]
+	movk	x2, 0x8, lsl 16
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x0
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_75
+	mov	x4, x10
+	mov	x1, x14
+	mov	x8, 291
+	mov	x2, 4096
+	mov	x3, 1
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	cmp	x0, 0
+	cbnz	x0, .Linit_79
+	ldrh	w0, [sp, 220]
+	mov	x6, -116
+	and	w0, w0, 61440
+	cmp	w0, 8192
+	bne	.Linit_80
+	ldr	x1, [sp, 320]
+	mov	x0, 1
+	movk	x0, 0x3, lsl 32
+	cmp	x1, x0
+	bne	.Linit_80
+	b	.Linit_81
+	.p2align 2,,3
+.Linit_79:
+	bge	.Linit_81
+	b	.Linit_80
+	.p2align 2,,3
+.Linit_99:
+	ldp	x0, x1, [x9, 72]
+	mov	x2, 15
+	bl	new_mount
+	mov	x7, x0
+	b	.Linit_77
+	.p2align 2,,3
+.Linit_83:
+	mov	w0, -100
+	b	.Linit_71
+	.size	mask, .-mask
 	.align	2
 	.p2align 4,,11
 	.type	keep_fd, %function
 keep_fd:
 	mov	x6, x1
 	mov	x7, x1
-	tbnz	x1, #63, .Linit_54
+	tbnz	x1, #63, .Linit_100
 	ldr	x2, [x0]
 	mov	x8, 25
 	mov	x1, 1030
@@ -439,7 +788,7 @@ keep_fd:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_54:
+.Linit_100:
 	mov	x0, x7
 	ret
 	.size	keep_fd, .-keep_fd
@@ -452,16 +801,16 @@ set_signals:
 	mov	x10, sp
 	mov	x1, x10
 	.p2align 3,,7
-.Linit_58:
+.Linit_104:
 	mov	x0, x1
 	add	x1, x1, 1
 	strb	wzr, [x0]
 	add	x0, sp, 32
 	cmp	x1, x0
-	bne	.Linit_58
+	bne	.Linit_104
 	mov	x7, 1
 	.p2align 3,,7
-.Linit_62:
+.Linit_108:
 	sub	w2, w7, #1
 	cmp	w7, 9
 	mov	x0, x7
@@ -474,7 +823,7 @@ set_signals:
 	mov	x3, 8
 	mov	x4, 0
 	mov	x5, 0
-	beq	.Linit_67
+	beq	.Linit_113
 	str	x6, [sp]
 #APP
 // 42 "src/sys.h" 1
@@ -482,17 +831,17 @@ set_signals:
 // 0 "" 2
 #NO_APP
 	add	x7, x7, 1
-	tbnz	x0, #63, .Linit_57
+	tbnz	x0, #63, .Linit_103
 	cmp	x7, 65
-	bne	.Linit_62
+	bne	.Linit_108
 	mov	x0, 0
-.Linit_57:
+.Linit_103:
 	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_67:
+.Linit_113:
 	add	x7, x7, 1
-	b	.Linit_62
+	b	.Linit_108
 	.size	set_signals, .-set_signals
 	.align	2
 	.p2align 4,,11
@@ -517,24 +866,24 @@ exec:
 #NO_APP
 	ldr	x9, [x10, 56]
 	ldr	x0, [x9]
-	cbz	x0, .Linit_75
+	cbz	x0, .Linit_121
 	add	x13, sp, 16
 	mov	w7, 0
 	mov	x11, -2
-	b	.Linit_74
+	b	.Linit_120
 	.p2align 2,,3
-.Linit_70:
+.Linit_116:
 	cmn	x0, #2
 	cset	w1, ne
-.Linit_71:
+.Linit_117:
 	cmp	w1, 0
 	ccmn	x11, #2, 4, eq
-	beq	.Linit_83
-.Linit_72:
+	beq	.Linit_129
+.Linit_118:
 	ldr	x0, [x9, 8]!
 	add	w7, w7, 1
-	cbz	x0, .Linit_68
-.Linit_74:
+	cbz	x0, .Linit_114
+.Linit_120:
 	ldp	x1, x2, [x10, 64]
 	mov	x8, 221
 	mov	x3, 0
@@ -547,7 +896,7 @@ exec:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #13
-	bne	.Linit_70
+	bne	.Linit_116
 	ldr	x1, [x9]
 	mov	x4, x13
 	mov	x8, 291
@@ -560,33 +909,33 @@ exec:
 // 0 "" 2
 #NO_APP
 	mov	w1, 0
-	tbnz	x0, #63, .Linit_76
+	tbnz	x0, #63, .Linit_122
 	ldr	x0, [x9, 8]!
 	str	w7, [x12, 372]
 	mov	x11, x6
 	add	w7, w7, 1
-	cbnz	x0, .Linit_74
-.Linit_68:
+	cbnz	x0, .Linit_120
+.Linit_114:
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_83:
+.Linit_129:
 	str	w7, [x12, 372]
 	cmp	w1, 0
 	mov	x11, x6
 	ccmn	x6, #20, 4, ne
-	beq	.Linit_72
+	beq	.Linit_118
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_76:
+.Linit_122:
 	mov	x6, -2
-	b	.Linit_71
-.Linit_75:
+	b	.Linit_117
+.Linit_121:
 	mov	x11, -2
-	b	.Linit_68
+	b	.Linit_114
 	.size	exec, .-exec
 	.align	2
 	.p2align 4,,11
@@ -603,10 +952,10 @@ kill_tree:
 	add	x7, sp, 12
 	add	x14, sp, 16
 	.p2align 3,,7
-.Linit_98:
+.Linit_144:
 	mov	x11, 0
-	tbz	w0, #31, .Linit_109
-.Linit_85:
+	tbz	w0, #31, .Linit_155
+.Linit_131:
 	mov	x8, 129
 	mov	x0, x15
 	mov	x1, 9
@@ -619,25 +968,25 @@ kill_tree:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_86:
+.Linit_132:
 	add	x6, sp, 16
 	mov	w0, 0
 	add	x9, x11, x6
 	cmp	x11, 0
-	bgt	.Linit_92
-	b	.Linit_93
+	bgt	.Linit_138
+	b	.Linit_139
 	.p2align 2,,3
-.Linit_90:
+.Linit_136:
 	add	w1, w3, w1, lsl 1
 	add	x6, x6, 1
 	sub	w0, w1, #48
 	cmp	x9, x6
-	beq	.Linit_93
-.Linit_92:
+	beq	.Linit_139
+.Linit_138:
 	ldrb	w3, [x6]
 	add	w1, w0, w0, lsl 2
 	cmp	w3, 32
-	bne	.Linit_90
+	bne	.Linit_136
 	sxtw	x0, w0
 	mov	x8, 129
 	mov	x1, 9
@@ -653,8 +1002,8 @@ kill_tree:
 	add	x6, x6, 1
 	mov	w0, 0
 	cmp	x9, x6
-	bne	.Linit_92
-.Linit_93:
+	bne	.Linit_138
+.Linit_139:
 	ldr	w2, [x13, 340]
 	mov	x1, x7
 	mov	x8, 260
@@ -672,10 +1021,10 @@ kill_tree:
 	mov	x6, x0
 	cset	w9, ne
 	cmp	x0, 0
-	bgt	.Linit_95
-	b	.Linit_89
+	bgt	.Linit_141
+	b	.Linit_135
 	.p2align 2,,3
-.Linit_94:
+.Linit_140:
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -683,8 +1032,8 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	ble	.Linit_89
-.Linit_95:
+	ble	.Linit_135
+.Linit_141:
 	cmp	w9, 0
 	mov	x1, x7
 	ccmp	x6, x10, 0, ne
@@ -694,7 +1043,7 @@ kill_tree:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	bne	.Linit_94
+	bne	.Linit_140
 	ldr	w6, [sp, 12]
 	str	w6, [x12]
 #APP
@@ -704,14 +1053,14 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	bgt	.Linit_95
-.Linit_89:
+	bgt	.Linit_141
+.Linit_135:
 	cmn	x6, #10
-	beq	.Linit_84
+	beq	.Linit_130
 	ldr	w0, [x13, 340]
-	cbnz	x6, .Linit_98
-	tbnz	w0, #31, .Linit_84
-.Linit_109:
+	cbnz	x6, .Linit_144
+	tbnz	w0, #31, .Linit_130
+.Linit_155:
 	sxtw	x0, w0
 	mov	x1, x14
 	mov	x8, 67
@@ -726,30 +1075,84 @@ kill_tree:
 #NO_APP
 	ldr	w1, [x13, 340]
 	mov	x11, x0
-	tbz	w1, #31, .Linit_86
-	b	.Linit_85
-.Linit_84:
+	tbz	w1, #31, .Linit_132
+	b	.Linit_131
+.Linit_130:
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
 	.size	kill_tree, .-kill_tree
 	.align	2
 	.p2align 4,,11
+	.type	end_unheard, %function
+end_unheard:
+	tbz	x2, 0, .Linit_163
+	mov	x8, 94
+	mov	x0, 0
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ret
+	.p2align 2,,3
+.Linit_163:
+	stp	x29, x30, [sp, -16]!
+	mov	x7, x0
+	mov	w6, w1
+	mov	x29, sp
+	sxtw	x0, w1
+	mov	x8, 129
+	mov	x1, 9
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	w1, w6
+	mov	x0, x7
+	bl	kill_tree
+	mov	x8, 94
+	mov	x0, 0
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldp	x29, x30, [sp], 16
+	ret
+	.size	end_unheard, .-end_unheard
+	.align	2
+	.p2align 4,,11
 	.type	send_signal, %function
 send_signal:
 	ldr	w2, [x1, 12]
-	cbz	w2, .Linit_112
+	cbz	w2, .Linit_165
 	sub	sp, sp, #128
 	mov	x2, sp
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_113:
+.Linit_166:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 128
 	cmp	x3, x4
-	bne	.Linit_113
+	bne	.Linit_166
 	ldr	w6, [x1, 4]
 	mov	w9, -1
 	ldr	x7, [x1, 16]
@@ -770,7 +1173,7 @@ send_signal:
 	add	sp, sp, 128
 	ret
 	.p2align 2,,3
-.Linit_112:
+.Linit_165:
 	ldp	w1, w3, [x1, 4]
 	neg	w2, w0
 	sxtw	x0, w0
@@ -798,10 +1201,10 @@ make_file:
 	ldr	x0, [x1, 48]
 	sub	sp, sp, x12
 	mov	x12, x1
-	cbz	x0, .Linit_139
+	cbz	x0, .Linit_192
 	add	x0, x14, x0, lsl 2
 	ldrsw	x0, [x0, 20]
-.Linit_123:
+.Linit_176:
 	mov	x2, 32961
 	mov	x8, 56
 	ldr	x3, [x12, 16]
@@ -816,30 +1219,30 @@ make_file:
 #NO_APP
 	mov	x11, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_122
+	tbnz	x0, #63, .Linit_175
 	ldr	x0, [x12, 40]
-	cbz	x0, .Linit_138
+	cbz	x0, .Linit_191
 	mov	x13, sp
 	add	x10, sp, 16
 	mov	w15, 1
-.Linit_128:
+.Linit_181:
 	add	x0, x14, x0, lsl 2
 	mov	x2, x13
 	ldr	w7, [x0, 20]
 	.p2align 3,,7
-.Linit_131:
+.Linit_184:
 	mov	x3, x2
 	add	x2, x2, 1
 	strb	wzr, [x3]
 	cmp	x2, x10
-	bne	.Linit_131
+	bne	.Linit_184
 	ldr	w0, [x14, 16]
 	str	w7, [sp]
 	strh	w15, [sp, 4]
 	str	w0, [sp, 8]
 	strh	w15, [sp, 12]
 	.p2align 3,,7
-.Linit_132:
+.Linit_185:
 	mov	x0, x13
 	mov	x8, 73
 	mov	x1, 2
@@ -854,13 +1257,13 @@ make_file:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #4
-	beq	.Linit_132
-	tbnz	x0, #63, .Linit_127
+	beq	.Linit_185
+	tbnz	x0, #63, .Linit_180
 	ldrsh	w0, [sp, 14]
-	cbnz	w0, .Linit_134
+	cbnz	w0, .Linit_187
 	sxtw	x7, w7
 	.p2align 3,,7
-.Linit_135:
+.Linit_188:
 	mov	x0, x7
 	mov	x1, x10
 	mov	x8, 63
@@ -875,18 +1278,18 @@ make_file:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_135
+	beq	.Linit_188
 	cmp	x0, 0
-	cbz	x0, .Linit_138
-	blt	.Linit_141
+	cbz	x0, .Linit_191
+	blt	.Linit_194
 	mov	x7, 0
-	b	.Linit_130
+	b	.Linit_183
 	.p2align 2,,3
-.Linit_151:
+.Linit_204:
 	add	x7, x7, x0
 	cmp	x7, x9
-	bge	.Linit_150
-.Linit_130:
+	bge	.Linit_203
+.Linit_183:
 	mov	x0, x11
 	add	x1, x10, x7
 	sub	x2, x9, x7
@@ -900,8 +1303,8 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_151
-.Linit_127:
+	tbz	x0, #63, .Linit_204
+.Linit_180:
 	mov	x0, x11
 	mov	x8, 57
 	mov	x1, 0
@@ -914,17 +1317,17 @@ make_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_122:
+.Linit_175:
 	mov	x0, x6
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
 	.p2align 2,,3
-.Linit_138:
+.Linit_191:
 	ldr	x1, [x12, 24]
 	mov	x6, 0
 	cmn	x1, #1
-	beq	.Linit_127
+	beq	.Linit_180
 	ldr	x2, [x12, 32]
 	mov	x0, x11
 	mov	x8, 55
@@ -937,525 +1340,134 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_127
+	b	.Linit_180
 	.p2align 2,,3
-.Linit_150:
+.Linit_203:
 	ldr	x0, [x12, 40]
-	b	.Linit_128
+	b	.Linit_181
 	.p2align 2,,3
-.Linit_134:
+.Linit_187:
 	mov	x6, -3
-	b	.Linit_127
-.Linit_139:
+	b	.Linit_180
+.Linit_192:
 	mov	x0, -100
-	b	.Linit_123
-.Linit_141:
-	mov	x6, x9
-	b	.Linit_127
-	.size	make_file, .-make_file
-	.align	2
-	.p2align 4,,11
-	.type	attach, %function
-attach:
-	sub	sp, sp, #32
-	ldr	w5, [x1, 4]
-	ldr	x4, [x1, 48]
-	mov	x3, x1
-	strb	wzr, [sp, 7]
-	mov	x6, x0
-	mov	w7, w2
-	tst	w5, 6
-	beq	.Linit_163
-	cbz	x4, .Linit_159
-	add	x4, x0, x4, lsl 2
-	ldrsw	x0, [x4, 20]
-.Linit_156:
-	add	x2, sp, 8
-	ldr	x1, [x3, 64]
-	mov	x3, x2
-	.p2align 3,,7
-.Linit_157:
-	mov	x4, x3
-	add	x3, x3, 1
-	strb	wzr, [x4]
-	add	x4, sp, 32
-	cmp	x3, x4
-	bne	.Linit_157
-	and	w6, w5, 4
-	mov	w3, 18
-	mov	x9, 2621440
-	orr	w6, w6, w3
-	mov	x8, 437
-	mov	x3, 24
-	mov	x4, 0
-	mov	x5, 0
-	str	x9, [sp, 8]
-	str	x6, [sp, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_152
-	add	x1, sp, 7
-	sxtw	x0, w7
-	mov	x2, x6
-	mov	x3, x1
-	mov	x8, 429
-	mov	x4, 68
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x6, x0
-	mov	x1, 0
-	mov	x0, x9
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_152:
-	mov	x0, x6
-	add	sp, sp, 32
-	ret
-	.p2align 2,,3
-.Linit_163:
-	sxtw	x0, w2
-	add	x1, sp, 7
-	cbz	x4, .Linit_158
-	add	x4, x6, x4, lsl 2
-	ldrsw	x2, [x4, 20]
-.Linit_154:
-	ldr	x3, [x3, 64]
-	mov	x8, 429
-	mov	x4, 4
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	mov	x0, x6
-	add	sp, sp, 32
-	ret
-.Linit_159:
-	mov	x0, -100
-	b	.Linit_156
-.Linit_158:
-	mov	x2, -100
-	b	.Linit_154
-	.size	attach, .-attach
-	.align	2
-	.p2align 4,,11
-	.type	mask, %function
-mask:
-	stp	x29, x30, [sp, -448]!
-	mov	x7, x1
-	mov	x29, sp
-	ldr	x2, [x1, 48]
-	strb	wzr, [sp, 31]
-	cbz	x2, .Linit_178
-	add	x2, x0, x2, lsl 2
-	ldrsw	x0, [x2, 20]
-.Linit_165:
-	ldr	x1, [x7, 56]
-	add	x9, sp, 192
-	ldr	w6, [x7, 4]
-	mov	x2, x9
-	add	x4, sp, 216
-	.p2align 3,,7
-.Linit_166:
-	mov	x3, x2
-	add	x2, x2, 1
-	strb	wzr, [x3]
-	cmp	x2, x4
-	bne	.Linit_166
-	mov	w2, 18
-	and	w6, w6, 4
-	orr	w6, w6, w2
-	mov	x10, 2621440
-	mov	x2, x9
-	mov	x8, 437
-	mov	x3, 24
-	mov	x4, 0
-	mov	x5, 0
-	str	x10, [sp, 192]
-	str	x6, [sp, 208]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, 0
-	mov	x12, x0
-	cmn	x0, #2
-	beq	.Linit_164
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_164
-	add	x13, sp, 64
-	mov	x8, 44
-	mov	x1, x13
-	mov	x2, 0
-	mov	x3, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	cmp	x0, 0
-	cbnz	x0, .Linit_168
-	ldr	x0, [x7, 16]
-	cbnz	x0, .Linit_194
-.Linit_169:
-	add	x14, sp, 31
-	mov	x0, x12
-	mov	x1, x14
-	mov	x4, x9
-	mov	x8, 291
-	mov	x2, 4096
-	mov	x3, 1
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_170
-	ldr	w0, [x7, 4]
-	tbz	x0, 4, .Linit_171
-	mov	x2, 36865
-	mov	x8, 428
-	movk	x2, 0x8, lsl 16
-	mov	x0, x12
-	mov	x3, 0
-	mov	x4, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x7, x0
-.Linit_172:
-	mov	x6, x7
-	tbnz	x7, #63, .Linit_170
-.Linit_176:
-	add	x3, sp, 32
-	mov	x1, x3
-	.p2align 3,,7
-.Linit_177:
-	mov	x2, x1
-	add	x1, x1, 1
-	strb	wzr, [x2]
-	cmp	x1, x13
-	bne	.Linit_177
-	mov	x6, 15
-	mov	x0, x7
-	mov	x1, x14
-	mov	x8, 442
-	mov	x2, 36864
-	mov	x4, 32
-	mov	x5, 0
-	str	x6, [sp, 32]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	cbnz	x0, .Linit_175
-	mov	x3, x14
-	mov	x8, 429
-	mov	x0, x7
-	mov	x2, x12
-	mov	x4, 68
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-.Linit_175:
-	mov	x0, x7
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_170:
-	mov	x0, x12
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_164:
-	mov	x0, x6
-	ldp	x29, x30, [sp], 448
-	ret
-	.p2align 2,,3
-.Linit_168:
-	bge	.Linit_169
-	mov	x0, x12
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_164
-	.p2align 2,,3
-.Linit_194:
-	ldr	x1, [sp, 64]
-	mov	x6, -116
-	cmp	x0, x1
-	bne	.Linit_170
-	b	.Linit_169
-	.p2align 2,,3
-.Linit_171:
-	ldrh	w0, [sp, 220]
-	and	w0, w0, 61440
-	cmp	w0, 16384
-	beq	.Linit_195
-	mov	x2, 1
-	mov	x8, 428
-	ldr	x1, [x7, 64]
-	movk	x2, 0x8, lsl 16
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x7, x0
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_170
-	mov	x4, x9
-	mov	x1, x14
-	mov	x8, 291
-	mov	x2, 4096
-	mov	x3, 1
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	cmp	x0, 0
-	cbnz	x0, .Linit_174
-	ldrh	w0, [sp, 220]
-	mov	x6, -116
-	and	w0, w0, 61440
-	cmp	w0, 8192
-	bne	.Linit_175
-	ldr	x1, [sp, 320]
-	mov	x0, 1
-	movk	x0, 0x3, lsl 32
-	cmp	x1, x0
-	bne	.Linit_175
 	b	.Linit_176
-.Linit_174:
-	bge	.Linit_176
-	b	.Linit_175
-.Linit_195:
-	ldp	x0, x1, [x7, 72]
-	mov	x2, 15
-	bl	new_mount
-	mov	x7, x0
-	b	.Linit_172
-.Linit_178:
-	mov	x0, -100
-	b	.Linit_165
-	.size	mask, .-mask
+.Linit_194:
+	mov	x6, x9
+	b	.Linit_180
+	.size	make_file, .-make_file
 	.align	2
 	.p2align 4,,11
 	.type	run_step, %function
 run_step:
-	stp	x29, x30, [sp, -80]!
+	stp	x29, x30, [sp, -176]!
 	mov	x14, x0
 	mov	x12, x1
 	mov	x29, sp
 	ldr	x5, [x0]
 	ldr	w3, [x1]
 	ldr	w4, [x5, 24]
-	cbz	w4, .Linit_197
+	cbz	w4, .Linit_206
 	ldr	w2, [x1, 8]
 	add	w0, w2, 1
 	cmp	w4, w0
-	beq	.Linit_402
-.Linit_197:
+	beq	.Linit_413
+.Linit_206:
 	cmp	w3, 24
-	beq	.Linit_200
-	bhi	.Linit_201
-	cmp	w3, 12
-	beq	.Linit_202
-	bhi	.Linit_203
-	cmp	w3, 6
-	beq	.Linit_204
-	bls	.Linit_403
-	cmp	w3, 9
-	beq	.Linit_212
-	bls	.Linit_404
-	cmp	w3, 10
-	beq	.Linit_405
-	mov	x8, 167
-	mov	x0, 4
-	mov	x1, 1
-	.p2align 3,,7
-.Linit_393:
-	mov	x2, 0
-.Linit_395:
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-.Linit_196:
-	mov	x0, x10
-	ldp	x29, x30, [sp], 80
-	ret
-	.p2align 2,,3
-.Linit_203:
-	cmp	w3, 19
-	beq	.Linit_218
-	bls	.Linit_406
-	cmp	w3, 22
-	beq	.Linit_226
-	cmp	w3, 23
-	bne	.Linit_407
-.Linit_287:
-	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_327
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_297:
-	ldr	x2, [x12, 16]
-	sxtw	x0, w0
-	ldr	x1, [x12, 56]
-	mov	x8, 34
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	ldp	x2, x3, [x12, 24]
-	cmn	x2, #1
-	bne	.Linit_400
-	.p2align 3,,7
-.Linit_394:
-	mov	x10, 0
-	b	.Linit_196
-	.p2align 2,,3
-.Linit_201:
-	cmp	w3, 36
-	beq	.Linit_230
-	bls	.Linit_408
-	cmp	w3, 42
-	beq	.Linit_245
-	bls	.Linit_409
-	cmp	w3, 45
-	beq	.Linit_394
-	bls	.Linit_410
+	beq	.Linit_209
+	bls	.Linit_414
+	cmp	w3, 37
+	beq	.Linit_239
+	bls	.Linit_415
+	cmp	w3, 43
+	beq	.Linit_256
+	bls	.Linit_416
 	cmp	w3, 46
-	bne	.Linit_391
-	ldp	x29, x30, [sp], 80
+	beq	.Linit_405
+	bls	.Linit_417
+	cmp	w3, 47
+	bne	.Linit_402
+	ldp	x29, x30, [sp], 176
 	mov	x1, x12
 	mov	x0, x14
 	b	exec
 	.p2align 2,,3
-.Linit_408:
-	cmp	w3, 30
-	beq	.Linit_232
-	bls	.Linit_411
-	cmp	w3, 34
-	beq	.Linit_240
-	cmp	w3, 35
-	bne	.Linit_412
-	ldr	x0, [x12, 16]
-	mov	x8, 159
+.Linit_414:
+	cmp	w3, 12
+	beq	.Linit_211
+	bls	.Linit_418
+	cmp	w3, 19
+	beq	.Linit_227
+	bls	.Linit_419
+	cmp	w3, 22
+	beq	.Linit_330
+	cmp	w3, 23
+	bne	.Linit_420
+	ldr	w9, [x12, 4]
+	mov	w2, 1
+	movk	w2, 0x8, lsl 16
+	mov	x8, 428
 	ldr	x1, [x12, 56]
-	b	.Linit_393
-	.p2align 2,,3
-.Linit_409:
-	cmp	w3, 39
-	beq	.Linit_247
-	bls	.Linit_413
-	cmp	w3, 40
-	beq	.Linit_414
-	mov	x8, 167
-	mov	x0, 1
-	mov	x1, 9
-	b	.Linit_393
-	.p2align 2,,3
-.Linit_411:
-	cmp	w3, 27
-	beq	.Linit_234
-	bls	.Linit_415
-	cmp	w3, 28
-	beq	.Linit_416
-	ldp	x9, x7, [x12, 16]
-	add	x0, sp, 40
-	ldp	x6, x1, [x12, 32]
-	mov	x8, 444
-	mov	x2, 0
+	ubfiz	w9, w9, 15, 1
+	orr	w2, w9, w2
+	mov	x0, -100
 	mov	x3, 0
 	mov	x4, 0
+	sxtw	x2, w2
 	mov	x5, 0
-	stp	x9, x7, [sp, 40]
-	str	x6, [sp, 56]
+	strb	wzr, [sp, 24]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	str	w0, [x14, 348]
-	b	.Linit_196
-	.p2align 2,,3
-.Linit_413:
-	cmp	w3, 37
-	beq	.Linit_417
-	mov	x8, 167
-	mov	x0, 4
+	tbnz	x0, #63, .Linit_205
+	ldp	x1, x2, [x12, 24]
+	mov	w11, w0
+	bl	same_file
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_317
+	ldr	x5, [x12, 16]
+	ldr	x4, [x12, 40]
+	orr	x0, x5, x4
+	cbz	x0, .Linit_298
+	add	x3, sp, 32
+	add	x1, sp, 64
+	mov	x0, x3
+	.p2align 3,,7
+.Linit_299:
+	mov	x2, x0
+	add	x0, x0, 1
+	strb	wzr, [x2]
+	cmp	x0, x1
+	bne	.Linit_299
+	cbnz	x4, .Linit_300
+	str	x5, [sp, 32]
+.Linit_301:
+	orr	w2, w9, 4096
+	mov	x0, x10
+	add	x1, sp, 24
+	mov	x8, 442
+	sxtw	x2, w2
+	mov	x4, 32
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_317
+.Linit_298:
+	ldr	x0, [x12, 64]
+	cbnz	x0, .Linit_421
+.Linit_303:
+	cbnz	x6, .Linit_317
+	ldr	w0, [x12, 4]
+	tbz	x0, 3, .Linit_306
+	mov	x0, x10
+	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
@@ -1466,116 +1478,11 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	mov	x0, 47
-	mov	x1, 4
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	ldp	x6, x9, [x12, 16]
-	mov	x10, 1314
-	movk	x10, 0x2008, lsl 16
-	add	x0, sp, 32
-	add	x1, sp, 40
-	mov	x8, 91
-	str	x10, [sp, 32]
-	stp	w6, w6, [sp, 40]
-	lsr	x7, x6, 32
-	lsr	x10, x9, 32
-	stp	w9, w7, [sp, 48]
-	str	w7, [sp, 56]
-	str	w10, [sp, 60]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	mov	x6, 0
-	b	.Linit_315
-	.p2align 2,,3
-.Linit_316:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_394
-.Linit_315:
-	ldr	x7, [x12, 24]
-	mov	x2, x6
-	mov	x8, 167
-	mov	x0, 47
-	mov	x1, 2
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_316
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbz	x0, #63, .Linit_316
-	b	.Linit_196
-	.p2align 2,,3
-.Linit_415:
-	cmp	w3, 25
-	beq	.Linit_418
-	ldp	x29, x30, [sp], 80
-	mov	x1, x12
-	mov	x0, x14
-	b	make_file
-	.p2align 2,,3
-.Linit_406:
-	cmp	w3, 16
-	beq	.Linit_220
-	bls	.Linit_419
-	cmp	w3, 17
-	beq	.Linit_420
-	ldr	x1, [x12, 56]
-	add	x2, sp, 40
-	mov	x0, x2
-	add	x4, sp, 64
-	strb	wzr, [sp, 23]
-	stp	xzr, xzr, [sp, 24]
-	.p2align 3,,7
-.Linit_271:
-	mov	x5, x0
-	add	x0, x0, 1
-	strb	wzr, [x5]
-	cmp	x0, x4
-	bne	.Linit_271
-	mov	x7, 2621440
-	mov	x6, 22
-	mov	x8, 437
-	mov	x0, -100
-	mov	x3, 24
-	mov	x4, 0
-	mov	x5, 0
-	str	x7, [sp, 40]
-	str	x6, [sp, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x7, x0
-	tbnz	x0, #63, .Linit_421
-	add	x9, sp, 23
-	add	x3, sp, 24
-	mov	x1, x9
-	mov	w2, 4096
-	bl	mount_id
-	mov	x10, x0
-	cbz	x0, .Linit_422
-.Linit_274:
-	mov	x0, x7
+	cbz	x0, .Linit_306
+.Linit_409:
+	mov	x6, x0
+.Linit_317:
+	mov	x0, x10
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
@@ -1587,14 +1494,97 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_196
+	mov	x10, x6
+.Linit_205:
+	mov	x0, x10
+	ldp	x29, x30, [sp], 176
+	ret
 	.p2align 2,,3
-.Linit_403:
-	cmp	w3, 3
-	beq	.Linit_206
+.Linit_418:
+	cmp	w3, 6
+	beq	.Linit_213
+	bls	.Linit_422
+	cmp	w3, 9
+	beq	.Linit_221
 	bls	.Linit_423
-	cmp	w3, 4
+	cmp	w3, 10
 	beq	.Linit_424
+	ldp	x1, x2, [x12, 56]
+	mov	w0, -100
+	bl	write_file
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	add	x1, sp, 32
+	mov	x8, 165
+	mov	x0, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldp	x0, x4, [sp, 32]
+	mov	x2, 16960
+	ldp	x1, x3, [sp, 48]
+	movk	x2, 0xf, lsl 16
+	mov	x10, 0
+	madd	x0, x0, x2, x4
+	madd	x1, x1, x2, x3
+	add	x0, x0, x1
+	str	x0, [x14, 376]
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_415:
+	cmp	w3, 30
+	beq	.Linit_241
+	bls	.Linit_425
+	cmp	w3, 34
+	beq	.Linit_249
+	bls	.Linit_426
+	cmp	w3, 35
+	beq	.Linit_427
+	ldr	x0, [x12, 16]
+	mov	x8, 159
+	ldr	x1, [x12, 56]
+	.p2align 3,,7
+.Linit_404:
+	mov	x2, 0
+.Linit_407:
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	mov	x0, x10
+	ldp	x29, x30, [sp], 176
+	ret
+	.p2align 2,,3
+.Linit_416:
+	cmp	w3, 40
+	beq	.Linit_258
+	bls	.Linit_428
+	cmp	w3, 41
+	beq	.Linit_429
+	mov	x8, 167
+	mov	x0, 1
+	mov	x1, 9
+	b	.Linit_404
+	.p2align 2,,3
+.Linit_422:
+	cmp	w3, 3
+	beq	.Linit_215
+	bls	.Linit_430
+	cmp	w3, 4
+	beq	.Linit_431
 	ldp	x0, x7, [x12, 16]
 	add	x3, x14, 384
 	ldr	x6, [x12, 32]
@@ -1629,140 +1619,30 @@ run_step:
 #NO_APP
 	str	w0, [x10, 16]
 	sxtw	x10, w0
-	b	.Linit_196
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_419:
-	cmp	w3, 13
-	beq	.Linit_222
-	ldr	x2, [x12, 16]
-	ldr	x0, [x12, 56]
-	ldr	x1, [x12, 72]
-	bl	new_mount
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_265
-.Linit_268:
-	ldr	w0, [x12]
-	cmp	w0, 14
-	beq	.Linit_425
-.Linit_267:
-	ldr	w0, [x12, 12]
-	mov	x6, 0
-	cbnz	w0, .Linit_426
-	.p2align 3,,7
-.Linit_307:
-	mov	x0, x10
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x6
-	b	.Linit_196
-	.p2align 2,,3
-.Linit_423:
-	cmp	w3, 1
-	beq	.Linit_208
-	cmp	w3, 2
-	bne	.Linit_391
-	ldp	x29, x30, [sp], 80
-	mov	x0, x12
-	b	own_mounts
-	.p2align 2,,3
-.Linit_402:
-	cmp	w3, 31
-	bne	.Linit_427
-.Linit_198:
-	mov	w1, 1
-	mov	x0, x14
-	mov	w4, 0
-	mov	x3, 0
-	bl	report
-	add	x1, sp, 40
-	.p2align 3,,7
-.Linit_308:
-	ldrsw	x0, [x14, 12]
-	mov	x8, 207
-	mov	x2, 24
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	cmn	x0, #4
-	beq	.Linit_308
-	cmp	x0, x2
-	beq	.Linit_309
-	cmp	x0, 0
-	mov	x0, -32
-	csel	x10, x10, x0, lt
-	b	.Linit_196
-	.p2align 2,,3
-.Linit_427:
-	ldr	w10, [x5, 28]
-	neg	x10, x10
-	b	.Linit_196
-	.p2align 2,,3
-.Linit_391:
-	mov	x10, -38
-	b	.Linit_196
-	.p2align 2,,3
-.Linit_414:
-	ldrsw	x0, [x14, 348]
-	mov	x8, 446
-	mov	x1, 0
-	b	.Linit_393
-	.p2align 2,,3
-.Linit_416:
-	ldr	w3, [x12, 4]
+.Linit_425:
+	cmp	w3, 27
+	beq	.Linit_243
+	bls	.Linit_432
+	cmp	w3, 28
+	beq	.Linit_433
+	ldr	w2, [x12, 4]
 	mov	x8, 49
 	ldr	x0, [x12, 56]
-	tbz	x3, 1, .Linit_396
-	add	x2, sp, 40
-	add	x4, sp, 64
-	mov	x5, x2
-	.p2align 3,,7
-.Linit_304:
-	mov	x6, x5
-	add	x5, x5, 1
-	strb	wzr, [x6]
-	cmp	x5, x4
-	bne	.Linit_304
-	and	w6, w3, 4
-	mov	w1, 18
-	mov	x7, 2621440
-	orr	w6, w6, w1
-	mov	x8, 437
+	tbz	x2, 1, .Linit_406
 	mov	x1, x0
-	mov	x3, 24
-	mov	x0, -100
-	mov	x4, 0
-	mov	x5, 0
-	str	x7, [sp, 40]
-	str	x6, [sp, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
+	mov	w0, -100
+	bl	open_in_root
 	mov	x10, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_205
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1776,29 +1656,288 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_196
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_420:
-	ldp	x29, x30, [sp], 80
+.Linit_428:
+	cmp	w3, 38
+	beq	.Linit_434
+	mov	x8, 167
+	mov	x0, 4
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	mov	x0, 47
+	mov	x1, 4
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldp	x6, x9, [x12, 16]
+	mov	x10, 1314
+	movk	x10, 0x2008, lsl 16
+	add	x0, sp, 24
+	add	x1, sp, 32
+	mov	x8, 91
+	str	x10, [sp, 24]
+	stp	w6, w6, [sp, 32]
+	lsr	x7, x6, 32
+	lsr	x10, x9, 32
+	stp	w9, w7, [sp, 40]
+	str	w7, [sp, 48]
+	str	w10, [sp, 52]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	mov	x6, 0
+	b	.Linit_325
+	.p2align 2,,3
+.Linit_326:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_405
+.Linit_325:
+	ldr	x7, [x12, 24]
+	mov	x2, x6
+	mov	x8, 167
+	mov	x0, 47
+	mov	x1, 2
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x7, x6
+	tbz	x7, 0, .Linit_326
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbz	x0, #63, .Linit_326
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_430:
+	cmp	w3, 1
+	beq	.Linit_217
+	cmp	w3, 2
+	bne	.Linit_402
+	ldp	x29, x30, [sp], 176
+	mov	x0, x12
+	b	own_mounts
+	.p2align 2,,3
+.Linit_432:
+	cmp	w3, 25
+	beq	.Linit_435
+	ldr	x0, [x12, 48]
+	cbz	x0, .Linit_342
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_311:
+	ldp	x2, x3, [x12, 16]
+	sxtw	x0, w0
+	ldr	x1, [x12, 56]
+	mov	x8, 33
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldp	x2, x3, [x12, 32]
+	cmn	x2, #1
+	beq	.Linit_405
+.Linit_411:
+	ldp	x0, x1, [x12, 48]
+	cbz	x0, .Linit_343
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_313:
+	sxtw	x0, w0
+	mov	x8, 54
+	mov	x4, 256
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_419:
+	cmp	w3, 16
+	bhi	.Linit_436
+	cmp	w3, 14
+	bhi	.Linit_232
+	cmp	w3, 13
+	beq	.Linit_437
+	ldr	x1, [x12, 16]
+	mov	x8, 161
+	ldr	x0, [x12, 56]
+	b	.Linit_404
+	.p2align 2,,3
+.Linit_413:
+	cmp	w3, 32
+	bne	.Linit_438
+.Linit_207:
+	mov	w1, 1
+	mov	x0, x14
+	mov	w4, 0
+	mov	x3, 0
+	bl	report
+	add	x1, sp, 32
+	.p2align 3,,7
+.Linit_318:
+	ldrsw	x0, [x14, 12]
+	mov	x8, 207
+	mov	x2, 24
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	cmn	x0, #4
+	beq	.Linit_318
+	cmp	x0, x2
+	beq	.Linit_319
+	cmp	x0, 0
+	mov	x0, -32
+	csel	x10, x10, x0, lt
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_330:
+	add	x3, sp, 32
+	add	x1, sp, 64
+	mov	x0, x3
+.Linit_235:
+	mov	x2, x0
+	add	x0, x0, 1
+	strb	wzr, [x2]
+	cmp	x0, x1
+	bne	.Linit_235
+	ldr	x1, [x12, 16]
+	str	x1, [sp, 32]
+	ldr	x0, [x12, 48]
+	ldr	x1, [x12, 24]
+	str	x1, [sp, 48]
+	cbz	x0, .Linit_338
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_295:
+	ldr	w2, [x12, 4]
+	sxtw	x0, w0
+	ldr	x1, [x12, 56]
+	mov	x8, 442
+	ubfiz	x2, x2, 15, 1
+	mov	x4, 32
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_436:
+	cmp	w3, 17
+	beq	.Linit_439
+	ldp	x29, x30, [sp], 176
 	mov	x1, x12
 	mov	x0, x14
 	b	mask
 	.p2align 2,,3
+.Linit_438:
+	ldr	w10, [x5, 28]
+	neg	x10, x10
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_402:
+	mov	x10, -38
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_429:
+	ldrsw	x0, [x14, 348]
+	mov	x8, 446
+	mov	x1, 0
+	b	.Linit_404
+	.p2align 2,,3
+.Linit_427:
+	ldr	x9, [x12, 16]
+	mov	x6, 0
+	b	.Linit_322
+	.p2align 2,,3
+.Linit_440:
+	tbnz	x0, #63, .Linit_205
+.Linit_323:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_405
+.Linit_322:
+	mov	x1, x6
+	mov	x8, 167
+	mov	x0, 24
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x9, x6
+	tbnz	x7, 0, .Linit_323
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	cmn	x0, #22
+	bne	.Linit_440
+	.p2align 3,,7
 .Linit_405:
-	ldr	x0, [x12, 16]
-	ldp	x1, x2, [x12, 56]
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-	ldp	x29, x30, [sp], 80
-	b	write_file
+	mov	x10, 0
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_222:
-	ldr	x1, [x12, 16]
-	mov	x8, 161
-	ldr	x0, [x12, 56]
-	b	.Linit_393
+.Linit_433:
+	ldr	x2, [x12, 16]
+	mov	x8, 35
+	ldr	x1, [x12, 56]
+	mov	x0, -100
+	b	.Linit_407
 	.p2align 2,,3
-.Linit_424:
+.Linit_435:
+	ldr	x1, [x12, 48]
+	ldr	x0, [x12, 64]
+	cbz	x1, .Linit_341
+	add	x1, x14, x1, lsl 2
+	ldr	w1, [x1, 20]
+.Linit_310:
+	ldr	x2, [x12, 56]
+	sxtw	x1, w1
+	mov	x8, 36
+	b	.Linit_407
+	.p2align 2,,3
+.Linit_431:
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1816,15 +1955,9 @@ run_step:
 	bl	keep_fd
 	sxtw	x10, w0
 	str	w0, [x14, 340]
-	b	.Linit_196
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_208:
-	ldp	x1, x2, [x12, 56]
-	mov	w0, -100
-	ldp	x29, x30, [sp], 80
-	b	write_file
-	.p2align 2,,3
-.Linit_417:
+.Linit_434:
 	mov	x8, 167
 	mov	x0, 8
 	mov	x1, 1
@@ -1838,7 +1971,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_205
 	ldr	x0, [x12, 16]
 	mov	x8, 147
 	mov	x1, x0
@@ -1849,251 +1982,67 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_418:
-	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_330
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_301:
-	ldp	x2, x3, [x12, 16]
-	sxtw	x0, w0
-	ldr	x1, [x12, 56]
-	mov	x8, 33
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	ldp	x2, x3, [x12, 32]
-	cmn	x2, #1
-	beq	.Linit_394
-.Linit_400:
-	ldp	x0, x1, [x12, 48]
-	cbz	x0, .Linit_331
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_303:
-	sxtw	x0, w0
-	mov	x8, 54
-	mov	x4, 256
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_196
-	.p2align 2,,3
-.Linit_226:
-	ldr	w9, [x12, 4]
-	mov	w2, 1
-	movk	w2, 0x8, lsl 16
-	mov	x8, 428
-	ldr	x1, [x12, 56]
-	ubfiz	w9, w9, 15, 1
-	orr	w2, w9, w2
-	mov	x0, -100
-	mov	x3, 0
-	mov	x4, 0
-	sxtw	x2, w2
-	mov	x5, 0
-	strb	wzr, [sp, 32]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	ldp	x1, x2, [x12, 24]
-	mov	w11, w0
-	bl	same_file
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_307
-	ldr	x5, [x12, 16]
-	ldr	x3, [x12, 40]
-	orr	x0, x5, x3
-	cbz	x0, .Linit_288
-	add	x2, sp, 40
-	add	x4, sp, 72
-	mov	x0, x2
-	.p2align 3,,7
-.Linit_289:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	cmp	x0, x4
-	bne	.Linit_289
-	cbnz	x3, .Linit_290
-	str	x5, [sp, 40]
-.Linit_291:
-	orr	w9, w9, 4096
-	mov	x3, x2
-	mov	x0, x10
-	add	x1, sp, 32
-	sxtw	x2, w9
-	mov	x8, 442
-	mov	x4, 32
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_307
-.Linit_288:
-	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_428
-.Linit_293:
-	cbnz	x6, .Linit_307
-	ldr	w0, [x12, 4]
-	tbz	x0, 3, .Linit_296
-	mov	x0, x10
-	mov	x8, 50
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	cbz	x0, .Linit_296
-	mov	x6, x0
-	b	.Linit_307
-.Linit_265:
-	mov	w2, w10
-	mov	x1, x12
-	mov	x0, x14
-	bl	attach
-	mov	x6, x0
-	cbz	x0, .Linit_268
-	b	.Linit_307
-.Linit_428:
-	mov	w2, w11
-	mov	x1, x12
-	mov	x0, x14
-	bl	attach
-	mov	x6, x0
-	b	.Linit_293
-.Linit_327:
+.Linit_217:
+	ldp	x1, x2, [x12, 56]
 	mov	w0, -100
-	b	.Linit_297
-.Linit_296:
-	ldr	w0, [x12, 12]
-	cbz	w0, .Linit_307
-	add	x0, x14, w0, uxtw 2
-	sxtw	x10, w11
-	str	w11, [x0, 20]
-	b	.Linit_196
+	ldp	x29, x30, [sp], 176
+	b	write_file
 	.p2align 2,,3
-.Linit_435:
-	cmp	w3, 31
-	beq	.Linit_429
-	mov	x8, 157
-	mov	x0, 0
-.Linit_396:
-	mov	x1, 0
-	b	.Linit_393
+.Linit_424:
+	ldr	x0, [x12, 16]
+	ldp	x1, x2, [x12, 56]
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+	ldp	x29, x30, [sp], 176
+	b	write_file
 	.p2align 2,,3
-.Linit_202:
-	mov	x1, 2
-	mov	x8, 198
-	movk	x1, 0x8, lsl 16
-	mov	x0, 2
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	add	x2, sp, 40
-	mov	x1, x2
-	.p2align 3,,7
-.Linit_261:
-	mov	x4, x1
-	add	x0, sp, 80
-	add	x1, x1, 1
-	strb	wzr, [x4]
-	cmp	x1, x0
-	bne	.Linit_261
-	ldr	x5, [x12, 56]
-	mov	x1, x5
-	add	x5, x5, 15
-	sub	x3, x2, x1
-	.p2align 3,,7
-.Linit_262:
-	ldrb	w4, [x1]
-	cbz	w4, .Linit_264
-	strb	w4, [x3, x1]
-	add	x1, x1, 1
-	cmp	x5, x1
-	bne	.Linit_262
-.Linit_264:
-	mov	w7, 1
-	mov	x0, x6
-	mov	x8, 29
-	mov	x1, 35092
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w7, [sp, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x10, x0
-	mov	x1, 0
-	mov	x0, x6
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_196
-	.p2align 2,,3
-.Linit_234:
-	ldr	x2, [x12, 16]
-	mov	x8, 35
-	ldr	x1, [x12, 56]
-	mov	x0, -100
-	b	.Linit_395
-	.p2align 2,,3
-.Linit_220:
+.Linit_439:
 	ldr	x2, [x12, 16]
 	mov	x1, x12
 	mov	x0, x14
 	add	x2, x14, x2, lsl 2
 	ldr	w2, [x2, 20]
-	ldp	x29, x30, [sp], 80
+	ldp	x29, x30, [sp], 176
 	b	attach
+.Linit_421:
+	mov	w2, w11
+	mov	x1, x12
+	mov	x0, x14
+	bl	attach
+	mov	x6, x0
+	b	.Linit_303
+.Linit_306:
+	ldr	w0, [x12, 12]
+	cbz	w0, .Linit_317
+.Linit_305:
+	add	x0, x14, w0, uxtw 2
+	sxtw	x10, w11
+	str	w11, [x0, 20]
+	b	.Linit_205
+.Linit_426:
+	cmp	w3, 33
+	bne	.Linit_441
+	mov	x8, 157
+	mov	x0, 0
+.Linit_406:
+	mov	x1, 0
+	b	.Linit_404
+.Linit_297:
 	.p2align 2,,3
-.Linit_230:
-	ldr	x0, [x12, 16]
-	mov	x8, 149
+.Linit_209:
+	ldr	x0, [x12, 48]
+	cbz	x0, .Linit_339
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_307:
+	ldr	x2, [x12, 16]
+	sxtw	x0, w0
+	ldr	x1, [x12, 56]
+	mov	x8, 34
 	mov	x3, 0
 	mov	x4, 0
-	mov	x1, x0
-	mov	x2, x0
 	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
@@ -2101,50 +2050,23 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
+	tbnz	x0, #63, .Linit_205
+	ldp	x2, x3, [x12, 24]
+	cmn	x2, #1
+	bne	.Linit_411
+	mov	x10, 0
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_218:
-	ldr	x0, [x12, 56]
-	mov	x8, 41
-	mov	x2, 0
-	mov	x3, 0
-	mov	x1, x0
-	mov	x4, 0
-	mov	x5, 0
-	stp	xzr, xzr, [sp, 32]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, 0
-	mov	x10, x0
-	cbz	x0, .Linit_275
-	b	.Linit_276
-	.p2align 2,,3
-.Linit_277:
-	ldr	x0, [x12, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	add	x6, x6, 1
-	mov	x10, x0
-	cbnz	x0, .Linit_276
-.Linit_275:
-	ldr	x0, [x12, 16]
-	mov	x8, 39
-	mov	x1, 2
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	cmp	x6, x0
-	bls	.Linit_277
-.Linit_278:
-	ldr	x0, [x12, 64]
-	mov	x8, 49
+.Linit_213:
+	ldr	x1, [x12, 16]
+	add	x0, x14, 384
+	lsl	x6, x1, 7
+	sub	x6, x6, x1
+	add	x6, x0, x6, lsl 5
+	.p2align 3,,7
+.Linit_269:
+	ldrsw	x0, [x6, 16]
+	mov	x8, 260
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
@@ -2156,31 +2078,100 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	ldr	x1, [x12, 56]
-	mov	w0, 46
-	strb	w0, [sp, 25]
-	add	x3, sp, 32
-	strb	w0, [sp, 24]
-	mov	w0, -100
-	strb	wzr, [sp, 26]
-	bl	mount_id
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	add	x3, sp, 40
-	add	x1, sp, 24
-	mov	w2, 0
-	mov	w0, -100
-	bl	mount_id
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	ldp	x1, x0, [sp, 32]
-	mov	x10, -18
-	cmp	x1, x0
-	csel	x10, x10, xzr, ne
-	b	.Linit_196
+	cmn	x0, #4
+	beq	.Linit_269
+	tbnz	x0, #63, .Linit_205
+	ldr	x0, [x6, 24]
+	tbnz	x0, #63, .Linit_442
+	ldr	x10, [x6, 24]
+	b	.Linit_205
+.Linit_442:
+	ldr	w0, [x6, 20]
+	str	w0, [x14, 368]
+	ldr	x10, [x6, 24]
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_212:
+.Linit_227:
+	ldr	x1, [x12, 56]
+	mov	w2, 4
+	mov	w0, -100
+	strb	wzr, [sp, 16]
+	stp	xzr, xzr, [sp, 24]
+	bl	open_in_root
+	mov	x7, x0
+	tbnz	x0, #63, .Linit_443
+	add	x9, sp, 16
+	add	x3, sp, 24
+	mov	x1, x9
+	mov	w2, 4096
+	bl	mount_id
+	mov	x10, x0
+	cbz	x0, .Linit_444
+.Linit_285:
+	mov	x0, x7
+.Linit_401:
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_205
+.Linit_444:
+	ldr	x0, [x12, 16]
+	mov	x1, x9
+	add	x3, sp, 32
+	mov	w2, 4096
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+	bl	mount_id
+	mov	x10, x0
+	cbnz	x0, .Linit_285
+	ldp	x1, x0, [sp, 24]
+	mov	x10, -116
+	cmp	x1, x0
+	csel	x10, xzr, x10, eq
+	b	.Linit_285
+	.p2align 2,,3
+.Linit_211:
+	mov	x8, 167
+	mov	x0, 4
+	mov	x1, 1
+	b	.Linit_404
+	.p2align 2,,3
+.Linit_215:
+	mov	x8, 167
+	mov	x0, 36
+	mov	x1, 1
+	b	.Linit_404
+	.p2align 2,,3
+.Linit_232:
+	ldr	x2, [x12, 16]
+	ldr	x0, [x12, 56]
+	ldr	x1, [x12, 72]
+	bl	new_mount
+	mov	x11, x0
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldr	x0, [x12, 64]
+	cbnz	x0, .Linit_277
+.Linit_280:
+	ldr	w0, [x12]
+	cmp	w0, 15
+	beq	.Linit_445
+.Linit_279:
+	ldr	w0, [x12, 12]
+	mov	x10, 0
+	cbnz	w0, .Linit_305
+	mov	x0, x11
+	b	.Linit_401
+	.p2align 2,,3
+.Linit_221:
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -2197,43 +2188,15 @@ run_step:
 	sxtw	x10, w0
 	add	x1, x14, x1, lsl 2
 	str	w0, [x1, 20]
-	b	.Linit_196
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_204:
-	ldr	x1, [x12, 16]
-	add	x0, x14, 384
-	lsl	x6, x1, 7
-	sub	x6, x6, x1
-	add	x6, x0, x6, lsl 5
-	.p2align 3,,7
 .Linit_258:
-	ldrsw	x0, [x6, 16]
-	mov	x8, 260
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	cmn	x0, #4
-	beq	.Linit_258
-	tbnz	x0, #63, .Linit_196
-	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_430
-	ldr	x10, [x6, 24]
-	b	.Linit_196
-.Linit_430:
-	ldr	w0, [x6, 20]
-	str	w0, [x14, 368]
-	ldr	x10, [x6, 24]
-	b	.Linit_196
+	mov	x8, 167
+	mov	x0, 38
+	mov	x1, 1
+	b	.Linit_404
 	.p2align 2,,3
-.Linit_245:
+.Linit_256:
 	mov	x8, 173
 	mov	x0, 0
 	mov	x1, 0
@@ -2248,59 +2211,35 @@ run_step:
 #NO_APP
 	ldrsw	x1, [x14, 8]
 	cmp	x0, x1
-	bne	.Linit_319
+	bne	.Linit_329
 	ldr	w7, [x14, 16]
 	mov	w6, 1
-	add	x0, sp, 32
-	add	x2, sp, 40
+	add	x0, sp, 24
+	add	x2, sp, 32
 	mov	x8, 73
 	mov	x1, 1
-	stp	w7, w6, [sp, 32]
-	stp	xzr, xzr, [sp, 40]
+	stp	w7, w6, [sp, 24]
+	stp	xzr, xzr, [sp, 32]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	ldrsh	w0, [sp, 38]
-	cbz	w0, .Linit_394
-.Linit_319:
+	tbnz	x0, #63, .Linit_205
+	ldrsh	w0, [sp, 30]
+	cbz	w0, .Linit_405
+.Linit_329:
 	mov	x10, -3
-	b	.Linit_196
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_247:
-	mov	x8, 167
-	mov	x0, 38
-	mov	x1, 1
-	b	.Linit_393
-	.p2align 2,,3
-.Linit_206:
-	mov	x8, 167
-	mov	x0, 36
-	mov	x1, 1
-	b	.Linit_393
-	.p2align 2,,3
-.Linit_200:
-	ldr	x1, [x12, 48]
-	ldr	x0, [x12, 64]
-	cbz	x1, .Linit_329
-	add	x1, x14, x1, lsl 2
-	ldr	w1, [x1, 20]
-.Linit_300:
-	ldr	x2, [x12, 56]
-	sxtw	x1, w1
-	mov	x8, 36
-	b	.Linit_395
-	.p2align 2,,3
-.Linit_232:
-	ldr	x1, [x12, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 2621440
+.Linit_239:
+	ldr	x0, [x12, 16]
+	mov	x8, 149
 	mov	x3, 0
 	mov	x4, 0
+	mov	x1, x0
+	mov	x2, x0
 	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
@@ -2308,75 +2247,129 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
-	ldp	x3, x1, [x12, 16]
-	str	x3, [sp, 40]
-	ldr	x2, [x12, 32]
-	str	w0, [sp, 48]
-	bl	same_file
-	mov	x6, x0
-	cbnz	x0, .Linit_307
-	ldrsw	x0, [x14, 348]
-	add	x2, sp, 40
-	mov	x8, 445
-	mov	x1, 1
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_249:
+	ldp	x1, x7, [x12, 16]
+	add	x2, sp, 32
+	ldr	x6, [x12, 32]
+	mov	x8, 261
+	mov	x0, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
+	stp	x7, x6, [sp, 32]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x6, x0
-	b	.Linit_307
+	mov	x10, x0
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_240:
-	ldr	x9, [x12, 16]
-	mov	x6, 0
-	b	.Linit_312
-	.p2align 2,,3
-.Linit_431:
-	tbnz	x0, #63, .Linit_196
-.Linit_313:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_394
-.Linit_312:
-	mov	x1, x6
-	mov	x8, 167
-	mov	x0, 24
+.Linit_241:
+	ldp	x9, x7, [x12, 16]
+	add	x0, sp, 32
+	ldp	x6, x1, [x12, 32]
+	mov	x8, 444
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	lsr	x7, x9, x6
-	tbnz	x7, 0, .Linit_313
+	stp	x9, x7, [sp, 32]
+	str	x6, [sp, 48]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	cmn	x0, #22
-	bne	.Linit_431
-	mov	x10, 0
-	b	.Linit_196
-.Linit_309:
-	ldr	w0, [sp, 40]
+	tbnz	x0, #63, .Linit_205
+	str	w0, [x14, 348]
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_243:
+	ldp	x29, x30, [sp], 176
+	mov	x1, x12
+	mov	x0, x14
+	b	make_file
+	.p2align 2,,3
+.Linit_437:
+	mov	x1, 2
+	mov	x8, 198
+	movk	x1, 0x8, lsl 16
+	mov	x0, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	add	x3, sp, 32
+	add	x4, sp, 72
+	mov	x1, x3
+	.p2align 3,,7
+.Linit_273:
+	mov	x2, x1
+	add	x1, x1, 1
+	strb	wzr, [x2]
+	cmp	x1, x4
+	bne	.Linit_273
+	ldr	x4, [x12, 56]
+	mov	x1, x4
+	add	x4, x4, 15
+	sub	x0, x3, x1
+	.p2align 3,,7
+.Linit_274:
+	ldrb	w2, [x1]
+	cbz	w2, .Linit_276
+	strb	w2, [x0, x1]
+	add	x1, x1, 1
+	cmp	x4, x1
+	bne	.Linit_274
+.Linit_276:
+	mov	x2, x3
+	mov	w7, 1
+	mov	x0, x6
+	mov	x8, 29
+	mov	x1, 35092
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w7, [sp, 48]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x10, x0
+	mov	x1, 0
+	mov	x0, x6
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_205
+.Linit_319:
+	ldr	w0, [sp, 32]
 	mov	x10, -125
 	cmp	w0, 1
 	csel	x10, x10, xzr, ne
-	b	.Linit_196
-	.p2align 2,,3
-.Linit_276:
-	tbnz	x10, #63, .Linit_196
-	b	.Linit_278
-.Linit_421:
+	b	.Linit_205
+.Linit_443:
 	add	x0, x0, 40
 	mov	x10, x7
 	cmp	x0, 38
-	bhi	.Linit_196
+	bhi	.Linit_205
 	mov	x1, -2
 	mov	x2, -116
 	movk	x1, 0xffef, lsl 16
@@ -2384,9 +2377,18 @@ run_step:
 	asr	x0, x1, x0
 	tst	x0, 1
 	csel	x10, x7, x2, ne
-	b	.Linit_196
-.Linit_425:
-	mov	x0, x10
+	b	.Linit_205
+.Linit_277:
+	mov	w2, w11
+	mov	x1, x12
+	mov	x0, x14
+	bl	attach
+	mov	x10, x0
+	cbz	x0, .Linit_280
+	mov	x0, x11
+	b	.Linit_401
+.Linit_445:
+	mov	x0, x11
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
@@ -2398,73 +2400,35 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x6, x0
-	cbnz	x0, .Linit_307
-	b	.Linit_267
-.Linit_422:
-	ldr	x0, [x12, 16]
-	mov	x1, x9
-	add	x3, sp, 32
-	mov	w2, 4096
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-	bl	mount_id
 	mov	x10, x0
-	cbnz	x0, .Linit_274
-	ldp	x1, x0, [sp, 24]
-	mov	x10, -116
-	cmp	x1, x0
-	csel	x10, xzr, x10, eq
-	b	.Linit_274
-.Linit_290:
-	add	x3, x14, x3, lsl 2
+	cbz	x0, .Linit_279
+	mov	x0, x11
+	b	.Linit_401
+.Linit_300:
+	add	x4, x14, x4, lsl 2
 	orr	x5, x5, 1048576
-	str	x5, [sp, 40]
-	ldrsw	x0, [x3, 20]
-	str	x0, [sp, 64]
-	b	.Linit_291
-.Linit_426:
-	add	x0, x14, w0, uxtw 2
-	str	w10, [x0, 20]
-	sxtw	x10, w10
-	b	.Linit_196
-.Linit_330:
-	mov	w0, -100
+	str	x5, [sp, 32]
+	ldrsw	x0, [x4, 20]
+	str	x0, [sp, 56]
 	b	.Linit_301
-.Linit_329:
+.Linit_341:
 	mov	w1, -100
-	b	.Linit_300
-.Linit_331:
+	b	.Linit_310
+.Linit_342:
 	mov	w0, -100
-	b	.Linit_303
-.Linit_410:
-	cmp	w3, 43
-	beq	.Linit_432
-	ldr	x7, [x12, 16]
-	add	x2, sp, 40
-	ldr	x6, [x12, 56]
-	mov	x8, 277
-	mov	x0, 1
-	mov	x1, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w7, [sp, 40]
-	str	x6, [sp, 48]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_196
-.Linit_432:
-	ldr	x0, [x12, 16]
-	ldp	x29, x30, [sp], 80
-	b	set_signals
-.Linit_404:
+	b	.Linit_311
+.Linit_338:
+	mov	w0, -100
+	b	.Linit_295
+.Linit_339:
+	mov	w0, -100
+	b	.Linit_307
+.Linit_343:
+	mov	w0, -100
+	b	.Linit_313
+.Linit_423:
 	cmp	w3, 7
-	beq	.Linit_433
+	beq	.Linit_446
 	ldr	x0, [x12, 16]
 	mov	x8, 268
 	mov	x1, 0
@@ -2480,52 +2444,80 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
-.Linit_433:
+	b	.Linit_205
+.Linit_446:
 	ldr	x0, [x12, 16]
 	mov	x8, 97
 	mov	x1, 0
-	b	.Linit_393
-.Linit_407:
-	cmp	w3, 20
-	beq	.Linit_228
-	add	x2, sp, 40
-	add	x4, sp, 72
-	mov	x0, x2
-	.p2align 3,,7
-.Linit_229:
-	mov	x1, x0
-	add	x0, x0, 1
-	strb	wzr, [x1]
-	cmp	x0, x4
-	bne	.Linit_229
-	ldr	x1, [x12, 16]
-	str	x1, [sp, 40]
-	ldr	x0, [x12, 48]
-	ldr	x1, [x12, 24]
-	str	x1, [sp, 56]
-	cbz	x0, .Linit_326
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_285:
-	ldr	w4, [x12, 4]
-	mov	x3, x2
+	b	.Linit_404
+	.p2align 2,,3
+.Linit_441:
+	cmp	w3, 31
+	bne	.Linit_447
 	ldr	x1, [x12, 56]
-	sxtw	x0, w0
-	ubfiz	x2, x4, 15, 1
-	mov	x8, 442
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 2621440
+	mov	x3, 0
+	mov	x4, 0
 	mov	x5, 0
-	mov	x4, 32
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
-.Linit_228:
+	tbnz	x0, #63, .Linit_205
+	ldp	x3, x1, [x12, 16]
+	str	x3, [sp, 32]
+	ldr	x2, [x12, 32]
+	str	w0, [sp, 40]
+	bl	same_file
+	mov	x6, x0
+	cbnz	x0, .Linit_317
+	ldrsw	x0, [x14, 348]
+	add	x2, sp, 32
+	mov	x8, 445
+	mov	x1, 1
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_409
+.Linit_417:
+	cmp	w3, 44
+	beq	.Linit_448
+	ldr	x7, [x12, 16]
+	add	x2, sp, 32
+	ldr	x6, [x12, 56]
+	mov	x8, 277
+	mov	x0, 1
+	mov	x1, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w7, [sp, 32]
+	str	x6, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_205
+.Linit_448:
+	ldr	x0, [x12, 16]
+	ldp	x29, x30, [sp], 176
+	b	set_signals
+.Linit_420:
+	cmp	w3, 20
+	beq	.Linit_449
 	ldr	w0, [x12, 4]
-	tbz	x0, 1, .Linit_434
+	tbz	x0, 1, .Linit_450
 	add	x9, sp, 32
 	mov	w0, 46
 	strb	w0, [sp, 32]
@@ -2543,48 +2535,26 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_196
+	tbnz	x0, #63, .Linit_205
 	ldr	x1, [x12, 64]
-	add	x2, sp, 40
-	ldr	w6, [x12, 4]
-	mov	x0, x2
-	add	x4, sp, 64
-	.p2align 3,,7
-.Linit_282:
-	mov	x3, x0
-	add	x0, x0, 1
-	strb	wzr, [x3]
-	cmp	x0, x4
-	bne	.Linit_282
-	mov	w0, 18
-	and	w6, w6, 4
-	orr	w6, w6, w0
-	mov	x7, 2621440
-	mov	x8, 437
-	mov	x0, -100
-	mov	x3, 24
-	mov	x4, 0
-	mov	x5, 0
-	str	x7, [sp, 40]
-	str	x6, [sp, 56]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
+	mov	w0, -100
+	ldr	w2, [x12, 4]
+	bl	open_in_root
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_307
+	tbnz	x0, #63, .Linit_317
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_284
+	cbnz	x0, .Linit_294
 	ldr	x3, [x12, 16]
 	mov	x1, x9
 	ldr	x0, [x12, 56]
@@ -2609,7 +2579,7 @@ run_step:
 #NO_APP
 	cmp	x7, 0
 	csel	x7, x7, x0, ne
-.Linit_284:
+.Linit_294:
 	mov	x0, x6
 	mov	x8, 57
 	mov	x1, 0
@@ -2623,8 +2593,88 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x7
-	b	.Linit_307
-.Linit_434:
+	b	.Linit_317
+.Linit_449:
+	ldr	x0, [x12, 56]
+	mov	x8, 41
+	mov	x2, 0
+	mov	x3, 0
+	mov	x1, x0
+	mov	x4, 0
+	mov	x5, 0
+	stp	xzr, xzr, [sp, 24]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, 0
+	mov	x10, x0
+	cbz	x0, .Linit_286
+	b	.Linit_287
+	.p2align 2,,3
+.Linit_288:
+	ldr	x0, [x12, 56]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	add	x6, x6, 1
+	mov	x10, x0
+	cbnz	x0, .Linit_287
+.Linit_286:
+	ldr	x0, [x12, 16]
+	mov	x8, 39
+	mov	x1, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	cmp	x0, x6
+	bcs	.Linit_288
+.Linit_289:
+	ldr	x0, [x12, 64]
+	mov	x8, 49
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldr	x1, [x12, 56]
+	mov	w0, 46
+	strb	w0, [sp, 17]
+	add	x3, sp, 24
+	strb	w0, [sp, 16]
+	mov	w0, -100
+	strb	wzr, [sp, 18]
+	bl	mount_id
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	add	x3, sp, 32
+	add	x1, sp, 16
+	mov	w2, 0
+	mov	w0, -100
+	bl	mount_id
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldp	x1, x0, [sp, 24]
+	mov	x10, -18
+	cmp	x1, x0
+	csel	x10, x10, xzr, ne
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_287:
+	tbnz	x10, #63, .Linit_205
+	b	.Linit_289
+.Linit_450:
 	ldr	x3, [x12, 16]
 	mov	x8, 40
 	ldp	x0, x1, [x12, 56]
@@ -2636,33 +2686,61 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_196
-.Linit_326:
-	mov	w0, -100
-	b	.Linit_285
-.Linit_412:
-	cmp	w3, 33
-	bne	.Linit_435
-	ldp	x1, x7, [x12, 16]
-	add	x2, sp, 40
-	ldr	x6, [x12, 32]
-	mov	x8, 261
+	b	.Linit_205
+.Linit_447:
+	ldr	w2, [x12, 8]
+	b	.Linit_207
+	.size	run_step, .-run_step
+	.align	2
+	.p2align 4,,11
+	.type	run_aside, %function
+run_aside:
+	stp	x29, x30, [sp, -48]!
+	mov	w1, 88
+	mov	x29, sp
+	stp	x19, x20, [sp, 16]
+	mov	x19, x0
+	ldp	w18, w20, [x0, 8]
+	str	x21, [sp, 32]
+	ldr	x21, [x0]
+	ldr	x0, [x21]
+	ldr	x0, [x0, 48]
+	smaddl	x18, w18, w1, x0
+	cmp	w20, 0
+	ble	.Linit_452
+	smaddl	x20, w20, w1, x18
+	b	.Linit_454
+	.p2align 2,,3
+.Linit_457:
+	add	x18, x18, 88
+	cmp	x18, x20
+	beq	.Linit_452
+.Linit_454:
+	ldr	w2, [x18, 8]
+	mov	x1, x18
+	str	w2, [x19, 20]
+	mov	x0, x21
+	bl	run_step
+	mov	x6, x0
+	tbz	x0, #63, .Linit_457
+.Linit_453:
+	mov	x8, 93
 	mov	x0, 0
+	mov	x1, 0
+	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	stp	x7, x6, [sp, 40]
+	str	x6, [x19, 24]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x10, x0
-	b	.Linit_196
-.Linit_429:
-	ldr	w2, [x12, 8]
-	b	.Linit_198
-	.size	run_step, .-run_step
+.Linit_452:
+	mov	x6, 0
+	b	.Linit_453
+	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
 	.type	run_payload, %function
@@ -2696,8 +2774,8 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	str	x0, [x19, 360]
-	cbz	x0, .Linit_443
-.Linit_437:
+	cbz	x0, .Linit_465
+.Linit_459:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2711,86 +2789,36 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	brk #1000
-.Linit_443:
+.Linit_465:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_438
+	ble	.Linit_460
 	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_440
+	b	.Linit_462
 	.p2align 2,,3
-.Linit_444:
+.Linit_466:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_438
-.Linit_440:
+	beq	.Linit_460
+.Linit_462:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
 	str	w0, [x19, 368]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_444
+	tbz	x0, #63, .Linit_466
 	str	x0, [x19, 360]
-	b	.Linit_437
-.Linit_438:
+	b	.Linit_459
+.Linit_460:
 	mov	x0, 0
 	str	x0, [x19, 360]
-	b	.Linit_437
+	b	.Linit_459
 	.size	run_payload, .-run_payload
-	.align	2
-	.p2align 4,,11
-	.type	run_aside, %function
-run_aside:
-	stp	x29, x30, [sp, -48]!
-	mov	w1, 88
-	mov	x29, sp
-	stp	x19, x20, [sp, 16]
-	mov	x19, x0
-	ldp	w18, w20, [x0, 8]
-	str	x21, [sp, 32]
-	ldr	x21, [x0]
-	ldr	x0, [x21]
-	ldr	x0, [x0, 48]
-	smaddl	x18, w18, w1, x0
-	cmp	w20, 0
-	ble	.Linit_446
-	smaddl	x20, w20, w1, x18
-	b	.Linit_448
-	.p2align 2,,3
-.Linit_451:
-	add	x18, x18, 88
-	cmp	x18, x20
-	beq	.Linit_446
-.Linit_448:
-	ldr	w2, [x18, 8]
-	mov	x1, x18
-	str	w2, [x19, 20]
-	mov	x0, x21
-	bl	run_step
-	mov	x6, x0
-	tbz	x0, #63, .Linit_451
-.Linit_447:
-	mov	x8, 93
-	mov	x0, 0
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	str	x6, [x19, 24]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_446:
-	mov	x6, 0
-	b	.Linit_447
-	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
 	.type	jail_main, %function
@@ -2814,28 +2842,28 @@ jail_main:
 	str	x27, [sp, 80]
 	str	x2, [sp, 104]
 	.p2align 3,,7
-.Linit_453:
+.Linit_468:
 	str	w0, [x1], 4
 	cmp	x1, x18
-	bne	.Linit_453
+	bne	.Linit_468
 	add	x7, x10, 8
 	add	x10, x10, 144
 	.p2align 3,,7
-.Linit_456:
+.Linit_471:
 	ldrb	w0, [x7, -8]
 	sub	x1, x7, #8
-	cbz	w0, .Linit_460
+	cbz	w0, .Linit_475
 	mov	w6, 0
-	b	.Linit_459
+	b	.Linit_474
 	.p2align 2,,3
-.Linit_455:
+.Linit_470:
 	ldrb	w0, [x1]
-.Linit_459:
+.Linit_474:
 	sub	w0, w0, #65
 	add	x1, x1, 1
 	orr	w6, w0, w6, lsl 4
 	cmp	x7, x1
-	bne	.Linit_455
+	bne	.Linit_470
 	sxtw	x0, w6
 	mov	x8, 25
 	mov	x1, 2
@@ -2851,8 +2879,8 @@ jail_main:
 #NO_APP
 	add	x7, x7, 8
 	cmp	x10, x7
-	bne	.Linit_456
-.Linit_460:
+	bne	.Linit_471
+.Linit_475:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2879,6 +2907,7 @@ jail_main:
 	str	xzr, [sp, 9096]
 	str	wzr, [sp, 9104]
 	str	wzr, [sp, 9108]
+	str	xzr, [sp, 9112]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2888,8 +2917,8 @@ jail_main:
 	mov	x0, 0
 	str	w1, [sp, 9088]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_540
-.Linit_458:
+	tbnz	x0, #63, .Linit_569
+.Linit_473:
 	ldrsw	x0, [sp, 8756]
 	add	x1, sp, 288
 	mov	x8, 80
@@ -2902,8 +2931,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_541
-.Linit_461:
+	tbnz	x0, #63, .Linit_570
+.Linit_476:
 	mov	x3, 2
 	ldrsw	x4, [sp, 8756]
 	ldr	x1, [sp, 336]
@@ -2917,8 +2946,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_542
-.Linit_462:
+	tbnz	x0, #63, .Linit_571
+.Linit_477:
 	ldrsw	x0, [sp, 8756]
 	mov	x8, 57
 	mov	x1, 0
@@ -2932,15 +2961,15 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x0, 268435456
-	ldr	w20, [x0, 8]
-	ldr	w21, [x0, 20]
+	ldr	w25, [x0, 8]
+	ldr	w22, [x0, 20]
 	str	x0, [sp, 8736]
-	and	w26, w20, 1
-	tbz	x20, 0, .Linit_463
+	and	w26, w25, 1
+	tbz	x25, 0, .Linit_478
 	ldr	w0, [sp, 8744]
 	cmp	w0, 1
-	bne	.Linit_543
-.Linit_463:
+	bne	.Linit_572
+.Linit_478:
 	mov	x3, 2048
 	add	x1, sp, 104
 	mov	x8, 74
@@ -2959,30 +2988,30 @@ jail_main:
 	bl	keep_fd
 	str	w0, [sp, 9080]
 	sxtw	x3, w0
-	tbnz	x0, 31, .Linit_544
-.Linit_464:
+	tbnz	x0, 31, .Linit_573
+.Linit_479:
 	ldr	x1, [sp, 8736]
 	ldr	w0, [x1, 12]
 	ldr	x19, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_466
+	ble	.Linit_481
 	sub	w0, w0, #1
 	add	x1, x19, 88
 	mov	w2, 88
-	umaddl	x22, w0, w2, x1
-	b	.Linit_468
+	umaddl	x20, w0, w2, x1
+	b	.Linit_483
 	.p2align 2,,3
-.Linit_545:
-	cmp	x22, x19
-	beq	.Linit_466
-.Linit_468:
+.Linit_574:
+	cmp	x20, x19
+	beq	.Linit_481
+.Linit_483:
 	ldr	w2, [x19, 8]
 	mov	x1, x19
 	mov	x0, x23
 	add	x19, x19, 88
 	str	w2, [sp, 9104]
 	bl	run_step
-	tbz	x0, #63, .Linit_545
+	tbz	x0, #63, .Linit_574
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3001,7 +3030,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_466:
+.Linit_481:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -3014,16 +3043,28 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_546
-.Linit_470:
+	tbnz	x0, #63, .Linit_575
+.Linit_485:
+	add	x19, sp, 136
+	mov	x8, 59
+	mov	x0, x19
+	mov	x1, 524288
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x24, x0
+	tbnz	x0, #63, .Linit_568
 	mov	x1, 8736
 	add	x1, sp, x1
 	mov	x10, x1
 	mov	x8, 220
-	mov	x0, 16657
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
+	mov	x0, 273
 	adr	x9, run_payload
 #APP
 // 52 "src/sys.h" 1
@@ -3037,12 +3078,69 @@ jail_main:
 1:
 // 0 "" 2
 #NO_APP
-	mov	x25, x0
-	tbnz	x0, #63, .Linit_547
-.Linit_471:
+	mov	x8, 57
+	mov	x21, x0
+	mov	x1, 0
+	ldrsw	x0, [sp, 140]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	tbnz	x21, #63, .Linit_527
+	add	x20, sp, 160
+	mov	x0, x20
+	add	x2, x20, 16
+	.p2align 3,,7
+.Linit_487:
+	mov	x1, x0
+	add	x0, x0, 1
+	strb	wzr, [x1]
+	cmp	x0, x2
+	bne	.Linit_487
+	ldr	w2, [sp, 136]
+	mov	w0, 1
+	ldr	w1, [sp, 8752]
+	str	w2, [sp, 160]
+	str	w1, [sp, 168]
+	strh	w0, [sp, 172]
+	.p2align 3,,7
+.Linit_488:
+	mov	x0, x20
+	mov	x8, 73
+	mov	x1, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x24, x0
+	cmn	x0, #4
+	beq	.Linit_488
+	tbnz	x0, #63, .Linit_576
+	ldrsh	w0, [sp, 174]
+	cbnz	w0, .Linit_577
+.Linit_490:
+	ldrsw	x0, [sp, 136]
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	tbnz	x24, #63, .Linit_486
 	ldr	x3, [sp, 9096]
-	tbnz	x3, #63, .Linit_548
-.Linit_472:
+	tbnz	x3, #63, .Linit_578
+.Linit_492:
 	ldr	x1, [sp, 8736]
 	mov	w3, 88
 	ldr	w2, [sp, 9104]
@@ -3052,7 +3150,7 @@ jail_main:
 	umaddl	x14, w14, w3, x0
 	ldr	w0, [x14, 8]
 	cmp	w2, w0
-	beq	.Linit_473
+	beq	.Linit_493
 	ldr	w2, [sp, 9104]
 	mov	x0, x23
 	ldr	w4, [sp, 9108]
@@ -3071,11 +3169,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_473:
+.Linit_493:
 	ldr	w0, [x14]
-	cmp	w0, 45
-	beq	.Linit_549
-.Linit_474:
+	cmp	w0, 46
+	beq	.Linit_579
+.Linit_494:
 	ldr	x1, [sp, 336]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -3090,7 +3188,7 @@ jail_main:
 #NO_APP
 	add	x6, x23, 40
 	.p2align 3,,7
-.Linit_476:
+.Linit_496:
 	ldr	w7, [x6]
 	mov	x8, 57
 	mov	x1, 0
@@ -3099,18 +3197,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w7
 	mov	x5, 0
-	tbnz	w7, #31, .Linit_475
+	tbnz	w7, #31, .Linit_495
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_475:
+.Linit_495:
 	add	x6, x6, 4
 	cmp	x18, x6
-	bne	.Linit_476
+	bne	.Linit_496
 	ldr	w0, [sp, 9084]
-	tbnz	w0, #31, .Linit_477
+	tbnz	w0, #31, .Linit_497
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -3123,10 +3221,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_477:
-	ubfiz	x6, x20, 4, 32
-	add	x19, sp, 136
-	add	x20, sp, 160
+.Linit_497:
+	ubfiz	x6, x25, 4, 32
 	mov	x7, 1314
 	and	x6, x6, 32
 	movk	x7, 0x2008, lsl 16
@@ -3146,27 +3242,36 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_478
-	cbnz	w21, .Linit_550
-.Linit_480:
+	tbnz	x0, #63, .Linit_498
+	cbz	w22, .Linit_500
+	sub	w1, w22, #1
+	mov	x8, 436
+	mov	x0, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_498
+.Linit_500:
 	add	x24, sp, 112
 	mov	x0, x23
 	mov	w2, 0
-	mov	w4, w25
+	mov	w4, w21
 	mov	x3, 0
 	mov	w1, 4
 	bl	report
-	mov	w21, w25
+	str	wzr, [sp, 100]
 	mov	x0, x24
 	add	x2, x24, 24
-	str	wzr, [sp, 100]
 	.p2align 3,,7
-.Linit_482:
+.Linit_502:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_482
+	bne	.Linit_502
 	ldr	w1, [sp, 8748]
 	add	x18, sp, 96
 	ldr	w2, [sp, 8752]
@@ -3181,14 +3286,14 @@ jail_main:
 	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
 	.p2align 3,,7
-.Linit_487:
+.Linit_507:
 	mov	w6, 0
-	b	.Linit_484
+	b	.Linit_504
 	.p2align 2,,3
-.Linit_485:
+.Linit_505:
 	cmp	x27, x0
-	beq	.Linit_551
-.Linit_484:
+	beq	.Linit_580
+.Linit_504:
 	mov	x1, x18
 	mov	x8, 260
 	mov	x0, -1
@@ -3202,8 +3307,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_485
-	cbnz	w6, .Linit_486
+	bgt	.Linit_505
+	cbnz	w6, .Linit_506
 	mov	x0, x24
 	mov	x8, 73
 	mov	x1, 3
@@ -3214,29 +3319,15 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_487
-	tbnz	x0, #63, .Linit_552
+	beq	.Linit_507
+	tbnz	x0, #63, .Linit_581
 	ldrsh	w0, [sp, 126]
-	cbz	w0, .Linit_492
-	cbz	w26, .Linit_553
-.Linit_493:
-	mov	x8, 94
-	mov	x0, 0
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-.Linit_492:
+	cbnz	w0, .Linit_582
+.Linit_512:
 	mov	w10, 64
-	b	.Linit_494
+	b	.Linit_513
 	.p2align 2,,3
-.Linit_554:
+.Linit_583:
 	ldrsw	x0, [sp, 9080]
 #APP
 // 42 "src/sys.h" 1
@@ -3245,11 +3336,11 @@ jail_main:
 #NO_APP
 	mov	x1, x19
 	cmp	x0, x2
-	bne	.Linit_498
+	bne	.Linit_517
 	ldr	w2, [sp, 160]
 	mov	w0, w21
 	cmp	w2, 17
-	beq	.Linit_495
+	beq	.Linit_514
 	ldr	w4, [sp, 168]
 	ldr	x3, [sp, 208]
 	cmn	w4, #1
@@ -3258,10 +3349,10 @@ jail_main:
 	stp	wzr, w4, [sp, 144]
 	str	x3, [sp, 152]
 	bl	send_signal
-.Linit_495:
+.Linit_514:
 	subs	w10, w10, #1
-	beq	.Linit_498
-.Linit_494:
+	beq	.Linit_517
+.Linit_513:
 	ldrsh	w0, [sp, 118]
 	mov	x1, x20
 	mov	x8, 63
@@ -3269,12 +3360,12 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_554
-.Linit_498:
+	cbnz	w0, .Linit_583
+.Linit_517:
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_487
+	cbz	w0, .Linit_507
 	.p2align 3,,7
-.Linit_500:
+.Linit_519:
 	ldrsw	x0, [sp, 8748]
 	mov	x1, x19
 	mov	x8, 207
@@ -3288,36 +3379,67 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_500
+	beq	.Linit_519
 	cmp	x0, x2
-	beq	.Linit_501
-	tbz	x0, #63, .Linit_502
+	beq	.Linit_520
+	tbz	x0, #63, .Linit_521
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_487
-.Linit_502:
+	bne	.Linit_507
+.Linit_521:
 	mov	w0, -1
 	str	w0, [sp, 128]
-	b	.Linit_487
+	b	.Linit_507
+.Linit_582:
+	mov	w2, w25
+	mov	w1, w21
+	mov	x0, x23
+	bl	end_unheard
+	b	.Linit_512
+.Linit_572:
+	ldr	w4, [sp, 9108]
+	mov	x0, x23
+	mov	x3, 18
+	mov	w2, -1
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_478
+.Linit_576:
+	mov	x0, x21
+	mov	x8, 129
+	mov	x1, 9
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_490
 	.p2align 2,,3
-.Linit_551:
+.Linit_580:
 	ldr	w0, [sp, 96]
 	mov	w6, w2
 	str	w0, [sp, 100]
-	b	.Linit_484
-.Linit_553:
-	mov	w1, w21
-	mov	x0, x23
-	bl	kill_tree
-	b	.Linit_493
-.Linit_501:
+	b	.Linit_504
+.Linit_520:
 	ldr	w0, [sp, 136]
 	cmp	w0, 2
-	beq	.Linit_555
+	beq	.Linit_584
 	cmp	w0, 3
-	bne	.Linit_487
-	cbz	w26, .Linit_505
+	bne	.Linit_507
+	cbz	w26, .Linit_524
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -3328,10 +3450,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_487
-.Linit_486:
-	cbz	w26, .Linit_491
-.Linit_490:
+	b	.Linit_507
+.Linit_506:
+	cbz	w26, .Linit_511
+.Linit_510:
 	ldr	w4, [sp, 100]
 	mov	x0, x23
 	mov	x3, 0
@@ -3359,19 +3481,54 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_550:
-	sub	w1, w21, #1
-	mov	x8, 436
-	mov	x0, 0
+.Linit_527:
+	mov	x24, x21
+.Linit_568:
+	add	x20, sp, 160
+.Linit_486:
+	ldr	w2, [sp, 9104]
+	neg	x3, x24
+	ldr	w4, [sp, 9108]
+	mov	x0, x23
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x6, x0
-	tbz	x0, #63, .Linit_480
-.Linit_478:
-	mov	x0, x25
+	ldr	x3, [sp, 9096]
+	mov	x21, x24
+	tbz	x3, #63, .Linit_492
+.Linit_578:
+	ldr	w2, [sp, 9104]
+	mov	x0, x23
+	ldr	w4, [sp, 9108]
+	neg	x3, x3
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_492
+.Linit_498:
+	mov	x0, x21
 	mov	x8, 129
 	mov	x1, 9
 	mov	x2, 0
@@ -3401,29 +3558,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_480
-.Linit_543:
-	ldr	w4, [sp, 9108]
-	mov	x0, x23
-	mov	x3, 18
-	mov	w2, -1
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_463
-.Linit_552:
-	cbz	w26, .Linit_505
+	b	.Linit_500
+.Linit_581:
+	cbz	w26, .Linit_524
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -3432,23 +3569,23 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	w1, w25
+	mov	w1, w21
 	add	x2, sp, 100
 	mov	x0, x23
 	bl	kill_tree
-	b	.Linit_490
-.Linit_505:
+	b	.Linit_510
+.Linit_524:
 	add	x2, sp, 100
-	mov	w1, w25
+	mov	w1, w21
 	mov	x0, x23
 	bl	kill_tree
-.Linit_491:
-	mov	w1, w25
+.Linit_511:
+	mov	w1, w21
 	mov	x0, x23
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_490
-.Linit_544:
+	b	.Linit_510
+.Linit_573:
 	ldr	w4, [sp, 9108]
 	mov	x0, x23
 	neg	x3, x3
@@ -3467,12 +3604,12 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_464
-.Linit_548:
+	b	.Linit_479
+.Linit_575:
 	ldr	w2, [sp, 9104]
-	mov	x0, x23
+	neg	x3, x0
 	ldr	w4, [sp, 9108]
-	neg	x3, x3
+	mov	x0, x23
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -3487,8 +3624,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_472
-.Linit_542:
+	b	.Linit_485
+.Linit_571:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
@@ -3507,48 +3644,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_462
-.Linit_547:
-	ldr	w2, [sp, 9104]
-	mov	x0, x1
-	ldr	w4, [sp, 9108]
-	neg	x3, x25
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_471
-.Linit_546:
-	ldr	w2, [sp, 9104]
-	neg	x3, x0
-	ldr	w4, [sp, 9108]
-	mov	x0, x23
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_470
-.Linit_541:
+	b	.Linit_477
+.Linit_570:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
@@ -3567,8 +3664,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_461
-.Linit_540:
+	b	.Linit_476
+.Linit_569:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, w11
@@ -3587,8 +3684,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_458
-.Linit_549:
+	b	.Linit_473
+.Linit_579:
 	ldr	w2, [sp, 9104]
 	mov	x0, x23
 	mov	w4, 0
@@ -3607,11 +3704,17 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_474
-.Linit_555:
+	b	.Linit_494
+.Linit_584:
 	mov	w0, w21
 	bl	send_signal
-	b	.Linit_487
+	b	.Linit_507
+.Linit_577:
+	mov	w2, w25
+	mov	w1, w21
+	mov	x0, x23
+	bl	end_unheard
+	b	.Linit_490
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

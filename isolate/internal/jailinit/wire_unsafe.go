@@ -21,6 +21,7 @@ const (
 	OpSetns
 	OpOpen
 	OpWriteAt
+	OpEnter
 	OpDumpable
 	OpLoUp
 	OpHostname
@@ -103,6 +104,7 @@ type Record struct {
 	TimeUS                   int64 // CLOCK_MONOTONIC
 	UserUS, SystemUS, RSSKiB int64 // of all processes that jail-init has waited for
 	SelfUserUS, SelfSystemUS int64 // of jail-init
+	OutsideUS                int64 // user and system, before the last OpEnter
 }
 
 // Order is what jail-init is told, struct order.

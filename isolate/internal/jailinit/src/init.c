@@ -60,6 +60,7 @@ struct state {
 	long err; /* of the payload's side, which shares this memory until its exec */
 	volatile int at;
 	int candidate;
+	int64_t outside_us;
 	struct aside {
 		struct state *state;
 		int first, n, pid;
@@ -102,6 +103,7 @@ static void report(struct state *s, int kind, int step, long err, int status) {
 		r.self_user_us = microseconds(&u.ru_utime);
 		r.self_system_us = microseconds(&u.ru_stime);
 	}
+	r.outside_us = s->outside_us;
 	/* EPIPE when the launcher has let go of us is no failure: the jail goes on. */
 	while (S(SYS_sendto, s->control, &r, sizeof r, MSG_NOSIGNAL, 0, 0) == -EINTR)
 		;
@@ -118,6 +120,15 @@ static long write_file(int dir, at path, at text) {
 	long r = S(SYS_write, f, text, n);
 	S(SYS_close, f);
 	return r < 0 ? r : r == n ? 0 : -EIO;
+}
+
+static long enter(struct state *s, const struct step *o) {
+	struct rusage u;
+	long r = write_file(AT_FDCWD, o->s1, o->s2);
+	if (r < 0 || (r = S(SYS_getrusage, RUSAGE_SELF, &u)) < 0)
+		return r;
+	s->outside_us = microseconds(&u.ru_utime) + microseconds(&u.ru_stime);
+	return 0;
 }
 
 static long lo_up(const struct step *o) {
@@ -152,11 +163,15 @@ static int base_of(struct state *s, const struct step *o) {
  */
 static long open_in_root(int base, at path, uint32_t flags) {
 	struct open_how how;
+	long r = -EAGAIN;
 	zero(&how, sizeof how);
 	how.flags = O_PATH | O_CLOEXEC;
 	how.resolve =
 	    RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (flags & STEP_NO_LINKS ? RESOLVE_NO_SYMLINKS : 0);
-	return S(SYS_openat2, base, path, &how, sizeof how);
+	/* ".." is EAGAIN while something is moved or mounted, anywhere on the machine */
+	for (int n = 0; n < 100 && r == -EAGAIN; n++)
+		r = S(SYS_openat2, base, path, &how, sizeof how);
+	return r;
 }
 
 /* Puts the mount m on the step's path s2. Where a hostile tree lies on the way, the path is resolved once, to
@@ -619,6 +634,8 @@ static long run_step(struct state *s, const struct step *o) {
 		return s->slot[o->a] = S(SYS_openat, AT_FDCWD, o->s1, O_RDONLY | O_CLOEXEC);
 	case OP_WRITE_AT:
 		return write_file(s->slot[o->a], o->s1, o->s2);
+	case OP_ENTER:
+		return enter(s, o);
 	case OP_DUMPABLE:
 		return S(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
 	case OP_LO_UP:
@@ -806,6 +823,42 @@ static void kill_tree(struct state *s, int payload, int *status) {
 	}
 }
 
+/* The launcher is gone, and so is the jail: nobody is there to be told. */
+static void end_unheard(struct state *s, int payload, uint32_t flags) {
+	if (!(flags & PLAN_PIDNS)) {
+		S(SYS_kill, payload, SIGKILL); /* it may not have a session yet */
+		kill_tree(s, payload, 0);
+	}
+	S(SYS_exit_group, 0);
+}
+
+/* Returns when the payload's side, which runs in our memory, has executed its program or has ended. Not
+ * CLONE_VFORK, which waits for nothing else: a file system that does not answer may hold an exec for ever. So
+ * the child alone holds the write end of a pipe, which closes after it has let go of our memory. */
+static long start_payload(struct state *s, char *stack, uint32_t flags) {
+	int ends[2];
+	struct pollfd f[2];
+	long pid, r = S(SYS_pipe2, ends, O_CLOEXEC);
+	if (r < 0)
+		return r;
+	pid = sys_spawn(SYS_clone, CLONE_VM | SIGCHLD, (long)stack, 0, 0, 0, run_payload, s);
+	S(SYS_close, ends[1]);
+	if (pid < 0)
+		return pid;
+	zero(f, sizeof f);
+	f[0].fd = ends[0];
+	f[1].fd = s->launcher;
+	f[1].events = POLLIN;
+	while ((r = wait_for(f, 2, 0)) == -EINTR)
+		;
+	if (r < 0)
+		S(SYS_kill, pid, SIGKILL);
+	else if (f[1].revents)
+		end_unheard(s, pid, flags);
+	S(SYS_close, ends[0]);
+	return r < 0 ? r : pid;
+}
+
 static void stay(struct state *s, int payload, uint32_t flags) {
 	struct pollfd f[3];
 	struct signalfd_siginfo g;
@@ -836,12 +889,8 @@ static void stay(struct state *s, int payload, uint32_t flags) {
 			kill_tree(s, payload, &status);
 			break;
 		}
-		if (f[1].revents) {
-			/* The launcher is gone, and so is the jail: nobody is there to be told. */
-			if (!(flags & PLAN_PIDNS))
-				kill_tree(s, payload, 0);
-			S(SYS_exit_group, 0);
-		}
+		if (f[1].revents)
+			end_unheard(s, payload, flags);
 		/* Some, then a look at the launcher: a flood must not hide its death. */
 		for (int n = 0; n < 64 && f[0].revents && S(SYS_read, s->signals, &g, sizeof g) == sizeof g;
 		     n++) {
@@ -907,7 +956,7 @@ __attribute__((used)) static void jail_main(const str *stack) {
 	s.control = s.slot[1];
 	s.launcher = s.slot[2];
 	s.children = s.ruleset = -1;
-	s.err = s.at = s.candidate = 0;
+	s.err = s.at = s.candidate = s.outside_us = 0;
 	s.umask = S(SYS_umask, 0);
 	r = set_signals(0); /* an ignored SIGCHLD would reap the payload behind our back */
 	if (r < 0)
@@ -936,8 +985,7 @@ __attribute__((used)) static void jail_main(const str *stack) {
 	 * not write its id maps. */
 	if ((r = S(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0)) < 0)
 		fail(&s, s.at, r);
-	long pid = sys_spawn(SYS_clone, CLONE_VM | CLONE_VFORK | SIGCHLD,
-			     (long)(payload_stack + sizeof payload_stack), 0, 0, 0, run_payload, &s);
+	long pid = start_payload(&s, payload_stack + sizeof payload_stack, flags);
 	if (pid < 0)
 		fail(&s, s.at, pid);
 	if (s.err < 0)

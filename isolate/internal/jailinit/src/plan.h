@@ -21,6 +21,7 @@ enum op {
 	OP_SETNS,      /* enter the namespace in slot a */
 	OP_OPEN,       /* open s1 in slot a */
 	OP_WRITE_AT,   /* write s2 to the existing file s1 of the folder in slot a */
+	OP_ENTER,      /* the same as OP_WRITE; our CPU time counts from now on */
 	OP_DUMPABLE,   /* /proc/self is ours again after a change of uid */
 	OP_LO_UP,      /* bring the network device s1 up */
 	OP_HOSTNAME,   /* s1, a bytes */
@@ -107,6 +108,7 @@ struct record {
 	/* RECORD_STARTED, RECORD_ENDED: of all processes waited for until then */
 	int64_t user_us, system_us, max_rss_kb;
 	int64_t self_user_us, self_system_us; /* of jail-init */
+	int64_t outside_us;		      /* user and system, before the last OP_ENTER */
 };
 
 /* launcher → jail-init */
