@@ -88,19 +88,20 @@ func Format(comment string, settings []Setting, values bool) string {
 	}
 	b.WriteString("version: 1\n")
 	section, key := "", ""
+	var rules []Setting // they come first
 	for _, s := range Effective(settings) {
-		top, _, files := strings.Cut(s.Section, ".")
-		if top != section {
-			section, key = top, ""
-			b.WriteString(top + ":\n")
-		}
-		if files {
-			if key != "files" {
-				b.WriteString("  files:\n")
-			}
-			key = "files"
-			s.formatRule(&b)
+		if s.Section == filesSection {
+			rules = append(rules, s)
 			continue
+		}
+		if len(rules) > 0 {
+			section = "permissions"
+			formatRules(&b, rules)
+			rules = nil
+		}
+		if s.Section != section {
+			section, key = s.Section, ""
+			b.WriteString(section + ":\n")
 		}
 		value := s.Value
 		if s.Key == "env" && !values {
@@ -126,48 +127,76 @@ func Format(comment string, settings []Setting, values bool) string {
 		}
 		key = s.Key
 	}
+	if len(rules) > 0 {
+		formatRules(&b, rules)
+	}
 	return b.String()
 }
 
-const optional = "      optional: true\n"
+const (
+	optional = "      optional: true\n"
+	report   = "      if-absent: report\n"
+)
 
-func (s *Setting) formatRule(b *strings.Builder) {
-	subject := s.place
+// rule is what a file rule is about, and the lines beside it.
+func (s *Setting) rule() (subject, beside string) {
+	subject = s.place
 	if s.source != "" {
 		subject = s.source
 	}
-	fmt.Fprintf(b, "    - %s: %s\n", s.Key, plain(subject))
-	beside := func(key, value string) { fmt.Fprintf(b, "      %s: %s\n", key, plain(value)) }
-	if s.source != "" && s.source != s.place {
-		beside("at", s.place)
-	}
 	before, _, _ := strings.Cut(s.Value, ":/")
+	if s.source != "" && s.source != s.place {
+		beside = "      at: " + plain(s.place) + "\n"
+	}
 	switch s.Key {
 	case "tmpfs":
 		if size, ok := strings.CutPrefix(s.Value, s.place+":"); ok {
-			beside("size", size)
+			beside = "      size: " + plain(size) + "\n"
 		}
 	case "symlink":
-		beside("to", before)
+		beside = "      to: " + plain(before) + "\n"
 	case "file":
-		beside("fd", before)
+		beside = "      fd: " + plain(before) + "\n"
 	}
 	switch {
 	case s.Report:
-		beside("if-absent", "report")
+		beside += report
 	case strings.HasSuffix(s.Flag, "-try"):
-		b.WriteString(optional)
+		beside += optional
 	}
-	if s.At.File == "" && s.Key == "write" { // the flag gives both
-		fmt.Fprintf(b, "    - exec: %s\n", plain(subject))
-		if s.source != "" && s.source != s.place {
-			beside("at", s.place)
+	return subject, beside
+}
+
+// formatRules writes file rules; those that say the same of several paths become one.
+func formatRules(b *strings.Builder, rules []Setting) {
+	const widest = 100 // of a list, in bytes
+	b.WriteString("permissions:\n  files:\n")
+	for len(rules) > 0 {
+		first := rules[0]
+		subject, beside := first.rule()
+		list, width := []string{plain(subject)}, len(subject)
+		for _, s := range rules[1:] {
+			next, also := s.rule()
+			if s.Key != first.Key || also != beside || !slices.Contains([]string{"", optional, report}, also) || first.giveBoth() || width+len(next) > widest {
+				break
+			}
+			width += len(next)
+			list = append(list, plain(next))
 		}
-		if strings.HasSuffix(s.Flag, "-try") {
-			b.WriteString(optional)
+		words := list[0]
+		if len(list) > 1 {
+			words = "[" + strings.Join(list, ", ") + "]"
 		}
+		fmt.Fprintf(b, "    - %s: %s\n%s", first.Key, words, beside)
+		if first.giveBoth() {
+			fmt.Fprintf(b, "    - exec: %s\n%s", words, beside)
+		}
+		rules = rules[len(list):]
 	}
 }
+
+// giveBoth says whether a setting is a flag that gives writing and executing.
+func (s *Setting) giveBoth() bool { return s.At.File == "" && s.Key == "write" }
 
 // plain is a value as YAML has it: as it is where that reads the same to everybody, else in quotes.
 func plain(s string) string {
@@ -186,16 +215,18 @@ func plain(s string) string {
 
 // Line is a setting in one line.
 func (s *Setting) Line() string {
-	var b strings.Builder
-	if s.Section == filesSection {
-		s.formatRule(&b)
-		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
-		for i := range lines {
-			lines[i] = strings.TrimPrefix(strings.TrimSpace(lines[i]), "- ")
-		}
-		return filesSection + ": " + strings.Join(lines, ", ")
+	if s.Section != filesSection {
+		return s.Section + "." + s.Key + ": " + plain(s.Value)
 	}
-	return s.Section + "." + s.Key + ": " + plain(s.Value)
+	subject, beside := s.rule()
+	line := filesSection + ": " + s.Key + ": " + plain(subject)
+	for extra := range strings.Lines(beside) {
+		line += ", " + strings.TrimSpace(extra)
+	}
+	if s.giveBoth() {
+		line += ", and exec"
+	}
+	return line
 }
 
 // Diff says how b differs from a.
