@@ -156,6 +156,13 @@ func summary(r *isolate.Result, detail bool) []string {
 		}
 		lines = append(lines, "lost by the downgrade: "+strings.Join(lost, ", "))
 	}
+	if len(r.Appeared) > 0 {
+		var paths []string
+		for _, path := range r.Appeared {
+			paths = append(paths, quote(path))
+		}
+		lines = append(lines, "protected paths that were absent and came into being: "+strings.Join(paths, ", "))
+	}
 	if detail {
 		lines = append(lines, r.Detail())
 	}
