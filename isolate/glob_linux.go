@@ -235,10 +235,17 @@ func (c *compiler) hold(watched, rules []Rule) []Rule {
 func (p *Plan) appeared() []string {
 	found := []string{}
 	for _, a := range p.absent {
-		if !a.glob {
-			if exists(a.source, !a.link) {
+		switch {
+		case a.glob:
+		case a.root != "": // hostile: no link in it leads out
+			if f := lookIn(a.root, a.source); f.Err == nil && !f.Missing {
 				found = append(found, a.path)
 			}
+			continue
+		case exists(a.source, !a.link):
+			found = append(found, a.path)
+			continue
+		default:
 			continue
 		}
 		now, err := glob(a.source)

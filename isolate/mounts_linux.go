@@ -529,7 +529,10 @@ func (c *compiler) placeDeny(r Rule, path string, in place) error {
 		return nil
 	case in.kind == rootfs:
 		f := c.host.LookIn(c.rootDir(), path)
-		if f.Missing && !c.writable(c.rootRule()) {
+		if f.Missing && (!c.writable(c.rootRule()) || r.Report && f.Err == nil) {
+			if r.Report && c.rootIsTree() {
+				c.plan.absent = append(c.plan.absent, absence{path: r.Path, source: path, root: c.rootDir()})
+			}
 			return nil
 		}
 		if f.Err != nil || f.Missing {
@@ -539,7 +542,7 @@ func (c *compiler) placeDeny(r Rule, path string, in place) error {
 	default:
 		f := c.there(path, in)
 		if f.Err != nil {
-			if in.kind != ShowWrite && in.kind != Overlay || in.kind == ShowWrite && r.Report {
+			if in.kind != ShowWrite && in.kind != Overlay || r.Report {
 				return nil
 			}
 			return &SpecError{Field: "deny", Value: r.Path, Problem: fmt.Sprintf("does not exist, and the payload could make it in %q, which is writable; make it first", in.path)}
@@ -564,7 +567,7 @@ func (c *compiler) placeDeny(r Rule, path string, in place) error {
 // denyLater refuses a pattern that could match what the payload makes, unless that is to be reported.
 func (c *compiler) denyLater(r Rule) error {
 	for _, p := range c.places {
-		if writable := p.kind == ShowWrite || p.kind == Overlay || p.kind == rootfs && c.writable(c.rootRule()); writable && reachesInto(r.Path, p.path) && !(r.Report && p.kind == ShowWrite) {
+		if writable := p.kind == ShowWrite || p.kind == Overlay || p.kind == rootfs && c.writable(c.rootRule()); writable && reachesInto(r.Path, p.path) && !r.Report {
 			return &SpecError{Field: "deny", Value: r.Path, Problem: fmt.Sprintf("is a pattern that could match what the payload makes in %q, which is writable", p.path)}
 		}
 	}

@@ -54,6 +54,7 @@ type mounted struct {
 // absence is a path, or a pattern, of a rule with Report that could come into being.
 type absence struct {
 	path, source string // in the jail and on the host
+	root         string // the root file system that source is in; "" is the host's
 	glob         bool
 	link         bool     // there is a link that leads nowhere
 	known        []string // what the pattern matched at the start

@@ -229,6 +229,9 @@ func (s *source) convert(from ast.Node, depth int) (*node, error) {
 	default:
 		return nil, n.fail("is not understood")
 	}
+	if strings.ContainsRune(n.value, 0) { // which no flag can have
+		return nil, n.fail("has a NUL byte")
+	}
 	return n, nil
 }
 

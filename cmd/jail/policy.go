@@ -74,13 +74,16 @@ func (o *options) about(s *policies.Setting, err error) error {
 	if s.At.File == "" {
 		return err
 	}
-	text := err.Error()
+	text := withoutDashes(err.Error())
 	var spec *isolate.SpecError
 	if errors.As(err, &spec) {
-		text = fmt.Sprintf("%s %q %s", s.Key, s.Written, spec.Problem)
+		text = fmt.Sprintf("%s %q %s", s.Key, s.Written, withoutDashes(spec.Problem))
 	}
-	return &policyError{&policies.Error{Position: s.At, Problem: strings.ReplaceAll(text, "--", "")}, err}
+	return &policyError{&policies.Error{Position: s.At, Problem: text}, err}
 }
+
+// withoutDashes makes keys of the flags that a sentence names.
+func withoutDashes(text string) string { return strings.ReplaceAll(" "+text, " --", " ")[1:] }
 
 // hint is a way out in the words of a policy.
 func (e *policyError) hint() string {
@@ -92,7 +95,7 @@ func (e *policyError) hint() string {
 	case strings.Contains(h, "-try "):
 		return "with optional: true the rule is left out where the path does not exist"
 	}
-	return strings.ReplaceAll(strings.ReplaceAll(h, "--level=", ""), "--", "")
+	return withoutDashes(strings.ReplaceAll(h, "--level=", ""))
 }
 
 // blame finds the place in a policy that an error is about.

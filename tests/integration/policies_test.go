@@ -569,3 +569,27 @@ func TestPolicyOfOthers(t *testing.T) {
 		}
 	})
 }
+
+// In a root file system and in an overlay: what is made in the tree itself is told, what is dropped at the end is not.
+func TestPolicyAppearedInRoots(t *testing.T) {
+	at(t, "namespaced", func(t *testing.T, b *box) {
+		b.tree("root", busybox(t), mountPoints...)
+		data := b.mkdir("data", 0o755)
+		const rules = "permissions:\n  files:\n    - deny: [/etc/made, /etc/never]\n      if-absent: report\n"
+		b.write("tree.yaml", "version: 1\n"+rules+"borders: {rootfs: \"./root:rw\"}\n", 0o644)
+		b.write("memory.yaml", "version: 1\n"+rules+"borders: {rootfs: ./root, rootfs-overlay: true}\n", 0o644)
+		b.write("overlay.yaml", "version: 1\npermissions:\n  files:\n    - overlay: ./data\n    - deny: [./data/made, \"./data/*.key\"]\n      if-absent: report\n", 0o644)
+		for _, c := range []struct {
+			policy, make string
+			want         []string
+		}{
+			{"./memory.yaml", "/etc/made", []string{}},
+			{"./overlay.yaml", data + "/made", []string{}},
+			{"./tree.yaml", "/etc/made", []string{"/etc/made"}},
+		} {
+			if r := b.resultUnder(c.policy, nil, "/bin/sh", "-c", "mkdir "+c.make); r.Reason != "exited" || !slices.Equal(r.Appeared, c.want) {
+				t.Errorf("%s: %+v", c.policy, r)
+			}
+		}
+	})
+}
