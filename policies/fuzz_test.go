@@ -30,6 +30,7 @@ func FuzzLoad(f *testing.F) {
 		f.Add("version: 1\nextends: [./b.yaml, ./c.yaml]\n", text, "version: 1\nextends: ./b.yaml\n")
 	}
 	f.Fuzz(func(t *testing.T, a, b, c string) {
+		readsTheSame(t, a)
 		dir := t.TempDir()
 		t.Setenv("HOME", "/home/a")
 		for name, text := range map[string]string{"a.yaml": a, "b.yaml": b, "c.yaml": c} {

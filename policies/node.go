@@ -116,8 +116,16 @@ func parse(name string, text []byte) (*node, error) {
 		if len(l) > maxLine {
 			return nil, &Error{src.at(i+1, 1, 1), "has a line of more than 4096 bytes"}
 		}
-		if j := strings.IndexFunc(l, func(r rune) bool { return r < ' ' && r != '\t' && r != '\r' || r == 0x7f || r == 0xfeff }); j >= 0 {
+		l = strings.TrimSuffix(l, "\r")
+		if j := strings.IndexFunc(l, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f || r == 0xfeff }); j >= 0 {
 			return nil, &Error{src.at(i+1, utf8.RuneCountInString(l[:j])+1, 1), "has a control character"}
+		}
+		// The parser drops tabs within a value.
+		if j := strings.IndexByte(strings.Trim(l, "\t "), '\t'); j >= 0 && strings.TrimLeft(l, "\t ")[0] != '#' {
+			j += len(l) - len(strings.TrimLeft(l, "\t "))
+			if strings.TrimLeft(l[j:], "\t ")[0] != '#' {
+				return nil, &Error{src.at(i+1, utf8.RuneCountInString(l[:j])+1, 1), "has a tab between words; a policy has blanks"}
+			}
 		}
 	}
 	if err := bounded(src, string(text)); err != nil {
@@ -223,9 +231,13 @@ func (s *source) convert(from ast.Node, depth int) (*node, error) {
 	case *ast.NullNode:
 		n.null = true
 	case *ast.LiteralNode:
-		n.value = v.Value.Value
+		return nil, n.fail("is a block; a value stands in one line")
 	case ast.ScalarNode:
-		n.value = from.GetToken().Value
+		t := from.GetToken()
+		if strings.Contains(strings.TrimSpace(t.Origin), "\n") { // where it ends is a matter of indentation
+			return nil, n.fail("is written in more than one line")
+		}
+		n.value = t.Value
 	default:
 		return nil, n.fail("is not understood")
 	}
