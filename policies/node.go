@@ -256,6 +256,12 @@ func (s *source) pair(n *node, pair *ast.MappingValueNode, seen map[string]int, 
 	if key.kind != scalarNode || key.null {
 		return key.fail("is not a key")
 	}
+	if colon := s.position(pair.Start); pair.Key.GetToken().Indicator != token.QuotedScalarIndicator {
+		// To others name:value is one word.
+		if behind := []rune(colon.line); len(behind) > colon.Column && behind[colon.Column-1] == ':' && !strings.ContainsRune(" \t", behind[colon.Column]) {
+			return key.fail("%q has no blank behind its colon", key.value)
+		}
+	}
 	if len(n.keys) == 0 {
 		n.at = key.at // the parser gives the colon
 	}
