@@ -219,16 +219,21 @@ func (c *Cgroup) undo() {
 // bit means nothing there, but that jail made it.
 const ownMode = 0o1711
 
-// make makes the folder and opens it.
-func (d *dir) make() error {
+// make makes the folder and opens it, or leaves nothing.
+func (d *dir) make() (err error) {
 	if err := unix.Mkdir(d.path, ownMode); err != nil {
 		return &os.PathError{Op: "mkdir", Path: d.path, Err: err}
 	}
+	defer func() {
+		if err != nil { // undo knows those that are open, and Collect finds none but through the main one
+			_ = unix.Rmdir(d.path)
+		}
+	}()
 	// The caller's umask may have taken rights of its own away.
 	if err := unix.Chmod(d.path, ownMode); err != nil && err != unix.ENOENT {
 		return &os.PathError{Op: "chmod", Path: d.path, Err: err}
 	}
-	err := d.open()
+	err = d.open()
 	if errors.Is(err, fs.ErrNotExist) { // taken for a dead one's, and removed already: once more
 		err = &os.PathError{Op: "open", Path: d.path, Err: unix.EEXIST}
 	}

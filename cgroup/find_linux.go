@@ -46,7 +46,11 @@ func Find(parent string, need []string) (*Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.find(parent, need)
+	place, err := f.find(parent, need)
+	if f.unseen != nil {
+		return nil, f.unseen
+	}
+	return place, err
 }
 
 // facts is all that Find decides by.
@@ -58,6 +62,7 @@ type facts struct {
 	systemd bool   // it runs: sd_booted(3)
 	bus     error  // why systemd can't be asked for a scope; nil is that it can
 	look    func(dir string) node
+	unseen  error // what look could not see, for a reason that is not the folder's own (no memory, no fds)
 }
 
 // node is what there is to know about one cgroup.
@@ -70,7 +75,19 @@ type node struct {
 	delegated bool // systemd's mark
 	available []string
 	enabled   []string // for children
+	unseen    error
 }
+
+// see says whether there was no error, and keeps one that tells nothing of the cgroup.
+func (n *node) see(op, path string, err error) bool {
+	if err != nil && n.unseen == nil && !slices.ContainsFunc(ofPath, func(e error) bool { return errors.Is(err, e) }) {
+		n.unseen = &os.PathError{Op: op, Path: path, Err: err}
+	}
+	return err == nil
+}
+
+// ofPath are the errors that tell something of a path: it is not there, or not to be written.
+var ofPath = []error{unix.ENOENT, unix.ENOTDIR, unix.ENODEV, unix.EACCES, unix.EPERM, unix.EROFS, unix.ELOOP}
 
 func gather() (*facts, error) {
 	own, err := os.ReadFile("/proc/self/cgroup")
@@ -81,14 +98,28 @@ func gather() (*facts, error) {
 	if err != nil {
 		return nil, err
 	}
+	mode := cgroups.Legacy
+	var at unix.Statfs_t
+	switch err := unix.Statfs("/sys/fs/cgroup", &at); { // cgroups.Mode takes every error for "none"
+	case err == unix.ENOENT || err == unix.ENOTDIR:
+		mode = cgroups.Unavailable
+	case err != nil:
+		return nil, &os.PathError{Op: "statfs", Path: "/sys/fs/cgroup", Err: err}
+	case at.Type == unix.CGROUP2_SUPER_MAGIC:
+		mode = cgroups.Unified
+	}
 	seen := map[string]node{} // the same folders are asked about more than once, at eight calls each
-	f := &facts{
-		mode: cgroups.Mode(), cgroups: string(own), mounts: string(mounts), uid: os.Geteuid(),
+	var f *facts
+	f = &facts{
+		mode: mode, cgroups: string(own), mounts: string(mounts), uid: os.Geteuid(),
 		look: func(dir string) node {
 			n, ok := seen[dir]
 			if !ok {
 				n = look(dir)
 				seen[dir] = n
+			}
+			if f.unseen == nil {
+				f.unseen = n.unseen
 			}
 			return n
 		},
@@ -101,13 +132,14 @@ func gather() (*facts, error) {
 
 // look asks the kernel about the cgroup dir; what can't be read is not there.
 func look(dir string) node {
-	n := node{exists: unix.Access(dir, unix.F_OK) == nil}
-	if !n.exists {
+	var n node
+	if n.exists = n.see("access", dir, unix.Access(dir, unix.F_OK)); !n.exists {
 		return n
 	}
 	// For the effective ids: those that the writes will be done with.
 	may := func(name string) bool {
-		return unix.Faccessat(unix.AT_FDCWD, filepath.Join(dir, name), unix.W_OK, unix.AT_EACCESS) == nil
+		path := filepath.Join(dir, name)
+		return n.see("faccessat", path, unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS))
 	}
 	read := func(name string) string {
 		text, _ := os.ReadFile(filepath.Join(dir, name))

@@ -3,6 +3,7 @@
 package isolate
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -62,6 +63,14 @@ type compiler struct {
 //
 // The order of the steps is the argument of the whole program; each part says why it stands where it stands.
 func Compile(s *Spec, h *Host) (*Plan, error) {
+	p, err := compile(s, h)
+	if h.unseen != nil && !errors.As(err, new(*SpecError)) {
+		return nil, h.unseen
+	}
+	return p, err
+}
+
+func compile(s *Spec, h *Host) (*Plan, error) {
 	c := &compiler{
 		spec: s, host: h, plan: &Plan{noClone3: h.NoClone3, noMemfd: h.NoMemfd, Steps: make([]Step, 0, 96)},
 		made: map[string]bool{}, links: map[string]string{},

@@ -319,3 +319,17 @@ func checkPlan(t *rapid.T, s *Spec, h *Host, plan *Plan) {
 		t.Fatal("can't be encoded")
 	}
 }
+
+// TestCompileWorkdirBelowDir: a folder that is made above the working folder does not show that one.
+func TestCompileWorkdirBelowDir(t *testing.T) {
+	s := NewSpec(Namespaced, "/bin/true")
+	s.Process.Cwd = "/srv/data"
+	s.View = append(s.View, Rule{Kind: Dir, Path: "/srv"})
+	plan, err := Compile(s, rootHost())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(plan.Steps, func(s Step) bool { return s.Op == "bind" && s.Path == "srv/data" }) {
+		t.Errorf("the working folder is not shown:\n%v", plan.Steps)
+	}
+}

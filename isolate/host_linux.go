@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -62,6 +63,7 @@ type Host struct {
 	Mounts []string            // mount points, where an overlay may meet them
 	Globs  map[string][]string // what Match has found
 	live   bool                // Look may ask the kernel
+	unseen error               // what Look could not see, for a reason that is not the path's own
 }
 
 // FileInfo is what a path named when it was looked at.
@@ -94,7 +96,16 @@ func (h *Host) Look(path string) FileInfo {
 	}
 	f = look(path)
 	h.Files[path] = f
+	if h.unseen == nil && f.Err != nil && !slices.Contains(ofPath, errnoOf(f.Err)) {
+		h.unseen = f.Err
+	}
 	return f
+}
+
+// ofPath are the errnos that tell something of a path: what is not there is left out of a view. Others (no memory, no
+// fds) do not say that it is not there.
+var ofPath = []syscall.Errno{
+	unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ELOOP, unix.ENAMETOOLONG, unix.EIO, unix.ENOTCONN, unix.ESTALE, unix.EHOSTDOWN, unix.ETIMEDOUT,
 }
 
 func look(path string) (f FileInfo) {
@@ -104,7 +115,9 @@ func look(path string) (f FileInfo) {
 		return f
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		f.Link, _ = os.Readlink(path)
+		if f.Link, f.Err = os.Readlink(path); f.Err != nil {
+			return f
+		}
 	}
 	f.Real = path
 	if f.Link != "" || filepath.Dir(path) != "/" { // a plain entry of / needs no walk
@@ -192,7 +205,9 @@ func probe(s *Spec) (*Host, error) {
 	if len(s.CapAdd) > 0 || len(s.CapDrop) > 0 {
 		h.Bounding = boundingCaps()
 	}
-	h.Landlock = landlockABI()
+	if h.Landlock, err = landlockABI(); err != nil {
+		return nil, err
+	}
 	if s.hasNamespace(specs.MountNamespace) {
 		h.MountNS = mountNamespace()
 	}
@@ -312,12 +327,16 @@ var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n",
 // ownMountNS names the mount namespace of whoever looks.
 const ownMountNS = "/proc/self/ns/mnt"
 
-func landlockABI() int {
+// landlockABI asks for the kernel's Landlock. No answer is no "no": a jail would be weaker for it without a word.
+func landlockABI() (int, error) {
 	v, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno != 0 {
-		return 0
+	switch errno {
+	case 0:
+		return int(v), nil
+	case unix.ENOSYS, unix.EOPNOTSUPP, unix.EPERM, unix.EACCES: // not built in, not among the LSMs, an outer filter's
+		return 0, nil
 	}
-	return int(v)
+	return 0, os.NewSyscallError("landlock_create_ruleset", errno)
 }
 
 // rlimitNumbers maps OCI's names to the kernel's numbers, which amd64 and arm64 share.

@@ -28,10 +28,15 @@ type traces struct {
 	cgroups    []string
 }
 
-// cgroupsOfJails are the cgroups of jails in all hierarchies.
+// cgroupsOfJails are the cgroups of jails in all hierarchies, but for those that other tests, which may run beside these,
+// made for themselves.
 func cgroupsOfJails() (found []string) {
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d os.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.HasPrefix(d.Name(), "jail-") {
+		switch {
+		case err != nil || !d.IsDir():
+		case strings.HasPrefix(d.Name(), "jail-integration-"), strings.HasPrefix(d.Name(), "jail-test-"):
+			return filepath.SkipDir
+		case strings.HasPrefix(d.Name(), "jail-"):
 			found = append(found, path)
 		}
 		return nil

@@ -345,7 +345,7 @@ func FuzzParseIO(f *testing.F) {
 		if err != nil || d != device || !maps.Equal(r, rates) || len(words) != len(rates) || len(rates) == 0 || device == "" {
 			t.Errorf("%q is %q, and then %q, %v, %v", s, whole, d, r, err)
 		}
-		if _, values, _ := strings.Cut(s[len(device):], ":"); strings.Trim(values, "abcdefghijklmnopqrstuvwxyzKMG0123456789=,") != "" || strings.Contains(s, "=0") {
+		if _, values, _ := strings.Cut(s[len(device):], ":"); strings.Trim(values, "abcdefghijklmnopqrstuvwxyzKMG0123456789=,") != "" || strings.Contains(values, "=0") || strings.Count(values, "=") != len(rates) {
 			t.Errorf("%q was accepted", s)
 		}
 	})

@@ -234,7 +234,7 @@ func (c *compiler) workdirInRootfs(rules []Rule) ([]Rule, error) {
 	}
 	var cover *Rule
 	for i, r := range rules {
-		if within(cwd, r.Path) && (cover == nil || len(r.Path) >= len(cover.Path)) {
+		if within(cwd, r.Path) && (r.Kind != Dir || r.Path == cwd) && (cover == nil || len(r.Path) >= len(cover.Path)) {
 			cover = &rules[i]
 		}
 	}

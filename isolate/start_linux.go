@@ -247,7 +247,7 @@ func (l *launch) follow(p *Process) error {
 		r, ok, err := jailinit.Receive(func(b []byte) (int, error) { return l.read(p, b) })
 		switch {
 		case err != nil:
-			return err
+			return socketError("read", err)
 		case !ok:
 			return errSilent
 		}
@@ -257,8 +257,9 @@ func (l *launch) follow(p *Process) error {
 			if err := l.launcherSteps(int(r.Step), p.Pid); err != nil {
 				return err
 			}
-			if err := p.order(jailinit.Order{Kind: jailinit.OrderGo}); err != nil {
-				return err
+			// One that does not hear us any more has said why, or ended.
+			if err := p.order(jailinit.Order{Kind: jailinit.OrderGo}); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				return socketError("send", err)
 			}
 		case jailinit.RecordFailed:
 			return l.failed(r)
@@ -269,6 +270,14 @@ func (l *launch) follow(p *Process) error {
 			return nil
 		}
 	}
+}
+
+// socketError is a failure of the socket to jail-init, if it has an errno.
+func socketError(op string, err error) error {
+	if errno := errnoOf(err); errno != 0 {
+		return &StepError{Index: -1, Side: SideLauncher, Op: op, Object: "records of jail-init", Errno: errno}
+	}
+	return err
 }
 
 // read waits for a record, or for the context's end: a step may wait for ever (a --file fd that nobody writes to).

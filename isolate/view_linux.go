@@ -272,8 +272,8 @@ func (c *compiler) workdirRule(rules []Rule) (Rule, bool, error) {
 	}
 	var cover *Rule
 	for i, r := range rules {
-		if r.Path != "" && within(cwd, r.Path) && (cover == nil || len(r.Path) >= len(cover.Path)) {
-			cover = &rules[i]
+		if r.Path != "" && within(cwd, r.Path) && (r.Kind != Dir || r.Path == cwd) && (cover == nil || len(r.Path) >= len(cover.Path)) {
+			cover = &rules[i] // a Dir makes a folder, and nothing that is in it
 		}
 	}
 	if cover != nil && cover.Kind == Deny {

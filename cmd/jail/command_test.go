@@ -139,7 +139,12 @@ func FuzzRuleFlags(f *testing.F) {
 		flag  string
 		print func(r isolate.Rule) string
 	}{
-		{"--bind", place}, {"--ro", place}, {"--bind-try", place}, {"--ro-bind-try", place}, {"--overlay", place}, {"--device", place},
+		{"--bind", place},
+		{"--ro", place},
+		{"--bind-try", place},
+		{"--ro-bind-try", place},
+		{"--overlay", place},
+		{"--device", place},
 		{"--symlink", place},
 		{"--tmpfs", func(r isolate.Rule) string {
 			if r.Size == 0 {
@@ -183,9 +188,9 @@ func FuzzEnv(f *testing.F) {
 	for _, s := range []string{"A=1", "A", "A=", "=", "=x", "PATH", "HOME=\x00", "A=B=C"} {
 		f.Add(s, false)
 	}
-	f.Fuzz(func(t *testing.T, value string, clear bool) {
+	f.Fuzz(func(t *testing.T, value string, cleared bool) {
 		args := []string{"--env=" + value, "--env=" + value}
-		if clear {
+		if cleared {
 			args = append(args, "--clearenv")
 		}
 		o, err := readOptions(runFlags, args)
@@ -209,7 +214,7 @@ func FuzzEnv(f *testing.F) {
 		if name == "" || given && !slices.Contains(env, value) || seen["SECRET"] && name != "SECRET" {
 			t.Errorf("%q: %q", value, env)
 		}
-		if !given && seen[name] != (slices.Contains([]string{"PATH", "SECRET", "A"}, name)) {
+		if !given && seen[name] != slices.Contains([]string{"PATH", "SECRET", "A"}, name) {
 			t.Errorf("%q: %q", value, env)
 		}
 	})

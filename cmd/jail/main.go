@@ -13,9 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"unicode/utf8"
 
 	"github.com/jailrun/jail/isolate"
@@ -30,6 +32,9 @@ func main() {
 	// One launch has nothing to do at once: with a second processor the runtime's monitor would wake every 80 µs and take
 	// the CPU that the jail is being made on.
 	runtime.GOMAXPROCS(1)
+	// Where nobody reads our standard error, Go would end us at the first word to it, and the jail with us. The payload
+	// has SIGPIPE as our caller has it.
+	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(jail(os.Args[1:]))
 }
 

@@ -4,7 +4,6 @@ package integration
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +33,7 @@ func delegate() (back func() error, err error) {
 			continue
 		}
 		from := filepath.Join("/sys/fs/cgroup", f[1], f[2])
-		to := filepath.Join(from, fmt.Sprint("jail-integration-", os.Getpid()))
+		to := filepath.Join(from, filepath.Base(base))
 		if err := os.Mkdir(to, 0o755); err != nil {
 			return nil, errors.Join(err, back())
 		}

@@ -291,12 +291,17 @@ func TestP75_NoCgroupLeft(t *testing.T) {
 		if o := b.run([]string{"--name", name}, "true"); o.code != 0 || len(cgroupsNamed("jail-"+name)) > 0 {
 			t.Errorf("the next start: %+v, left %v", o, cgroupsNamed("jail-"+name))
 		}
-		kill()
 		other := b.running(b.command([]string{"--name", name + "-lives"}, "sleep", "300"))
 		initOf(t, other.Process.Pid)
-		o := b.finish(b.as(jailPath, "gc"))
-		if o.code != 0 || !inScope && !strings.Contains(o.stdout, "jail-"+name+"\n") {
-			t.Errorf("gc: %+v", o)
+		for n := 1; ; n++ {
+			kill()
+			o := b.finish(b.as(jailPath, "gc"))
+			if o.code == 0 && (inScope || strings.Contains(o.stdout, "jail-"+name+"\n")) {
+				break
+			}
+			if o.code != 0 || n == 5 { // another test's may have been faster
+				t.Fatalf("gc: %+v", o)
+			}
 		}
 		eventually(t, "its cgroup is gone", func() bool { return len(cgroupsNamed("jail-"+name)) == 0 })
 		if len(cgroupsNamed("jail-"+name+"-lives")) == 0 {

@@ -126,6 +126,9 @@ report:
 #NO_APP
 	cmpq	$-4, %rax
 	je	.Linit_6
+	xorl	%edx, %edx
+	testq	%rax, %rax
+	cmovg	%rdx, %rax
 	addq	$104, %rsp
 	popq	%rbx
 	popq	%rbp
@@ -1191,22 +1194,22 @@ run_step:
 	movl	8(%rsi), %esi
 	leal	1(%rsi), %edi
 	cmpl	%edi, %edx
-	je	.Linit_453
+	je	.Linit_455
 .Linit_189:
 	cmpl	$24, %eax
 	je	.Linit_192
-	jbe	.Linit_454
+	jbe	.Linit_456
 	cmpl	$37, %eax
 	je	.Linit_222
-	jbe	.Linit_455
+	jbe	.Linit_457
 	cmpl	$43, %eax
 	je	.Linit_239
-	jbe	.Linit_456
+	jbe	.Linit_458
 	cmpl	$46, %eax
-	je	.Linit_447
-	jbe	.Linit_457
+	je	.Linit_449
+	jbe	.Linit_459
 	cmpl	$47, %eax
-	jne	.Linit_446
+	jne	.Linit_448
 	movq	16(%rbp), %rax
 	leaq	24(%rsp), %rsi
 	xorl	%r8d, %r8d
@@ -1224,27 +1227,27 @@ run_step:
 	movq	56(%rbp), %r15
 	movq	(%r15), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_363
+	je	.Linit_365
 	leaq	32(%rsp), %rax
 	xorl	%r12d, %r12d
 	movq	$-2, %rbx
 	movl	$59, %r13d
 	movq	%rax, (%rsp)
-	jmp	.Linit_342
+	jmp	.Linit_344
 	.p2align 4,,10
 	.p2align 3
-.Linit_337:
+.Linit_339:
 	cmpq	$-2, %rbx
-	je	.Linit_368
+	je	.Linit_370
 	testb	%al, %al
-	jne	.Linit_368
-.Linit_338:
+	jne	.Linit_370
+.Linit_340:
 	movq	8(%r15), %rdi
 	addq	$8, %r15
 	addl	$1, %r12d
 	testq	%rdi, %rdi
 	je	.Linit_188
-.Linit_342:
+.Linit_344:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -1260,7 +1263,7 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%al
 	cmpq	$-13, %r8
-	jne	.Linit_337
+	jne	.Linit_339
 	movq	(%r15), %rsi
 	movq	(%rsp), %r8
 	movl	$2, %r10d
@@ -1273,23 +1276,23 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_364
+	js	.Linit_366
 	movl	%r12d, 372(%r14)
 	movq	$-13, %rbx
-	jmp	.Linit_338
+	jmp	.Linit_340
 	.p2align 4,,10
 	.p2align 3
-.Linit_454:
+.Linit_456:
 	cmpl	$12, %eax
 	je	.Linit_194
-	jbe	.Linit_458
+	jbe	.Linit_460
 	cmpl	$19, %eax
 	je	.Linit_210
-	jbe	.Linit_459
+	jbe	.Linit_461
 	cmpl	$22, %eax
-	je	.Linit_343
+	je	.Linit_345
 	cmpl	$23, %eax
-	jne	.Linit_460
+	jne	.Linit_462
 	movl	4(%rbp), %r12d
 	movb	$0, 24(%rsp)
 	xorl	%r10d, %r10d
@@ -1356,7 +1359,7 @@ run_step:
 	js	.Linit_300
 .Linit_301:
 	cmpq	$0, 64(%rbp)
-	jne	.Linit_461
+	jne	.Linit_463
 .Linit_306:
 	testq	%rbx, %rbx
 	jne	.Linit_300
@@ -1404,15 +1407,15 @@ run_step:
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_458:
+.Linit_460:
 	cmpl	$6, %eax
 	je	.Linit_196
-	jbe	.Linit_462
+	jbe	.Linit_464
 	cmpl	$9, %eax
 	je	.Linit_204
-	jbe	.Linit_463
+	jbe	.Linit_465
 	cmpl	$10, %eax
-	je	.Linit_464
+	je	.Linit_466
 	movq	64(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	movl	$-100, %edi
@@ -1445,15 +1448,15 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_455:
+.Linit_457:
 	cmpl	$30, %eax
 	je	.Linit_224
-	jbe	.Linit_465
+	jbe	.Linit_467
 	cmpl	$34, %eax
 	je	.Linit_232
-	jbe	.Linit_466
+	jbe	.Linit_468
 	cmpl	$35, %eax
-	je	.Linit_467
+	je	.Linit_469
 	movq	56(%rbp), %rsi
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1470,12 +1473,12 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_456:
+.Linit_458:
 	cmpl	$40, %eax
 	je	.Linit_241
-	jbe	.Linit_468
+	jbe	.Linit_470
 	cmpl	$41, %eax
-	je	.Linit_469
+	je	.Linit_471
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1488,17 +1491,17 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_448:
+.Linit_450:
 	movq	%rax, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_462:
+.Linit_464:
 	cmpl	$3, %eax
 	je	.Linit_198
-	jbe	.Linit_470
+	jbe	.Linit_472
 	cmpl	$4, %eax
-	je	.Linit_471
+	je	.Linit_473
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1537,16 +1540,16 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_465:
+.Linit_467:
 	cmpl	$27, %eax
 	je	.Linit_226
-	jbe	.Linit_472
+	jbe	.Linit_474
 	cmpl	$28, %eax
-	je	.Linit_473
+	je	.Linit_475
 	movl	4(%rbp), %esi
 	movq	56(%rbp), %r13
 	testb	$2, %sil
-	jne	.Linit_359
+	jne	.Linit_361
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1563,9 +1566,9 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_468:
+.Linit_470:
 	cmpl	$38, %eax
-	je	.Linit_474
+	je	.Linit_476
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1617,17 +1620,17 @@ run_step:
 	movl	$157, %r12d
 	movl	$47, %edi
 	movl	$2, %esi
-	jmp	.Linit_330
+	jmp	.Linit_332
 	.p2align 4,,10
 	.p2align 3
-.Linit_331:
+.Linit_333:
 	addq	$1, %rdx
 	cmpq	$64, %rdx
-	je	.Linit_447
-.Linit_330:
+	je	.Linit_449
+.Linit_332:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
-	jnc	.Linit_331
+	jnc	.Linit_333
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1638,15 +1641,15 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jns	.Linit_331
-	jmp	.Linit_448
+	jns	.Linit_333
+	jmp	.Linit_450
 	.p2align 4,,10
 	.p2align 3
-.Linit_470:
+.Linit_472:
 	cmpl	$1, %eax
 	je	.Linit_200
 	cmpl	$2, %eax
-	jne	.Linit_446
+	jne	.Linit_448
 	movq	56(%rbp), %rsi
 	movl	$256, %r10d
 	xorl	%r9d, %r9d
@@ -1669,15 +1672,15 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_472:
+.Linit_474:
 	cmpl	$25, %eax
-	je	.Linit_475
+	je	.Linit_477
 	movq	48(%rbp), %rax
 	movq	24(%rbp), %r10
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	testq	%rax, %rax
-	je	.Linit_357
+	je	.Linit_359
 	movslq	20(%r14,%rax,4), %rdi
 .Linit_314:
 	xorl	%r8d, %r8d
@@ -1694,12 +1697,12 @@ run_step:
 	movq	32(%rbp), %rdx
 	movq	40(%rbp), %r10
 	cmpq	$-1, %rdx
-	je	.Linit_447
-.Linit_452:
+	je	.Linit_449
+.Linit_454:
 	movq	48(%rbp), %rax
 	movq	56(%rbp), %rsi
 	testq	%rax, %rax
-	je	.Linit_358
+	je	.Linit_360
 	movl	20(%r14,%rax,4), %eax
 .Linit_316:
 	movslq	%eax, %rdi
@@ -1715,13 +1718,13 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_459:
+.Linit_461:
 	cmpl	$16, %eax
-	ja	.Linit_476
+	ja	.Linit_478
 	cmpl	$14, %eax
 	ja	.Linit_215
 	cmpl	$13, %eax
-	je	.Linit_477
+	je	.Linit_479
 	movq	16(%rbp), %rsi
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1738,22 +1741,25 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_453:
+.Linit_455:
 	cmpl	$32, %eax
-	jne	.Linit_478
+	jne	.Linit_480
 .Linit_190:
 	movl	%esi, %edx
 	xorl	%r8d, %r8d
-	movl	$1, %esi
 	xorl	%ecx, %ecx
+	movl	$1, %esi
 	movq	%r14, %rdi
-	movl	$45, %ebx
 	call	report
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_323
 	leaq	32(%rsp), %rsi
+	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_323:
+.Linit_324:
 	movslq	12(%r14), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1765,16 +1771,16 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_323
+	je	.Linit_324
 	cmpq	$24, %rax
-	je	.Linit_479
+	je	.Linit_327
 	testq	%rax, %rax
 	movq	$-32, %rbx
 	cmovs	%rax, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_343:
+.Linit_345:
 	leaq	32(%rsp), %r12
 	leaq	64(%rsp), %rcx
 	movq	%r12, %rax
@@ -1794,7 +1800,7 @@ run_step:
 	movq	%rax, 48(%rsp)
 	movq	48(%rbp), %rax
 	testq	%rax, %rax
-	je	.Linit_353
+	je	.Linit_355
 	movslq	20(%r14,%rax,4), %rdi
 .Linit_298:
 	movq	%r12, %r10
@@ -1810,9 +1816,9 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_476:
+.Linit_478:
 	cmpl	$17, %eax
-	je	.Linit_480
+	je	.Linit_481
 	addq	$296, %rsp
 	movq	%rbp, %rsi
 	movq	%r14, %rdi
@@ -1825,18 +1831,18 @@ run_step:
 	jmp	mask
 	.p2align 4,,10
 	.p2align 3
-.Linit_478:
+.Linit_480:
 	movl	28(%rcx), %ebx
 	negq	%rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_446:
+.Linit_448:
 	movq	$-38, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_469:
+.Linit_471:
 	xorl	%edx, %edx
 	movslq	348(%r14), %rdi
 	xorl	%r10d, %r10d
@@ -1853,27 +1859,27 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_467:
+.Linit_469:
 	movq	16(%rbp), %rbp
 	xorl	%esi, %esi
 	movl	$157, %r12d
 	movl	$24, %edi
-	jmp	.Linit_327
+	jmp	.Linit_329
 	.p2align 4,,10
 	.p2align 3
-.Linit_481:
+.Linit_482:
 	testq	%rax, %rax
-	js	.Linit_448
-.Linit_328:
+	js	.Linit_450
+.Linit_330:
 	addq	$1, %rsi
 	cmpq	$64, %rsi
-	je	.Linit_447
-.Linit_327:
+	je	.Linit_449
+.Linit_329:
 	movq	%rbp, %rdx
 	movl	%esi, %ecx
 	shrq	%cl, %rdx
 	andl	$1, %edx
-	jne	.Linit_328
+	jne	.Linit_330
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1884,20 +1890,20 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-22, %rax
-	jne	.Linit_481
+	jne	.Linit_482
 	.p2align 4,,10
 	.p2align 3
-.Linit_447:
+.Linit_449:
 	xorl	%ebx, %ebx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_464:
+.Linit_466:
 	movq	16(%rbp), %rax
 	movq	64(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	movl	20(%r14,%rax,4), %edi
-.Linit_449:
+.Linit_451:
 	addq	$296, %rsp
 	popq	%rbx
 	popq	%rbp
@@ -1908,7 +1914,7 @@ run_step:
 	jmp	write_file
 	.p2align 4,,10
 	.p2align 3
-.Linit_474:
+.Linit_476:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1937,7 +1943,7 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_473:
+.Linit_475:
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -1954,7 +1960,7 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_471:
+.Linit_473:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1999,14 +2005,14 @@ run_step:
 	movq	64(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	movl	$-100, %edi
-	jmp	.Linit_449
+	jmp	.Linit_451
 	.p2align 4,,10
 	.p2align 3
-.Linit_475:
+.Linit_477:
 	movq	48(%rbp), %rax
 	movq	56(%rbp), %rdx
 	testq	%rax, %rax
-	je	.Linit_356
+	je	.Linit_358
 	movslq	20(%r14,%rax,4), %rsi
 .Linit_313:
 	movq	64(%rbp), %rdi
@@ -2023,7 +2029,7 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_480:
+.Linit_481:
 	movq	16(%rbp), %rax
 	movq	%rbp, %rsi
 	movq	%r14, %rdi
@@ -2036,60 +2042,33 @@ run_step:
 	popq	%r14
 	popq	%r15
 	jmp	attach
-.Linit_363:
+.Linit_323:
+	js	.Linit_188
+.Linit_327:
+	cmpl	$1, 32(%rsp)
+	movq	$-125, %rbx
+	movl	$0, %eax
+	cmove	%rax, %rbx
+	jmp	.Linit_188
+.Linit_365:
 	movq	$-2, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_368:
+.Linit_370:
 	movl	%r12d, 372(%r14)
 	movq	%r8, %rbx
 	cmpq	$-20, %r8
-	je	.Linit_338
+	je	.Linit_340
 	testb	%al, %al
 	jne	.Linit_188
-	jmp	.Linit_338
+	jmp	.Linit_340
 	.p2align 4,,10
 	.p2align 3
-.Linit_364:
+.Linit_366:
 	xorl	%eax, %eax
 	movq	$-2, %r8
-	jmp	.Linit_337
-	.p2align 4,,10
-	.p2align 3
-.Linit_215:
-	movq	16(%rbp), %rdx
-	movq	72(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	call	new_mount
-	movq	%rax, %r12
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	cmpq	$0, 64(%rbp)
-	jne	.Linit_262
-.Linit_265:
-	cmpl	$15, 0(%rbp)
-	je	.Linit_482
-.Linit_264:
-	movl	12(%rbp), %eax
-	xorl	%ebx, %ebx
-	testl	%eax, %eax
-	jne	.Linit_483
-.Linit_322:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r12, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_188
+	jmp	.Linit_339
 	.p2align 4,,10
 	.p2align 3
 .Linit_226:
@@ -2127,7 +2106,7 @@ run_step:
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	testq	%rax, %rax
-	je	.Linit_354
+	je	.Linit_356
 	movslq	20(%r14,%rax,4), %rdi
 .Linit_310:
 	xorl	%r10d, %r10d
@@ -2145,7 +2124,7 @@ run_step:
 	movq	24(%rbp), %rdx
 	movq	32(%rbp), %r10
 	cmpq	$-1, %rdx
-	jne	.Linit_452
+	jne	.Linit_454
 	xorl	%ebx, %ebx
 	jmp	.Linit_188
 	.p2align 4,,10
@@ -2288,7 +2267,7 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_477:
+.Linit_479:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2388,7 +2367,7 @@ run_step:
 #NO_APP
 	movslq	8(%r14), %rdx
 	cmpq	%rdx, %rax
-	jne	.Linit_334
+	jne	.Linit_336
 	movl	16(%r14), %eax
 	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -2410,8 +2389,8 @@ run_step:
 	testq	%rax, %rax
 	js	.Linit_188
 	cmpw	$0, 30(%rsp)
-	je	.Linit_447
-.Linit_334:
+	je	.Linit_449
+.Linit_336:
 	movq	$-3, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
@@ -2439,9 +2418,9 @@ run_step:
 	jmp	.Linit_269
 	.p2align 4,,10
 	.p2align 3
-.Linit_484:
+.Linit_483:
 	cmpq	$-11, %rax
-	jne	.Linit_365
+	jne	.Linit_367
 .Linit_269:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
@@ -2454,11 +2433,11 @@ run_step:
 #NO_APP
 	addl	$1, %ebx
 	cmpl	$99, %ebx
-	jle	.Linit_484
-.Linit_365:
+	jle	.Linit_483
+.Linit_367:
 	movq	%rax, %r13
 	testq	%rax, %rax
-	js	.Linit_485
+	js	.Linit_484
 	movl	$332, %r15d
 	movslq	%eax, %rdi
 	movq	%rdx, %r8
@@ -2500,7 +2479,42 @@ run_step:
 	movl	$0, %eax
 	cmove	%rax, %rbx
 	jmp	.Linit_300
-.Linit_359:
+	.p2align 4,,10
+	.p2align 3
+.Linit_215:
+	movq	16(%rbp), %rdx
+	movq	72(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	call	new_mount
+	movq	%rax, %r12
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_262
+.Linit_265:
+	cmpl	$15, 0(%rbp)
+	je	.Linit_485
+.Linit_264:
+	movl	12(%rbp), %eax
+	xorl	%ebx, %ebx
+	testl	%eax, %eax
+	jne	.Linit_486
+.Linit_322:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r12, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_188
+.Linit_361:
 	leaq	32(%rsp), %r12
 	leaq	56(%rsp), %rdx
 	movq	%r12, %rax
@@ -2525,9 +2539,9 @@ run_step:
 	jmp	.Linit_318
 	.p2align 4,,10
 	.p2align 3
-.Linit_486:
+.Linit_487:
 	cmpq	$-11, %rax
-	jne	.Linit_367
+	jne	.Linit_369
 .Linit_318:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
@@ -2540,8 +2554,8 @@ run_step:
 #NO_APP
 	addl	$1, %ebx
 	cmpl	$99, %ebx
-	jle	.Linit_486
-.Linit_367:
+	jle	.Linit_487
+.Linit_369:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
@@ -2565,7 +2579,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_188
-.Linit_485:
+.Linit_484:
 	leaq	40(%rax), %rax
 	movq	%r13, %rbx
 	cmpq	$38, %rax
@@ -2574,12 +2588,6 @@ run_step:
 	btq	%rax, %rdx
 	movq	$-116, %rax
 	cmovnc	%rax, %rbx
-	jmp	.Linit_188
-.Linit_479:
-	cmpl	$1, 32(%rsp)
-	movq	$-125, %rbx
-	movl	$0, %eax
-	cmove	%rax, %rbx
 	jmp	.Linit_188
 .Linit_262:
 	movl	%eax, %edx
@@ -2590,7 +2598,7 @@ run_step:
 	testq	%rax, %rax
 	je	.Linit_265
 	jmp	.Linit_322
-.Linit_482:
+.Linit_485:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2613,13 +2621,17 @@ run_step:
 	movq	%rsi, 32(%rsp)
 	movq	%rax, 56(%rsp)
 	jmp	.Linit_304
-.Linit_461:
+.Linit_463:
 	movl	%r15d, %edx
 	movq	%rbp, %rsi
 	movq	%r14, %rdi
 	call	attach
 	movq	%rax, %rbx
 	jmp	.Linit_306
+.Linit_486:
+	movl	%r12d, 20(%r14,%rax,4)
+	movslq	%r12d, %rbx
+	jmp	.Linit_188
 .Linit_309:
 	movl	12(%rbp), %eax
 	testl	%eax, %eax
@@ -2627,162 +2639,29 @@ run_step:
 	movl	%r13d, 20(%r14,%rax,4)
 	movslq	%r13d, %rbx
 	jmp	.Linit_188
-.Linit_483:
-	movl	%r12d, 20(%r14,%rax,4)
-	movslq	%r12d, %rbx
-	jmp	.Linit_188
-.Linit_353:
+.Linit_355:
 	movq	$-100, %rdi
 	jmp	.Linit_298
-.Linit_356:
+.Linit_358:
 	movq	$-100, %rsi
 	jmp	.Linit_313
-.Linit_354:
+.Linit_356:
 	movq	$-100, %rdi
 	jmp	.Linit_310
-.Linit_357:
+.Linit_359:
 	movq	$-100, %rdi
 	jmp	.Linit_314
-.Linit_358:
+.Linit_360:
 	movl	$-100, %eax
 	jmp	.Linit_316
 .Linit_279:
 	movq	$-95, %rbx
 	jmp	.Linit_300
-.Linit_466:
-	cmpl	$33, %eax
-	jne	.Linit_487
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$112, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_487:
-	cmpl	$31, %eax
-	jne	.Linit_488
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$2621440, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r12
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movq	16(%rbp), %rax
-	movq	32(%rbp), %rdx
-	movl	%r12d, %edi
-	movl	%r12d, 40(%rsp)
-	movq	24(%rbp), %rsi
-	movq	%rax, 32(%rsp)
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_322
-	movslq	348(%r14), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	leaq	32(%rsp), %rdx
-	movl	$445, %eax
-	movl	$1, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_322
-.Linit_457:
-	cmpl	$44, %eax
-	je	.Linit_489
-	movq	16(%rbp), %rax
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$1, %edi
-	xorl	%esi, %esi
-	movw	%ax, 32(%rsp)
-	movq	56(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movl	$317, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-.Linit_489:
-	movq	16(%rbp), %rdi
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	set_signals
-.Linit_488:
-	movl	8(%rbp), %esi
-	jmp	.Linit_190
-.Linit_463:
-	cmpl	$7, %eax
-	je	.Linit_490
-	movq	16(%rbp), %rax
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rdx, %rsi
-	movslq	20(%r14,%rax,4), %rdi
-	movl	$308, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-.Linit_490:
-	xorl	%edx, %edx
-	movq	16(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$272, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-.Linit_460:
+.Linit_462:
 	cmpl	$20, %eax
-	je	.Linit_491
+	je	.Linit_488
 	testb	$2, 4(%rbp)
-	je	.Linit_492
+	je	.Linit_489
 	leaq	24(%rsp), %rsi
 	movb	$46, 24(%rsp)
 	xorl	%r10d, %r10d
@@ -2827,9 +2706,9 @@ run_step:
 	jmp	.Linit_294
 	.p2align 4,,10
 	.p2align 3
-.Linit_493:
+.Linit_490:
 	cmpq	$-11, %rax
-	jne	.Linit_366
+	jne	.Linit_368
 .Linit_294:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
@@ -2843,8 +2722,8 @@ run_step:
 	addl	$1, %r14d
 	movq	%rax, %rbx
 	cmpl	$99, %r14d
-	jle	.Linit_493
-.Linit_366:
+	jle	.Linit_490
+.Linit_368:
 	movq	%rax, %r13
 	testq	%rax, %rax
 	js	.Linit_296
@@ -2917,7 +2796,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_188
-.Linit_491:
+.Linit_488:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2953,7 +2832,7 @@ run_step:
 #NO_APP
 	addq	$1, %r12
 	testq	%rax, %rax
-	jne	.Linit_444
+	jne	.Linit_446
 .Linit_280:
 	cmpq	%r12, 16(%rbp)
 	jnb	.Linit_282
@@ -3012,13 +2891,13 @@ run_step:
 	movq	$-18, %rbx
 	cmove	%rdx, %rbx
 	jmp	.Linit_188
-.Linit_444:
+.Linit_446:
 	movq	%rax, %rbx
 .Linit_281:
 	testq	%rbx, %rbx
 	js	.Linit_188
 	jmp	.Linit_283
-.Linit_492:
+.Linit_489:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -3036,6 +2915,135 @@ run_step:
 .Linit_290:
 	movq	$-95, %rbx
 	jmp	.Linit_188
+.Linit_459:
+	cmpl	$44, %eax
+	je	.Linit_491
+	movq	16(%rbp), %rax
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %edi
+	xorl	%esi, %esi
+	movw	%ax, 32(%rsp)
+	movq	56(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movl	$317, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+.Linit_491:
+	movq	16(%rbp), %rdi
+	addq	$296, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	set_signals
+.Linit_468:
+	cmpl	$33, %eax
+	jne	.Linit_492
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$112, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_492:
+	cmpl	$31, %eax
+	jne	.Linit_493
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$2621440, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r12
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	16(%rbp), %rax
+	movq	32(%rbp), %rdx
+	movl	%r12d, %edi
+	movl	%r12d, 40(%rsp)
+	movq	24(%rbp), %rsi
+	movq	%rax, 32(%rsp)
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_322
+	movslq	348(%r14), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	leaq	32(%rsp), %rdx
+	movl	$445, %eax
+	movl	$1, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_322
+.Linit_465:
+	cmpl	$7, %eax
+	je	.Linit_494
+	movq	16(%rbp), %rax
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rdx, %rsi
+	movslq	20(%r14,%rax,4), %rdi
+	movl	$308, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+.Linit_494:
+	xorl	%edx, %edx
+	movq	16(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$272, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+.Linit_493:
+	movl	8(%rbp), %esi
+	jmp	.Linit_190
 	.size	run_step, .-run_step
 	.p2align 4
 	.type	run_aside, @function
@@ -3055,26 +3063,26 @@ run_aside:
 	movq	48(%rdx), %rdx
 	leaq	(%rdx,%rcx,8), %rbx
 	testl	%eax, %eax
-	jle	.Linit_495
+	jle	.Linit_496
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_497
+	jmp	.Linit_498
 	.p2align 4,,10
 	.p2align 3
-.Linit_500:
+.Linit_501:
 	addq	$88, %rbx
 	cmpq	%r13, %rbx
-	je	.Linit_495
-.Linit_497:
+	je	.Linit_496
+.Linit_498:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%r12, %rdi
 	movl	%eax, 20(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_500
-.Linit_496:
+	jns	.Linit_501
+.Linit_497:
 	xorl	%edx, %edx
 	movq	%rax, 24(%rbp)
 	xorl	%r10d, %r10d
@@ -3088,9 +3096,9 @@ run_aside:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_495:
+.Linit_496:
 	xorl	%eax, %eax
-	jmp	.Linit_496
+	jmp	.Linit_497
 	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	run_payload, @function
@@ -3124,8 +3132,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 360(%rbp)
 	testq	%rax, %rax
-	je	.Linit_508
-.Linit_502:
+	je	.Linit_509
+.Linit_503:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3139,36 +3147,36 @@ run_payload:
 # 0 "" 2
 #NO_APP
 	ud2
-.Linit_508:
+.Linit_509:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_503
+	jle	.Linit_504
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_505
+	jmp	.Linit_506
 	.p2align 4,,10
 	.p2align 3
-.Linit_509:
+.Linit_510:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_503
-.Linit_505:
+	je	.Linit_504
+.Linit_506:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 368(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_509
-.Linit_504:
+	jns	.Linit_510
+.Linit_505:
 	movq	%rax, 360(%rbp)
-	jmp	.Linit_502
-.Linit_503:
+	jmp	.Linit_503
+.Linit_504:
 	xorl	%eax, %eax
-	jmp	.Linit_504
+	jmp	.Linit_505
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	jail_main, @function
@@ -3184,17 +3192,17 @@ jail_main:
 	leaq	8832(%rsp), %rax
 	leaq	8852(%rsp), %r14
 	movq	$-1, 72(%rsp)
-	movq	%rax, 40(%rsp)
+	movq	%rax, 32(%rsp)
 	leaq	9172(%rsp), %rbx
 	movq	%r14, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_511:
+.Linit_512:
 	movl	$-1, (%rax)
 	addq	$4, %rax
 	cmpq	%rbx, %rax
-	jne	.Linit_511
-	movq	40(%rsp), %rax
+	jne	.Linit_512
+	movq	32(%rsp), %rax
 	addq	$8, %rbp
 	movl	$72, %r12d
 	movl	$2, %esi
@@ -3202,24 +3210,24 @@ jail_main:
 	leaq	88(%rax), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_514:
+.Linit_515:
 	movsbl	-8(%rbp), %eax
 	leaq	-8(%rbp), %rcx
 	testb	%al, %al
-	je	.Linit_518
+	je	.Linit_519
 	xorl	%edi, %edi
-	jmp	.Linit_517
+	jmp	.Linit_518
 	.p2align 4,,10
 	.p2align 3
-.Linit_513:
+.Linit_514:
 	movsbl	(%rcx), %eax
-.Linit_517:
+.Linit_518:
 	sall	$4, %edi
 	subl	$65, %eax
 	addq	$1, %rcx
 	orl	%eax, %edi
 	cmpq	%rcx, %rbp
-	jne	.Linit_513
+	jne	.Linit_514
 	movl	%edi, (%r14)
 	xorl	%r10d, %r10d
 	movslq	%edi, %rdi
@@ -3234,8 +3242,8 @@ jail_main:
 	addq	$4, %r14
 	addq	$8, %rbp
 	cmpq	%r14, %r13
-	jne	.Linit_514
-.Linit_518:
+	jne	.Linit_515
+.Linit_519:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3267,13 +3275,13 @@ jail_main:
 	movl	%eax, 9184(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_615
-.Linit_516:
+	js	.Linit_625
+.Linit_517:
 	leaq	384(%rsp), %rsi
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movq	%rsi, 48(%rsp)
+	movq	%rsi, 40(%rsp)
 	xorl	%r9d, %r9d
 	movl	$5, %eax
 	movq	%rbp, %rdx
@@ -3284,8 +3292,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_616
-.Linit_519:
+	js	.Linit_626
+.Linit_520:
 	movslq	8852(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
@@ -3299,8 +3307,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_617
-.Linit_520:
+	js	.Linit_627
+.Linit_521:
 	xorl	%ebp, %ebp
 	movslq	8852(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -3317,14 +3325,14 @@ jail_main:
 	movl	268435464, %r15d
 	movl	268435476, %eax
 	movq	$268435456, 8832(%rsp)
-	movl	%eax, 24(%rsp)
+	movl	%eax, 16(%rsp)
 	movl	%r15d, %eax
 	andl	$1, %eax
 	movl	%eax, 56(%rsp)
-	je	.Linit_521
+	je	.Linit_522
 	cmpl	$1, 8840(%rsp)
-	jne	.Linit_618
-.Linit_521:
+	jne	.Linit_628
+.Linit_522:
 	leaq	72(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3339,7 +3347,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_522
+	js	.Linit_523
 	movq	8832(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
@@ -3360,41 +3368,41 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_522:
+.Linit_523:
 	movl	%ebp, 9176(%rsp)
 	movslq	%ebp, %rbp
 	testq	%rbp, %rbp
-	js	.Linit_619
-.Linit_523:
-	movq	8832(%rsp), %rdx
-	movl	12(%rdx), %eax
-	movq	32(%rdx), %r12
-	testl	%eax, %eax
-	jle	.Linit_525
-	subl	$1, %eax
-	movq	40(%rsp), %r13
+	js	.Linit_629
+.Linit_524:
+	movq	8832(%rsp), %rax
+	movl	12(%rax), %edx
+	movq	32(%rax), %r12
+	testl	%edx, %edx
+	jle	.Linit_526
+	leal	-1(%rdx), %eax
+	movq	32(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	88(%r12,%rax,8), %rbp
-	jmp	.Linit_527
+	jmp	.Linit_528
 	.p2align 4,,10
 	.p2align 3
-.Linit_620:
+.Linit_630:
 	addq	$88, %r12
 	cmpq	%r12, %rbp
-	je	.Linit_525
-.Linit_527:
+	je	.Linit_526
+.Linit_528:
 	movl	8(%r12), %eax
 	movq	%r12, %rsi
 	movq	%r13, %rdi
 	movl	%eax, 9200(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_620
-	negq	%rax
-	movq	40(%rsp), %rdi
-	movl	$2, %esi
+	jns	.Linit_630
 	movl	9200(%rsp), %edx
+	movq	32(%rsp), %rdi
+	negq	%rax
+	movl	$2, %esi
 	movl	9204(%rsp), %r8d
 	movq	%rax, %rcx
 	call	report
@@ -3410,7 +3418,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_525:
+.Linit_526:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3425,13 +3433,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_621
-.Linit_529:
+	js	.Linit_631
+.Linit_530:
 	leaq	128(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%edx, %edx
-	movq	%rdi, 8(%rsp)
+	movq	%rdi, 24(%rsp)
 	xorl	%r9d, %r9d
 	movl	$293, %eax
 	movl	$524288, %esi
@@ -3440,10 +3448,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r13
+	movq	%rax, %r14
 	testq	%rax, %rax
-	js	.Linit_622
-	movq	40(%rsp), %rsi
+	js	.Linit_632
+	movq	32(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movl	$56, %eax
@@ -3463,8 +3471,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	xorl	%r9d, %r9d
-	movq	%rax, %r14
 	movq	%rax, %r13
+	movq	%rax, %r14
 	movq	%rdx, %rsi
 	movslq	132(%rsp), %rdi
 	movl	$3, %eax
@@ -3475,18 +3483,18 @@ jail_main:
 #NO_APP
 	leaq	256(%rsp), %rax
 	leaq	272(%rsp), %rcx
-	movq	%rax, 16(%rsp)
-	testq	%r14, %r14
-	js	.Linit_530
+	movq	%rax, 8(%rsp)
+	testq	%r13, %r13
+	js	.Linit_531
 	.p2align 4,,10
 	.p2align 3
-.Linit_531:
+.Linit_532:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_531
-	movq	16(%rsp), %rdi
+	jne	.Linit_532
+	movq	8(%rsp), %rdi
 	movl	$271, %r12d
 	movl	$2, %esi
 	movl	128(%rsp), %eax
@@ -3497,7 +3505,7 @@ jail_main:
 	movw	%ax, 268(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_533:
+.Linit_534:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3509,13 +3517,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_533
+	je	.Linit_534
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_623
+	js	.Linit_633
 	cmpw	$0, 270(%rsp)
-	movl	%r14d, 60(%rsp)
-	jne	.Linit_624
+	movl	%r13d, 60(%rsp)
+	jne	.Linit_634
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3527,11 +3535,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_532:
+.Linit_533:
 	movq	9192(%rsp), %rax
 	testq	%rax, %rax
-	js	.Linit_625
-.Linit_538:
+	js	.Linit_635
+.Linit_539:
 	movq	8832(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
@@ -3540,8 +3548,8 @@ jail_main:
 	leaq	-88(%rax,%rcx,8), %rbp
 	movl	9200(%rsp), %eax
 	cmpl	8(%rbp), %eax
-	je	.Linit_539
-	movq	40(%rsp), %rdi
+	je	.Linit_540
+	movq	32(%rsp), %rdi
 	movl	$125, %ecx
 	movl	$2, %esi
 	movl	9200(%rsp), %edx
@@ -3559,10 +3567,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_539:
-	cmpl	$46, 0(%rbp)
-	je	.Linit_626
 .Linit_540:
+	cmpl	$46, 0(%rbp)
+	je	.Linit_636
+.Linit_541:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3579,10 +3587,10 @@ jail_main:
 	leaq	8872(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_542:
+.Linit_543:
 	movslq	0(%rbp), %rdi
 	testl	%edi, %edi
-	js	.Linit_541
+	js	.Linit_542
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3594,15 +3602,14 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_541:
+.Linit_542:
 	addq	$4, %rbp
 	cmpq	%rbx, %rbp
-	jne	.Linit_542
-	movl	9180(%rsp), %eax
-	testl	%eax, %eax
-	js	.Linit_543
+	jne	.Linit_543
+	movslq	9180(%rsp), %rdi
+	testl	%edi, %edi
+	js	.Linit_544
 	xorl	%edx, %edx
-	movslq	%eax, %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3613,10 +3620,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_543:
+.Linit_544:
 	movq	%r15, %rax
-	movq	8(%rsp), %rdi
-	movq	16(%rsp), %rsi
+	movq	24(%rsp), %rdi
+	movq	8(%rsp), %rsi
 	xorl	%r10d, %r10d
 	salq	$4, %rax
 	xorl	%r8d, %r8d
@@ -3636,10 +3643,10 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_544
-	movl	24(%rsp), %eax
+	js	.Linit_545
+	movl	16(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_546
+	je	.Linit_547
 	leal	-1(%rax), %esi
 	movq	%rdx, %rdi
 	movl	$436, %eax
@@ -3650,59 +3657,60 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_544
-.Linit_546:
+	js	.Linit_545
+.Linit_547:
 	movl	60(%rsp), %r8d
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	xorl	%ecx, %ecx
 	xorl	%edx, %edx
 	movl	$4, %esi
 	call	report
+	testq	%rax, %rax
+	js	.Linit_637
+.Linit_549:
 	leaq	104(%rsp), %rax
-	movq	8(%rsp), %rcx
 	movl	$0, 68(%rsp)
-	movq	%rax, 32(%rsp)
+	movq	24(%rsp), %rcx
+	movq	%rax, 48(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_548:
+.Linit_551:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_548
-	movslq	60(%rsp), %r15
+	jne	.Linit_551
+	movl	$1, %r10d
+	movl	$1, %r11d
 	movl	$1, %ebx
-	movl	$1, %ebp
 	movl	9176(%rsp), %eax
-	movl	$1, %r12d
-	movw	%bx, 124(%rsp)
-	leaq	64(%rsp), %r13
+	movw	%r10w, 124(%rsp)
+	leaq	64(%rsp), %r14
+	movslq	60(%rsp), %r13
 	movl	%eax, 104(%rsp)
 	movl	8848(%rsp), %eax
-	movw	%bp, 116(%rsp)
+	movq	%r14, %r15
+	movw	%r11w, 116(%rsp)
 	movl	%eax, 112(%rsp)
 	movl	8844(%rsp), %eax
-	movw	%r12w, 108(%rsp)
+	movw	%bx, 108(%rsp)
 	movl	%eax, 120(%rsp)
-	movq	%r15, %rax
-	movq	%r13, %r15
-	movq	%rax, %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_565:
+.Linit_570:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_553:
+.Linit_557:
 	xorl	%r14d, %r14d
 	movq	%r15, %rsi
-	jmp	.Linit_550
+	jmp	.Linit_553
 	.p2align 4,,10
 	.p2align 3
-.Linit_551:
+.Linit_554:
 	cmpq	%rax, %r13
-	je	.Linit_627
-.Linit_550:
+	je	.Linit_638
+.Linit_553:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3714,44 +3722,48 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
+	movq	%rax, %rdx
 	testq	%rax, %rax
-	jg	.Linit_551
+	jg	.Linit_554
 	movq	%rsi, %r15
 	testl	%r14d, %r14d
-	jne	.Linit_552
-	movq	32(%rsp), %rdi
-	xorl	%edx, %edx
+	jne	.Linit_555
+	testq	%rax, %rax
+	jne	.Linit_556
 	movl	$271, %eax
 	movl	$3, %esi
+	movq	48(%rsp), %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_553
-	testq	%rax, %rax
-	js	.Linit_628
+	movq	%rax, %rdx
+.Linit_556:
+	cmpq	$-4, %rdx
+	je	.Linit_557
+	testq	%rdx, %rdx
+	js	.Linit_639
 	cmpw	$0, 118(%rsp)
-	jne	.Linit_629
-.Linit_558:
-	movq	%r15, 24(%rsp)
-	movq	48(%rsp), %rbp
+	jne	.Linit_640
+.Linit_561:
+	movq	%r15, 16(%rsp)
+	movq	40(%rsp), %rbp
 	movl	$64, %ebx
 	movl	$128, %r12d
-	movl	$62, %r14d
+	movq	24(%rsp), %r14
 	.p2align 4,,10
 	.p2align 3
-.Linit_560:
+.Linit_565:
 	cmpw	$0, 110(%rsp)
-	je	.Linit_613
+	je	.Linit_623
 	xorl	%r15d, %r15d
-	movq	8(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movslq	9176(%rsp), %rdi
 	xorl	%r9d, %r9d
+	movslq	9176(%rsp), %rdi
 	movq	%r15, %rax
+	movq	%r14, %rsi
 	movq	%r12, %rdx
 #APP
 # 13 "src/sys.h" 1
@@ -3759,10 +3771,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_613
+	jne	.Linit_623
 	movl	128(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_561
+	je	.Linit_566
 	xorl	%eax, %eax
 	movq	176(%rsp), %rdi
 	movl	%ecx, 84(%rsp)
@@ -3773,16 +3785,16 @@ jail_main:
 	movl	$0, 88(%rsp)
 	movl	%eax, 92(%rsp)
 	movq	%rdi, 96(%rsp)
-	jne	.Linit_562
-	movq	16(%rsp), %rax
+	jne	.Linit_567
+	movq	8(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_563:
+.Linit_568:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_563
+	jne	.Linit_568
 	movl	%ecx, 256(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3790,28 +3802,28 @@ jail_main:
 	movq	%rdi, 280(%rsp)
 	movl	$129, %eax
 	movq	%r13, %rdi
-	movq	16(%rsp), %rdx
+	movq	8(%rsp), %rdx
 	movl	$-1, 264(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_561:
+.Linit_566:
 	subl	$1, %ebx
-	jne	.Linit_560
+	jne	.Linit_565
 	.p2align 4,,10
 	.p2align 3
-.Linit_613:
+.Linit_623:
 	cmpw	$0, 126(%rsp)
-	movq	24(%rsp), %r15
-	je	.Linit_565
+	movq	16(%rsp), %r15
+	je	.Linit_570
 	leaq	80(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_568:
+.Linit_573:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3823,20 +3835,20 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_568
+	je	.Linit_573
 	cmpq	$24, %rax
-	je	.Linit_569
+	je	.Linit_574
 	testq	%rax, %rax
-	jns	.Linit_570
+	jns	.Linit_575
 	cmpq	$-32, %rax
-	je	.Linit_570
+	je	.Linit_575
 	cmpq	$-104, %rax
-	jne	.Linit_565
-.Linit_570:
+	jne	.Linit_570
+.Linit_575:
 	movl	$-1, 120(%rsp)
-	jmp	.Linit_565
-.Linit_618:
-	movq	40(%rsp), %rdi
+	jmp	.Linit_570
+.Linit_628:
+	movq	32(%rsp), %rdi
 	movl	$18, %ecx
 	movl	$-1, %edx
 	movl	9204(%rsp), %r8d
@@ -3854,11 +3866,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_521
-.Linit_623:
+	jmp	.Linit_522
+.Linit_633:
 	movl	$62, %eax
 	movl	$9, %esi
-	movq	%r14, %rdi
+	movq	%r13, %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -3872,11 +3884,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rbp, %r13
-.Linit_530:
+	movq	%rbp, %r14
+.Linit_531:
 	movl	9200(%rsp), %edx
-	movq	40(%rsp), %rdi
-	movq	%r13, %rcx
+	movq	32(%rsp), %rdi
+	movq	%r14, %rcx
 	movl	$2, %esi
 	movl	9204(%rsp), %r8d
 	negq	%rcx
@@ -3894,14 +3906,14 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movq	9192(%rsp), %rax
-	movl	%r13d, 60(%rsp)
+	movl	%r14d, 60(%rsp)
 	testq	%rax, %rax
-	jns	.Linit_538
-.Linit_625:
-	negq	%rax
-	movq	40(%rsp), %rdi
-	movl	$2, %esi
+	jns	.Linit_539
+.Linit_635:
 	movl	9200(%rsp), %edx
+	movq	32(%rsp), %rdi
+	negq	%rax
+	movl	$2, %esi
 	movl	9204(%rsp), %r8d
 	movq	%rax, %rcx
 	call	report
@@ -3917,14 +3929,14 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_538
+	jmp	.Linit_539
 	.p2align 4,,10
 	.p2align 3
-.Linit_562:
+.Linit_567:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%r14, %rax
+	movl	$62, %eax
 	movq	%r13, %rdi
 	movq	%r15, %rdx
 #APP
@@ -3932,19 +3944,35 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_561
+	jmp	.Linit_566
 	.p2align 4,,10
 	.p2align 3
-.Linit_627:
+.Linit_638:
 	movl	64(%rsp), %eax
 	movl	$1, %r14d
 	movl	%eax, 68(%rsp)
-	jmp	.Linit_550
-.Linit_629:
-	movl	56(%rsp), %r8d
-	testl	%r8d, %r8d
-	je	.Linit_630
-.Linit_559:
+	jmp	.Linit_553
+	.p2align 4,,10
+	.p2align 3
+.Linit_639:
+	movl	56(%rsp), %r9d
+	testl	%r9d, %r9d
+	je	.Linit_641
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpw	$0, 118(%rsp)
+	je	.Linit_561
+.Linit_562:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3957,13 +3985,18 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_558
-.Linit_630:
+	jmp	.Linit_561
+.Linit_640:
+	movl	56(%rsp), %r8d
+	testl	%r8d, %r8d
+	jne	.Linit_562
+.Linit_560:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$62, %eax
 	movl	$9, %esi
+	xorl	%edx, %edx
 	movq	%r13, %rdi
 #APP
 # 13 "src/sys.h" 1
@@ -3971,39 +4004,36 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movl	60(%rsp), %esi
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
+	call	kill_tree
+	jmp	.Linit_562
+.Linit_641:
+	movl	60(%rsp), %esi
+	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_559
-.Linit_569:
-	movl	80(%rsp), %eax
-	cmpl	$2, %eax
-	je	.Linit_631
-	cmpl	$3, %eax
-	jne	.Linit_565
-	movl	56(%rsp), %edx
-	testl	%edx, %edx
-	je	.Linit_578
+	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$62, %eax
-	movq	$-1, %rdi
-	movl	$9, %esi
-	xorl	%edx, %edx
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_565
-.Linit_552:
+	cmpw	$0, 118(%rsp)
+	je	.Linit_561
+	jmp	.Linit_560
+.Linit_555:
 	movl	56(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_557
-.Linit_556:
+	je	.Linit_584
+.Linit_586:
 	movl	68(%rsp), %r8d
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	xorl	%ecx, %ecx
 	movl	$5, %esi
@@ -4028,14 +4058,54 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_544:
+.Linit_574:
+	movl	80(%rsp), %eax
+	cmpl	$2, %eax
+	je	.Linit_642
+	cmpl	$3, %eax
+	jne	.Linit_570
+	movl	56(%rsp), %edx
+	testl	%edx, %edx
+	je	.Linit_583
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$62, %eax
+	movq	$-1, %rdi
+	movl	$9, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_570
+.Linit_637:
+	movl	56(%rsp), %ebp
+	testl	%ebp, %ebp
+	je	.Linit_643
+.Linit_550:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_549
+.Linit_545:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$62, %eax
 	movl	$9, %esi
-	movq	%r13, %rdi
+	movq	%r14, %rdi
 	movq	%rbp, %rdx
 #APP
 # 13 "src/sys.h" 1
@@ -4043,7 +4113,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movl	9200(%rsp), %edx
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	movq	%rbx, %rcx
 	movl	$2, %esi
 	movl	9204(%rsp), %r8d
@@ -4061,59 +4131,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_546
-.Linit_628:
-	movl	56(%rsp), %r11d
-	testl	%r11d, %r11d
-	je	.Linit_578
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
+	jmp	.Linit_547
+.Linit_583:
 	movl	60(%rsp), %esi
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	leaq	68(%rsp), %rdx
 	call	kill_tree
-	jmp	.Linit_556
-.Linit_578:
+.Linit_584:
 	movl	60(%rsp), %esi
-	movq	40(%rsp), %rdi
-	leaq	68(%rsp), %rdx
-	call	kill_tree
-.Linit_557:
-	movl	60(%rsp), %esi
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_556
-.Linit_615:
-	negq	%rax
-	movq	40(%rsp), %rdi
-	movl	$-1, %edx
+	jmp	.Linit_586
+.Linit_629:
 	movl	9204(%rsp), %r8d
-	movq	%rax, %rcx
-	movl	$2, %esi
-	call	report
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rbp, %rsi
-	movq	%rbp, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_516
-.Linit_619:
-	movl	9204(%rsp), %r8d
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	movq	%rbp, %rcx
 	movl	$-1, %edx
 	negq	%rcx
@@ -4131,12 +4163,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_523
-.Linit_617:
-	negq	%rax
-	movq	40(%rsp), %rdi
-	movl	$-1, %edx
+	jmp	.Linit_524
+.Linit_627:
 	movl	9204(%rsp), %r8d
+	movq	32(%rsp), %rdi
+	negq	%rax
+	movl	$-1, %edx
 	movq	%rax, %rcx
 	movl	$2, %esi
 	call	report
@@ -4152,55 +4184,76 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_520
-.Linit_616:
-	negq	%rax
-	movq	40(%rsp), %rdi
-	movl	$-1, %edx
-	movl	9204(%rsp), %r8d
-	movq	%rax, %rcx
-	movl	$2, %esi
-	call	report
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rbp, %rsi
-	movq	%rbp, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_519
-.Linit_622:
-	leaq	256(%rsp), %rax
-	movq	%rax, 16(%rsp)
-	jmp	.Linit_530
-.Linit_621:
-	negq	%rax
-	movq	40(%rsp), %rdi
-	movl	$2, %esi
-	movl	9200(%rsp), %edx
-	movl	9204(%rsp), %r8d
-	movq	%rax, %rcx
-	call	report
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$231, %eax
-	movl	$125, %edi
-	movq	%rbp, %rsi
-	movq	%rbp, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_529
+	jmp	.Linit_521
 .Linit_626:
-	movq	40(%rsp), %rdi
+	movl	9204(%rsp), %r8d
+	movq	32(%rsp), %rdi
+	negq	%rax
+	movl	$-1, %edx
+	movq	%rax, %rcx
+	movl	$2, %esi
+	call	report
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_520
+.Linit_632:
+	leaq	256(%rsp), %rax
+	movq	%rax, 8(%rsp)
+	jmp	.Linit_531
+.Linit_631:
+	movl	9200(%rsp), %edx
+	movq	32(%rsp), %rdi
+	negq	%rax
+	movl	$2, %esi
+	movl	9204(%rsp), %r8d
+	movq	%rax, %rcx
+	call	report
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_530
+.Linit_625:
+	movl	9204(%rsp), %r8d
+	movq	32(%rsp), %rdi
+	negq	%rax
+	movl	$-1, %edx
+	movq	%rax, %rcx
+	movl	$2, %esi
+	call	report
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$231, %eax
+	movl	$125, %edi
+	movq	%rbp, %rsi
+	movq	%rbp, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_517
+.Linit_636:
+	movq	32(%rsp), %rdi
 	xorl	%r8d, %r8d
 	xorl	%ecx, %ecx
 	movl	$3, %esi
@@ -4218,28 +4271,28 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_540
-.Linit_631:
+	jmp	.Linit_541
+.Linit_642:
 	movl	84(%rsp), %esi
 	movl	92(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_574
-	movq	16(%rsp), %rax
-.Linit_575:
+	je	.Linit_579
+	movq	8(%rsp), %rax
+.Linit_580:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
-	movq	48(%rsp), %rcx
+	movq	40(%rsp), %rcx
 	cmpq	%rcx, %rax
-	jne	.Linit_575
+	jne	.Linit_580
 	movq	96(%rsp), %rax
 	movslq	60(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	movl	%edx, 256(%rsp)
 	xorl	%r9d, %r9d
-	movq	16(%rsp), %rdx
+	movq	8(%rsp), %rdx
 	movq	%rax, 280(%rsp)
 	movl	$129, %eax
 	movl	$-1, 264(%rsp)
@@ -4248,12 +4301,18 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_565
-.Linit_624:
-	movl	56(%rsp), %eax
-	testl	%eax, %eax
-	je	.Linit_632
-.Linit_536:
+	jmp	.Linit_570
+.Linit_643:
+	movl	60(%rsp), %esi
+	movq	32(%rsp), %rdi
+	xorl	%edx, %edx
+	call	kill_tree
+	jmp	.Linit_550
+.Linit_634:
+	movl	56(%rsp), %r12d
+	testl	%r12d, %r12d
+	je	.Linit_644
+.Linit_537:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4273,16 +4332,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_532
-.Linit_574:
+	jmp	.Linit_533
+.Linit_579:
 	movslq	60(%rsp), %rdi
 	movl	88(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_577
+	je	.Linit_582
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_577:
+.Linit_582:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4293,9 +4352,9 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_565
-.Linit_632:
-	movslq	%r14d, %rdi
+	jmp	.Linit_570
+.Linit_644:
+	movslq	%r13d, %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4307,10 +4366,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movl	60(%rsp), %esi
-	movq	40(%rsp), %rdi
+	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_536
+	jmp	.Linit_537
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

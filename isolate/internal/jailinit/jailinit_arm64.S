@@ -126,6 +126,8 @@ report:
 #NO_APP
 	cmn	x0, #4
 	beq	.Linit_6
+	cmp	x0, 0
+	csel	x0, x0, xzr, le
 	add	sp, sp, 224
 	ret
 	.size	report, .-report
@@ -1371,38 +1373,38 @@ run_step:
 	ldr	w2, [x1, 8]
 	add	w0, w2, 1
 	cmp	w4, w0
-	beq	.Linit_413
+	beq	.Linit_414
 .Linit_206:
 	cmp	w3, 24
 	beq	.Linit_209
-	bls	.Linit_414
+	bls	.Linit_415
 	cmp	w3, 37
 	beq	.Linit_239
-	bls	.Linit_415
+	bls	.Linit_416
 	cmp	w3, 43
 	beq	.Linit_256
-	bls	.Linit_416
-	cmp	w3, 46
-	beq	.Linit_405
 	bls	.Linit_417
+	cmp	w3, 46
+	beq	.Linit_407
+	bls	.Linit_418
 	cmp	w3, 47
-	bne	.Linit_402
+	bne	.Linit_404
 	ldp	x29, x30, [sp], 176
 	mov	x1, x12
 	mov	x0, x14
 	b	exec
 	.p2align 2,,3
-.Linit_414:
+.Linit_415:
 	cmp	w3, 12
 	beq	.Linit_211
-	bls	.Linit_418
+	bls	.Linit_419
 	cmp	w3, 19
 	beq	.Linit_227
-	bls	.Linit_419
+	bls	.Linit_420
 	cmp	w3, 22
-	beq	.Linit_330
+	beq	.Linit_332
 	cmp	w3, 23
-	bne	.Linit_420
+	bne	.Linit_421
 	ldr	w9, [x12, 4]
 	mov	w2, 1
 	movk	w2, 0x8, lsl 16
@@ -1461,7 +1463,7 @@ run_step:
 	tbnz	x0, #63, .Linit_317
 .Linit_298:
 	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_421
+	cbnz	x0, .Linit_422
 .Linit_303:
 	cbnz	x6, .Linit_317
 	ldr	w0, [x12, 4]
@@ -1479,7 +1481,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	cbz	x0, .Linit_306
-.Linit_409:
+.Linit_411:
 	mov	x6, x0
 .Linit_317:
 	mov	x0, x10
@@ -1500,15 +1502,15 @@ run_step:
 	ldp	x29, x30, [sp], 176
 	ret
 	.p2align 2,,3
-.Linit_418:
+.Linit_419:
 	cmp	w3, 6
 	beq	.Linit_213
-	bls	.Linit_422
+	bls	.Linit_423
 	cmp	w3, 9
 	beq	.Linit_221
-	bls	.Linit_423
+	bls	.Linit_424
 	cmp	w3, 10
-	beq	.Linit_424
+	beq	.Linit_425
 	ldp	x1, x2, [x12, 56]
 	mov	w0, -100
 	bl	write_file
@@ -1539,22 +1541,22 @@ run_step:
 	str	x0, [x14, 376]
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_415:
+.Linit_416:
 	cmp	w3, 30
 	beq	.Linit_241
-	bls	.Linit_425
+	bls	.Linit_426
 	cmp	w3, 34
 	beq	.Linit_249
-	bls	.Linit_426
+	bls	.Linit_427
 	cmp	w3, 35
-	beq	.Linit_427
+	beq	.Linit_428
 	ldr	x0, [x12, 16]
 	mov	x8, 159
 	ldr	x1, [x12, 56]
 	.p2align 3,,7
-.Linit_404:
+.Linit_406:
 	mov	x2, 0
-.Linit_407:
+.Linit_409:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -1568,23 +1570,23 @@ run_step:
 	ldp	x29, x30, [sp], 176
 	ret
 	.p2align 2,,3
-.Linit_416:
+.Linit_417:
 	cmp	w3, 40
 	beq	.Linit_258
-	bls	.Linit_428
+	bls	.Linit_429
 	cmp	w3, 41
-	beq	.Linit_429
+	beq	.Linit_430
 	mov	x8, 167
 	mov	x0, 1
 	mov	x1, 9
-	b	.Linit_404
+	b	.Linit_406
 	.p2align 2,,3
-.Linit_422:
+.Linit_423:
 	cmp	w3, 3
 	beq	.Linit_215
-	bls	.Linit_430
+	bls	.Linit_431
 	cmp	w3, 4
-	beq	.Linit_431
+	beq	.Linit_432
 	ldp	x0, x7, [x12, 16]
 	add	x3, x14, 384
 	ldr	x6, [x12, 32]
@@ -1621,16 +1623,16 @@ run_step:
 	sxtw	x10, w0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_425:
+.Linit_426:
 	cmp	w3, 27
 	beq	.Linit_243
-	bls	.Linit_432
+	bls	.Linit_433
 	cmp	w3, 28
-	beq	.Linit_433
+	beq	.Linit_434
 	ldr	w2, [x12, 4]
 	mov	x8, 49
 	ldr	x0, [x12, 56]
-	tbz	x2, 1, .Linit_406
+	tbz	x2, 1, .Linit_408
 	mov	x1, x0
 	mov	w0, -100
 	bl	open_in_root
@@ -1658,9 +1660,9 @@ run_step:
 #NO_APP
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_428:
+.Linit_429:
 	cmp	w3, 38
-	beq	.Linit_434
+	beq	.Linit_435
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -1705,13 +1707,13 @@ run_step:
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
 	mov	x6, 0
-	b	.Linit_325
+	b	.Linit_327
 	.p2align 2,,3
-.Linit_326:
+.Linit_328:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_405
-.Linit_325:
+	beq	.Linit_407
+.Linit_327:
 	ldr	x7, [x12, 24]
 	mov	x2, x6
 	mov	x8, 167
@@ -1721,30 +1723,30 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_326
+	tbz	x7, 0, .Linit_328
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbz	x0, #63, .Linit_326
+	tbz	x0, #63, .Linit_328
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_430:
+.Linit_431:
 	cmp	w3, 1
 	beq	.Linit_217
 	cmp	w3, 2
-	bne	.Linit_402
+	bne	.Linit_404
 	ldp	x29, x30, [sp], 176
 	mov	x0, x12
 	b	own_mounts
 	.p2align 2,,3
-.Linit_432:
+.Linit_433:
 	cmp	w3, 25
-	beq	.Linit_435
+	beq	.Linit_436
 	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_342
+	cbz	x0, .Linit_344
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
 .Linit_311:
@@ -1763,10 +1765,10 @@ run_step:
 	tbnz	x0, #63, .Linit_205
 	ldp	x2, x3, [x12, 32]
 	cmn	x2, #1
-	beq	.Linit_405
-.Linit_411:
+	beq	.Linit_407
+.Linit_413:
 	ldp	x0, x1, [x12, 48]
-	cbz	x0, .Linit_343
+	cbz	x0, .Linit_345
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
 .Linit_313:
@@ -1782,52 +1784,39 @@ run_step:
 	mov	x10, x0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_419:
+.Linit_420:
 	cmp	w3, 16
-	bhi	.Linit_436
+	bhi	.Linit_437
 	cmp	w3, 14
 	bhi	.Linit_232
 	cmp	w3, 13
-	beq	.Linit_437
+	beq	.Linit_438
 	ldr	x1, [x12, 16]
 	mov	x8, 161
 	ldr	x0, [x12, 56]
-	b	.Linit_404
+	b	.Linit_406
 	.p2align 2,,3
-.Linit_413:
+.Linit_414:
 	cmp	w3, 32
-	bne	.Linit_438
+	bne	.Linit_439
 .Linit_207:
-	mov	w1, 1
 	mov	x0, x14
 	mov	w4, 0
 	mov	x3, 0
+	mov	w1, 1
 	bl	report
-	add	x1, sp, 32
-	.p2align 3,,7
-.Linit_318:
-	ldrsw	x0, [x14, 12]
-	mov	x8, 207
-	mov	x2, 24
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
 	mov	x10, x0
-	cmn	x0, #4
-	beq	.Linit_318
-	cmp	x0, x2
-	beq	.Linit_319
 	cmp	x0, 0
-	mov	x0, -32
-	csel	x10, x10, x0, lt
+	cbz	x0, .Linit_440
+	blt	.Linit_205
+.Linit_322:
+	ldr	w0, [sp, 32]
+	mov	x10, -125
+	cmp	w0, 1
+	csel	x10, x10, xzr, ne
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_330:
+.Linit_332:
 	add	x3, sp, 32
 	add	x1, sp, 64
 	mov	x0, x3
@@ -1842,7 +1831,7 @@ run_step:
 	ldr	x0, [x12, 48]
 	ldr	x1, [x12, 24]
 	str	x1, [sp, 48]
-	cbz	x0, .Linit_338
+	cbz	x0, .Linit_340
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
 .Linit_295:
@@ -1861,41 +1850,41 @@ run_step:
 	mov	x10, x0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_436:
+.Linit_437:
 	cmp	w3, 17
-	beq	.Linit_439
+	beq	.Linit_441
 	ldp	x29, x30, [sp], 176
 	mov	x1, x12
 	mov	x0, x14
 	b	mask
 	.p2align 2,,3
-.Linit_438:
+.Linit_439:
 	ldr	w10, [x5, 28]
 	neg	x10, x10
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_402:
+.Linit_404:
 	mov	x10, -38
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_429:
+.Linit_430:
 	ldrsw	x0, [x14, 348]
 	mov	x8, 446
 	mov	x1, 0
-	b	.Linit_404
+	b	.Linit_406
 	.p2align 2,,3
-.Linit_427:
+.Linit_428:
 	ldr	x9, [x12, 16]
 	mov	x6, 0
-	b	.Linit_322
+	b	.Linit_324
 	.p2align 2,,3
-.Linit_440:
+.Linit_442:
 	tbnz	x0, #63, .Linit_205
-.Linit_323:
+.Linit_325:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_405
-.Linit_322:
+	beq	.Linit_407
+.Linit_324:
 	mov	x1, x6
 	mov	x8, 167
 	mov	x0, 24
@@ -1904,7 +1893,7 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x9, x6
-	tbnz	x7, 0, .Linit_323
+	tbnz	x7, 0, .Linit_325
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1912,32 +1901,32 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	cmn	x0, #22
-	bne	.Linit_440
+	bne	.Linit_442
 	.p2align 3,,7
-.Linit_405:
+.Linit_407:
 	mov	x10, 0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_433:
+.Linit_434:
 	ldr	x2, [x12, 16]
 	mov	x8, 35
 	ldr	x1, [x12, 56]
 	mov	x0, -100
-	b	.Linit_407
+	b	.Linit_409
 	.p2align 2,,3
-.Linit_435:
+.Linit_436:
 	ldr	x1, [x12, 48]
 	ldr	x0, [x12, 64]
-	cbz	x1, .Linit_341
+	cbz	x1, .Linit_343
 	add	x1, x14, x1, lsl 2
 	ldr	w1, [x1, 20]
 .Linit_310:
 	ldr	x2, [x12, 56]
 	sxtw	x1, w1
 	mov	x8, 36
-	b	.Linit_407
+	b	.Linit_409
 	.p2align 2,,3
-.Linit_431:
+.Linit_432:
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1957,7 +1946,7 @@ run_step:
 	str	w0, [x14, 340]
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_434:
+.Linit_435:
 	mov	x8, 167
 	mov	x0, 8
 	mov	x1, 1
@@ -1990,7 +1979,7 @@ run_step:
 	ldp	x29, x30, [sp], 176
 	b	write_file
 	.p2align 2,,3
-.Linit_424:
+.Linit_425:
 	ldr	x0, [x12, 16]
 	ldp	x1, x2, [x12, 56]
 	add	x0, x14, x0, lsl 2
@@ -1998,7 +1987,7 @@ run_step:
 	ldp	x29, x30, [sp], 176
 	b	write_file
 	.p2align 2,,3
-.Linit_439:
+.Linit_441:
 	ldr	x2, [x12, 16]
 	mov	x1, x12
 	mov	x0, x14
@@ -2006,7 +1995,31 @@ run_step:
 	ldr	w2, [x2, 20]
 	ldp	x29, x30, [sp], 176
 	b	attach
-.Linit_421:
+.Linit_440:
+	add	x1, sp, 32
+	.p2align 3,,7
+.Linit_319:
+	ldrsw	x0, [x14, 12]
+	mov	x8, 207
+	mov	x2, 24
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	cmn	x0, #4
+	beq	.Linit_319
+	cmp	x0, x2
+	beq	.Linit_322
+	cmp	x0, 0
+	mov	x0, -32
+	csel	x10, x10, x0, lt
+	b	.Linit_205
+.Linit_422:
 	mov	w2, w11
 	mov	x1, x12
 	mov	x0, x14
@@ -2021,19 +2034,65 @@ run_step:
 	sxtw	x10, w11
 	str	w11, [x0, 20]
 	b	.Linit_205
-.Linit_426:
+.Linit_427:
 	cmp	w3, 33
-	bne	.Linit_441
+	bne	.Linit_443
 	mov	x8, 157
 	mov	x0, 0
-.Linit_406:
+.Linit_408:
 	mov	x1, 0
-	b	.Linit_404
+	b	.Linit_406
+	.p2align 2,,3
+.Linit_232:
+	ldr	x2, [x12, 16]
+	ldr	x0, [x12, 56]
+	ldr	x1, [x12, 72]
+	bl	new_mount
+	mov	x11, x0
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldr	x0, [x12, 64]
+	cbnz	x0, .Linit_277
+.Linit_280:
+	ldr	w0, [x12]
+	cmp	w0, 15
+	beq	.Linit_444
+.Linit_279:
+	ldr	w0, [x12, 12]
+	mov	x10, 0
+	cbnz	w0, .Linit_305
+.Linit_281:
+	mov	x0, x11
+.Linit_403:
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_211:
+	mov	x8, 167
+	mov	x0, 4
+	mov	x1, 1
+	b	.Linit_406
+	.p2align 2,,3
+.Linit_215:
+	mov	x8, 167
+	mov	x0, 36
+	mov	x1, 1
+	b	.Linit_406
 .Linit_297:
 	.p2align 2,,3
 .Linit_209:
 	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_339
+	cbz	x0, .Linit_341
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
 .Linit_307:
@@ -2053,7 +2112,7 @@ run_step:
 	tbnz	x0, #63, .Linit_205
 	ldp	x2, x3, [x12, 24]
 	cmn	x2, #1
-	bne	.Linit_411
+	bne	.Linit_413
 	mov	x10, 0
 	b	.Linit_205
 	.p2align 2,,3
@@ -2082,119 +2141,20 @@ run_step:
 	beq	.Linit_269
 	tbnz	x0, #63, .Linit_205
 	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_442
+	tbnz	x0, #63, .Linit_445
 	ldr	x10, [x6, 24]
 	b	.Linit_205
-.Linit_442:
+.Linit_445:
 	ldr	w0, [x6, 20]
 	str	w0, [x14, 368]
 	ldr	x10, [x6, 24]
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_227:
-	ldr	x1, [x12, 56]
-	mov	w2, 4
-	mov	w0, -100
-	strb	wzr, [sp, 16]
-	stp	xzr, xzr, [sp, 24]
-	bl	open_in_root
-	mov	x7, x0
-	tbnz	x0, #63, .Linit_443
-	add	x9, sp, 16
-	add	x3, sp, 24
-	mov	x1, x9
-	mov	w2, 4096
-	bl	mount_id
-	mov	x10, x0
-	cbz	x0, .Linit_444
-.Linit_285:
-	mov	x0, x7
-.Linit_401:
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_205
-.Linit_444:
-	ldr	x0, [x12, 16]
-	mov	x1, x9
-	add	x3, sp, 32
-	mov	w2, 4096
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-	bl	mount_id
-	mov	x10, x0
-	cbnz	x0, .Linit_285
-	ldp	x1, x0, [sp, 24]
-	mov	x10, -116
-	cmp	x1, x0
-	csel	x10, xzr, x10, eq
-	b	.Linit_285
-	.p2align 2,,3
-.Linit_211:
-	mov	x8, 167
-	mov	x0, 4
-	mov	x1, 1
-	b	.Linit_404
-	.p2align 2,,3
-.Linit_215:
-	mov	x8, 167
-	mov	x0, 36
-	mov	x1, 1
-	b	.Linit_404
-	.p2align 2,,3
-.Linit_232:
-	ldr	x2, [x12, 16]
-	ldr	x0, [x12, 56]
-	ldr	x1, [x12, 72]
-	bl	new_mount
-	mov	x11, x0
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_205
-	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_277
-.Linit_280:
-	ldr	w0, [x12]
-	cmp	w0, 15
-	beq	.Linit_445
-.Linit_279:
-	ldr	w0, [x12, 12]
-	mov	x10, 0
-	cbnz	w0, .Linit_305
-	mov	x0, x11
-	b	.Linit_401
-	.p2align 2,,3
-.Linit_221:
-	ldr	x1, [x12, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 524288
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	ldr	x1, [x12, 16]
-	sxtw	x10, w0
-	add	x1, x14, x1, lsl 2
-	str	w0, [x1, 20]
 	b	.Linit_205
 	.p2align 2,,3
 .Linit_258:
 	mov	x8, 167
 	mov	x0, 38
 	mov	x1, 1
-	b	.Linit_404
+	b	.Linit_406
 	.p2align 2,,3
 .Linit_256:
 	mov	x8, 173
@@ -2211,7 +2171,7 @@ run_step:
 #NO_APP
 	ldrsw	x1, [x14, 8]
 	cmp	x0, x1
-	bne	.Linit_329
+	bne	.Linit_331
 	ldr	w7, [x14, 16]
 	mov	w6, 1
 	add	x0, sp, 24
@@ -2228,8 +2188,8 @@ run_step:
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
 	ldrsh	w0, [sp, 30]
-	cbz	w0, .Linit_405
-.Linit_329:
+	cbz	w0, .Linit_407
+.Linit_331:
 	mov	x10, -3
 	b	.Linit_205
 	.p2align 2,,3
@@ -2294,7 +2254,7 @@ run_step:
 	mov	x0, x14
 	b	make_file
 	.p2align 2,,3
-.Linit_437:
+.Linit_438:
 	mov	x1, 2
 	mov	x8, 198
 	movk	x1, 0x8, lsl 16
@@ -2359,13 +2319,62 @@ run_step:
 // 0 "" 2
 #NO_APP
 	b	.Linit_205
-.Linit_319:
-	ldr	w0, [sp, 32]
-	mov	x10, -125
-	cmp	w0, 1
-	csel	x10, x10, xzr, ne
+	.p2align 2,,3
+.Linit_227:
+	ldr	x1, [x12, 56]
+	mov	w2, 4
+	mov	w0, -100
+	strb	wzr, [sp, 16]
+	stp	xzr, xzr, [sp, 24]
+	bl	open_in_root
+	mov	x7, x0
+	tbnz	x0, #63, .Linit_446
+	add	x9, sp, 16
+	add	x3, sp, 24
+	mov	x1, x9
+	mov	w2, 4096
+	bl	mount_id
+	mov	x10, x0
+	cbz	x0, .Linit_447
+.Linit_285:
+	mov	x0, x7
+	b	.Linit_403
+.Linit_447:
+	ldr	x0, [x12, 16]
+	mov	x1, x9
+	add	x3, sp, 32
+	mov	w2, 4096
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+	bl	mount_id
+	mov	x10, x0
+	cbnz	x0, .Linit_285
+	ldp	x1, x0, [sp, 24]
+	mov	x10, -116
+	cmp	x1, x0
+	mov	x0, x7
+	csel	x10, xzr, x10, eq
+	b	.Linit_403
+	.p2align 2,,3
+.Linit_221:
+	ldr	x1, [x12, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 524288
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldr	x1, [x12, 16]
+	sxtw	x10, w0
+	add	x1, x14, x1, lsl 2
+	str	w0, [x1, 20]
 	b	.Linit_205
-.Linit_443:
+.Linit_446:
 	add	x0, x0, 40
 	mov	x10, x7
 	cmp	x0, 38
@@ -2385,9 +2394,8 @@ run_step:
 	bl	attach
 	mov	x10, x0
 	cbz	x0, .Linit_280
-	mov	x0, x11
-	b	.Linit_401
-.Linit_445:
+	b	.Linit_281
+.Linit_444:
 	mov	x0, x11
 	mov	x8, 50
 	mov	x1, 0
@@ -2401,9 +2409,8 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	cbz	x0, .Linit_279
-	mov	x0, x11
-	b	.Linit_401
+	cbnz	x0, .Linit_281
+	b	.Linit_279
 .Linit_300:
 	add	x4, x14, x4, lsl 2
 	orr	x5, x5, 1048576
@@ -2411,113 +2418,26 @@ run_step:
 	ldrsw	x0, [x4, 20]
 	str	x0, [sp, 56]
 	b	.Linit_301
-.Linit_341:
-	mov	w1, -100
-	b	.Linit_310
-.Linit_342:
-	mov	w0, -100
-	b	.Linit_311
-.Linit_338:
+.Linit_340:
 	mov	w0, -100
 	b	.Linit_295
-.Linit_339:
+.Linit_341:
 	mov	w0, -100
 	b	.Linit_307
 .Linit_343:
+	mov	w1, -100
+	b	.Linit_310
+.Linit_344:
+	mov	w0, -100
+	b	.Linit_311
+.Linit_345:
 	mov	w0, -100
 	b	.Linit_313
-.Linit_423:
-	cmp	w3, 7
-	beq	.Linit_446
-	ldr	x0, [x12, 16]
-	mov	x8, 268
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	add	x0, x14, x0, lsl 2
-	mov	x5, 0
-	ldrsw	x0, [x0, 20]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_205
-.Linit_446:
-	ldr	x0, [x12, 16]
-	mov	x8, 97
-	mov	x1, 0
-	b	.Linit_404
-	.p2align 2,,3
-.Linit_441:
-	cmp	w3, 31
-	bne	.Linit_447
-	ldr	x1, [x12, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 2621440
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_205
-	ldp	x3, x1, [x12, 16]
-	str	x3, [sp, 32]
-	ldr	x2, [x12, 32]
-	str	w0, [sp, 40]
-	bl	same_file
-	mov	x6, x0
-	cbnz	x0, .Linit_317
-	ldrsw	x0, [x14, 348]
-	add	x2, sp, 32
-	mov	x8, 445
-	mov	x1, 1
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_409
-.Linit_417:
-	cmp	w3, 44
-	beq	.Linit_448
-	ldr	x7, [x12, 16]
-	add	x2, sp, 32
-	ldr	x6, [x12, 56]
-	mov	x8, 277
-	mov	x0, 1
-	mov	x1, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w7, [sp, 32]
-	str	x6, [sp, 40]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_205
-.Linit_448:
-	ldr	x0, [x12, 16]
-	ldp	x29, x30, [sp], 176
-	b	set_signals
-.Linit_420:
+.Linit_421:
 	cmp	w3, 20
-	beq	.Linit_449
+	beq	.Linit_448
 	ldr	w0, [x12, 4]
-	tbz	x0, 1, .Linit_450
+	tbz	x0, 1, .Linit_449
 	add	x9, sp, 32
 	mov	w0, 46
 	strb	w0, [sp, 32]
@@ -2594,7 +2514,7 @@ run_step:
 #NO_APP
 	mov	x6, x7
 	b	.Linit_317
-.Linit_449:
+.Linit_448:
 	ldr	x0, [x12, 56]
 	mov	x8, 41
 	mov	x2, 0
@@ -2674,7 +2594,7 @@ run_step:
 .Linit_287:
 	tbnz	x10, #63, .Linit_205
 	b	.Linit_289
-.Linit_450:
+.Linit_449:
 	ldr	x3, [x12, 16]
 	mov	x8, 40
 	ldp	x0, x1, [x12, 56]
@@ -2687,7 +2607,94 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	b	.Linit_205
-.Linit_447:
+.Linit_424:
+	cmp	w3, 7
+	beq	.Linit_450
+	ldr	x0, [x12, 16]
+	mov	x8, 268
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	add	x0, x14, x0, lsl 2
+	mov	x5, 0
+	ldrsw	x0, [x0, 20]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_205
+.Linit_450:
+	ldr	x0, [x12, 16]
+	mov	x8, 97
+	mov	x1, 0
+	b	.Linit_406
+	.p2align 2,,3
+.Linit_443:
+	cmp	w3, 31
+	bne	.Linit_451
+	ldr	x1, [x12, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 2621440
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldp	x3, x1, [x12, 16]
+	str	x3, [sp, 32]
+	ldr	x2, [x12, 32]
+	str	w0, [sp, 40]
+	bl	same_file
+	mov	x6, x0
+	cbnz	x0, .Linit_317
+	ldrsw	x0, [x14, 348]
+	add	x2, sp, 32
+	mov	x8, 445
+	mov	x1, 1
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_411
+.Linit_418:
+	cmp	w3, 44
+	beq	.Linit_452
+	ldr	x7, [x12, 16]
+	add	x2, sp, 32
+	ldr	x6, [x12, 56]
+	mov	x8, 277
+	mov	x0, 1
+	mov	x1, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w7, [sp, 32]
+	str	x6, [sp, 40]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_205
+.Linit_452:
+	ldr	x0, [x12, 16]
+	ldp	x29, x30, [sp], 176
+	b	set_signals
+.Linit_451:
 	ldr	w2, [x12, 8]
 	b	.Linit_207
 	.size	run_step, .-run_step
@@ -2707,23 +2714,23 @@ run_aside:
 	ldr	x0, [x0, 48]
 	smaddl	x18, w18, w1, x0
 	cmp	w20, 0
-	ble	.Linit_452
+	ble	.Linit_454
 	smaddl	x20, w20, w1, x18
-	b	.Linit_454
+	b	.Linit_456
 	.p2align 2,,3
-.Linit_457:
+.Linit_459:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_452
-.Linit_454:
+	beq	.Linit_454
+.Linit_456:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	str	w2, [x19, 20]
 	mov	x0, x21
 	bl	run_step
 	mov	x6, x0
-	tbz	x0, #63, .Linit_457
-.Linit_453:
+	tbz	x0, #63, .Linit_459
+.Linit_455:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -2737,9 +2744,9 @@ run_aside:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_452:
+.Linit_454:
 	mov	x6, 0
-	b	.Linit_453
+	b	.Linit_455
 	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
@@ -2774,8 +2781,8 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	str	x0, [x19, 360]
-	cbz	x0, .Linit_465
-.Linit_459:
+	cbz	x0, .Linit_467
+.Linit_461:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2789,35 +2796,35 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	brk #1000
-.Linit_465:
+.Linit_467:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_460
+	ble	.Linit_462
 	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_462
+	b	.Linit_464
 	.p2align 2,,3
-.Linit_466:
+.Linit_468:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_460
-.Linit_462:
+	beq	.Linit_462
+.Linit_464:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
 	str	w0, [x19, 368]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_466
+	tbz	x0, #63, .Linit_468
 	str	x0, [x19, 360]
-	b	.Linit_459
-.Linit_460:
+	b	.Linit_461
+.Linit_462:
 	mov	x0, 0
 	str	x0, [x19, 360]
-	b	.Linit_459
+	b	.Linit_461
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -2830,40 +2837,40 @@ jail_main:
 	stp	x29, x30, [sp]
 	mov	x29, sp
 	ldr	x10, [x0, 16]
-	stp	x23, x24, [sp, 48]
-	add	x23, sp, x8
-	add	x9, x23, 20
-	add	x18, x23, 340
-	mov	x1, x9
-	mov	w0, w2
-	stp	x19, x20, [sp, 16]
 	stp	x21, x22, [sp, 32]
+	add	x22, sp, x8
+	add	x9, x22, 20
+	mov	w0, w2
+	mov	x1, x9
+	stp	x19, x20, [sp, 16]
+	add	x20, x22, 340
+	stp	x23, x24, [sp, 48]
 	stp	x25, x26, [sp, 64]
 	str	x27, [sp, 80]
 	str	x2, [sp, 104]
 	.p2align 3,,7
-.Linit_468:
+.Linit_470:
 	str	w0, [x1], 4
-	cmp	x1, x18
-	bne	.Linit_468
+	cmp	x1, x20
+	bne	.Linit_470
 	add	x7, x10, 8
 	add	x10, x10, 144
 	.p2align 3,,7
-.Linit_471:
+.Linit_473:
 	ldrb	w0, [x7, -8]
 	sub	x1, x7, #8
-	cbz	w0, .Linit_475
+	cbz	w0, .Linit_477
 	mov	w6, 0
-	b	.Linit_474
+	b	.Linit_476
 	.p2align 2,,3
-.Linit_470:
+.Linit_472:
 	ldrb	w0, [x1]
-.Linit_474:
+.Linit_476:
 	sub	w0, w0, #65
 	add	x1, x1, 1
 	orr	w6, w0, w6, lsl 4
 	cmp	x7, x1
-	bne	.Linit_470
+	bne	.Linit_472
 	sxtw	x0, w6
 	mov	x8, 25
 	mov	x1, 2
@@ -2879,8 +2886,8 @@ jail_main:
 #NO_APP
 	add	x7, x7, 8
 	cmp	x10, x7
-	bne	.Linit_471
-.Linit_475:
+	bne	.Linit_473
+.Linit_477:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2917,8 +2924,8 @@ jail_main:
 	mov	x0, 0
 	str	w1, [sp, 9088]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_569
-.Linit_473:
+	tbnz	x0, #63, .Linit_574
+.Linit_475:
 	ldrsw	x0, [sp, 8756]
 	add	x1, sp, 288
 	mov	x8, 80
@@ -2931,8 +2938,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_570
-.Linit_476:
+	tbnz	x0, #63, .Linit_575
+.Linit_478:
 	mov	x3, 2
 	ldrsw	x4, [sp, 8756]
 	ldr	x1, [sp, 336]
@@ -2946,8 +2953,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_571
-.Linit_477:
+	tbnz	x0, #63, .Linit_576
+.Linit_479:
 	ldrsw	x0, [sp, 8756]
 	mov	x8, 57
 	mov	x1, 0
@@ -2961,15 +2968,15 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x0, 268435456
-	ldr	w25, [x0, 8]
-	ldr	w22, [x0, 20]
+	ldr	w24, [x0, 8]
+	ldr	w21, [x0, 20]
 	str	x0, [sp, 8736]
-	and	w26, w25, 1
-	tbz	x25, 0, .Linit_478
+	and	w25, w24, 1
+	tbz	x24, 0, .Linit_480
 	ldr	w0, [sp, 8744]
 	cmp	w0, 1
-	bne	.Linit_572
-.Linit_478:
+	bne	.Linit_577
+.Linit_480:
 	mov	x3, 2048
 	add	x1, sp, 104
 	mov	x8, 74
@@ -2984,38 +2991,38 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x1, x0
-	mov	x0, x23
+	mov	x0, x22
 	bl	keep_fd
 	str	w0, [sp, 9080]
 	sxtw	x3, w0
-	tbnz	x0, 31, .Linit_573
-.Linit_479:
+	tbnz	x0, 31, .Linit_578
+.Linit_481:
 	ldr	x1, [sp, 8736]
 	ldr	w0, [x1, 12]
-	ldr	x19, [x1, 32]
+	ldr	x18, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_481
+	ble	.Linit_483
 	sub	w0, w0, #1
-	add	x1, x19, 88
+	add	x1, x18, 88
 	mov	w2, 88
-	umaddl	x20, w0, w2, x1
-	b	.Linit_483
+	umaddl	x19, w0, w2, x1
+	b	.Linit_485
 	.p2align 2,,3
-.Linit_574:
-	cmp	x20, x19
-	beq	.Linit_481
-.Linit_483:
-	ldr	w2, [x19, 8]
-	mov	x1, x19
-	mov	x0, x23
-	add	x19, x19, 88
+.Linit_579:
+	cmp	x19, x18
+	beq	.Linit_483
+.Linit_485:
+	ldr	w2, [x18, 8]
+	mov	x1, x18
+	mov	x0, x22
+	add	x18, x18, 88
 	str	w2, [sp, 9104]
 	bl	run_step
-	tbz	x0, #63, .Linit_574
+	tbz	x0, #63, .Linit_579
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
-	mov	x0, x23
+	mov	x0, x22
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -3030,7 +3037,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_481:
+.Linit_483:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -3043,11 +3050,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_575
-.Linit_485:
-	add	x19, sp, 136
+	tbnz	x0, #63, .Linit_580
+.Linit_487:
+	add	x18, sp, 136
 	mov	x8, 59
-	mov	x0, x19
+	mov	x0, x18
 	mov	x1, 524288
 	mov	x2, 0
 	mov	x3, 0
@@ -3058,8 +3065,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x24, x0
-	tbnz	x0, #63, .Linit_568
+	mov	x26, x0
+	tbnz	x0, #63, .Linit_573
 	mov	x1, 8736
 	add	x1, sp, x1
 	mov	x10, x1
@@ -3079,7 +3086,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x8, 57
-	mov	x21, x0
+	mov	x23, x0
 	mov	x1, 0
 	ldrsw	x0, [sp, 140]
 #APP
@@ -3087,17 +3094,17 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x21, #63, .Linit_527
-	add	x20, sp, 160
-	mov	x0, x20
-	add	x2, x20, 16
+	tbnz	x23, #63, .Linit_532
+	add	x19, sp, 160
+	mov	x0, x19
+	add	x2, x19, 16
 	.p2align 3,,7
-.Linit_487:
+.Linit_489:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_487
+	bne	.Linit_489
 	ldr	w2, [sp, 136]
 	mov	w0, 1
 	ldr	w1, [sp, 8752]
@@ -3105,8 +3112,8 @@ jail_main:
 	str	w1, [sp, 168]
 	strh	w0, [sp, 172]
 	.p2align 3,,7
-.Linit_488:
-	mov	x0, x20
+.Linit_490:
+	mov	x0, x19
 	mov	x8, 73
 	mov	x1, 2
 	mov	x2, 0
@@ -3118,13 +3125,13 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x24, x0
+	mov	x26, x0
 	cmn	x0, #4
-	beq	.Linit_488
-	tbnz	x0, #63, .Linit_576
+	beq	.Linit_490
+	tbnz	x0, #63, .Linit_581
 	ldrsh	w0, [sp, 174]
-	cbnz	w0, .Linit_577
-.Linit_490:
+	cbnz	w0, .Linit_582
+.Linit_492:
 	ldrsw	x0, [sp, 136]
 	mov	x8, 57
 	mov	x1, 0
@@ -3137,10 +3144,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x24, #63, .Linit_486
+	tbnz	x26, #63, .Linit_488
 	ldr	x3, [sp, 9096]
-	tbnz	x3, #63, .Linit_578
-.Linit_492:
+	tbnz	x3, #63, .Linit_583
+.Linit_494:
 	ldr	x1, [sp, 8736]
 	mov	w3, 88
 	ldr	w2, [sp, 9104]
@@ -3150,9 +3157,9 @@ jail_main:
 	umaddl	x14, w14, w3, x0
 	ldr	w0, [x14, 8]
 	cmp	w2, w0
-	beq	.Linit_493
+	beq	.Linit_495
 	ldr	w2, [sp, 9104]
-	mov	x0, x23
+	mov	x0, x22
 	ldr	w4, [sp, 9108]
 	mov	x3, 125
 	mov	w1, 2
@@ -3169,11 +3176,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_493:
+.Linit_495:
 	ldr	w0, [x14]
 	cmp	w0, 46
-	beq	.Linit_579
-.Linit_494:
+	beq	.Linit_584
+.Linit_496:
 	ldr	x1, [sp, 336]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -3186,9 +3193,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	add	x6, x23, 40
+	add	x6, x22, 40
 	.p2align 3,,7
-.Linit_496:
+.Linit_498:
 	ldr	w7, [x6]
 	mov	x8, 57
 	mov	x1, 0
@@ -3197,18 +3204,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w7
 	mov	x5, 0
-	tbnz	w7, #31, .Linit_495
+	tbnz	w7, #31, .Linit_497
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_495:
+.Linit_497:
 	add	x6, x6, 4
-	cmp	x18, x6
-	bne	.Linit_496
+	cmp	x6, x20
+	bne	.Linit_498
 	ldr	w0, [sp, 9084]
-	tbnz	w0, #31, .Linit_497
+	tbnz	w0, #31, .Linit_499
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -3221,13 +3228,13 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_497:
-	ubfiz	x6, x25, 4, 32
+.Linit_499:
+	ubfiz	x6, x24, 4, 32
 	mov	x7, 1314
 	and	x6, x6, 32
 	movk	x7, 0x2008, lsl 16
-	mov	x0, x19
-	mov	x1, x20
+	mov	x0, x18
+	mov	x1, x19
 	mov	x8, 91
 	mov	x2, 0
 	mov	x3, 0
@@ -3242,9 +3249,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_498
-	cbz	w22, .Linit_500
-	sub	w1, w22, #1
+	tbnz	x0, #63, .Linit_500
+	cbz	w21, .Linit_502
+	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
 #APP
@@ -3253,32 +3260,35 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_498
-.Linit_500:
-	add	x24, sp, 112
-	mov	x0, x23
-	mov	w2, 0
-	mov	w4, w21
+	tbnz	x0, #63, .Linit_500
+.Linit_502:
+	mov	w4, w23
+	mov	x0, x22
+	mov	w20, w23
 	mov	x3, 0
+	mov	w2, 0
 	mov	w1, 4
 	bl	report
+	tbnz	x0, #63, .Linit_585
+.Linit_504:
+	add	x23, sp, 112
 	str	wzr, [sp, 100]
-	mov	x0, x24
-	add	x2, x24, 24
+	mov	x0, x23
+	add	x2, x23, 24
 	.p2align 3,,7
-.Linit_502:
+.Linit_506:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_502
+	bne	.Linit_506
 	ldr	w1, [sp, 8748]
-	add	x18, sp, 96
+	add	x26, sp, 96
 	ldr	w2, [sp, 8752]
-	sxtw	x27, w21
+	sxtw	x27, w20
 	ldr	w3, [sp, 9080]
 	mov	w0, 1
-	mov	w22, 2
+	mov	w21, 2
 	str	w3, [sp, 112]
 	strh	w0, [sp, 116]
 	str	w2, [sp, 120]
@@ -3286,15 +3296,15 @@ jail_main:
 	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
 	.p2align 3,,7
-.Linit_507:
+.Linit_512:
 	mov	w6, 0
-	b	.Linit_504
+	b	.Linit_508
 	.p2align 2,,3
-.Linit_505:
+.Linit_509:
 	cmp	x27, x0
-	beq	.Linit_580
-.Linit_504:
-	mov	x1, x18
+	beq	.Linit_586
+.Linit_508:
+	mov	x1, x26
 	mov	x8, 260
 	mov	x0, -1
 	mov	x2, 1
@@ -3307,10 +3317,11 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_505
-	cbnz	w6, .Linit_506
-	mov	x0, x24
+	bgt	.Linit_509
+	cbnz	w6, .Linit_510
+	cbnz	x0, .Linit_511
 	mov	x8, 73
+	mov	x0, x23
 	mov	x1, 3
 	mov	x2, 0
 #APP
@@ -3318,56 +3329,58 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
+.Linit_511:
 	cmn	x0, #4
-	beq	.Linit_507
-	tbnz	x0, #63, .Linit_581
+	beq	.Linit_512
+	tbnz	x0, #63, .Linit_587
+.Linit_513:
 	ldrsh	w0, [sp, 126]
-	cbnz	w0, .Linit_582
-.Linit_512:
+	cbnz	w0, .Linit_588
+.Linit_515:
 	mov	w10, 64
-	b	.Linit_513
+	b	.Linit_516
 	.p2align 2,,3
-.Linit_583:
+.Linit_589:
 	ldrsw	x0, [sp, 9080]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x1, x19
+	mov	x1, x18
 	cmp	x0, x2
-	bne	.Linit_517
+	bne	.Linit_520
 	ldr	w2, [sp, 160]
-	mov	w0, w21
+	mov	w0, w20
 	cmp	w2, 17
-	beq	.Linit_514
+	beq	.Linit_517
 	ldr	w4, [sp, 168]
 	ldr	x3, [sp, 208]
 	cmn	w4, #1
 	cset	w4, eq
-	stp	w22, w2, [sp, 136]
+	stp	w21, w2, [sp, 136]
 	stp	wzr, w4, [sp, 144]
 	str	x3, [sp, 152]
 	bl	send_signal
-.Linit_514:
+.Linit_517:
 	subs	w10, w10, #1
-	beq	.Linit_517
-.Linit_513:
+	beq	.Linit_520
+.Linit_516:
 	ldrsh	w0, [sp, 118]
-	mov	x1, x20
+	mov	x1, x19
 	mov	x8, 63
 	mov	x2, 128
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_583
-.Linit_517:
+	cbnz	w0, .Linit_589
+.Linit_520:
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_507
+	cbz	w0, .Linit_512
 	.p2align 3,,7
-.Linit_519:
+.Linit_522:
 	ldrsw	x0, [sp, 8748]
-	mov	x1, x19
+	mov	x1, x18
 	mov	x8, 207
 	mov	x2, 24
 	mov	x3, 64
@@ -3379,27 +3392,28 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_519
+	beq	.Linit_522
 	cmp	x0, x2
-	beq	.Linit_520
-	tbz	x0, #63, .Linit_521
+	beq	.Linit_523
+	tbz	x0, #63, .Linit_524
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_507
-.Linit_521:
+	bne	.Linit_512
+.Linit_524:
 	mov	w0, -1
 	str	w0, [sp, 128]
-	b	.Linit_507
-.Linit_582:
-	mov	w2, w25
-	mov	w1, w21
-	mov	x0, x23
-	bl	end_unheard
 	b	.Linit_512
-.Linit_572:
+	.p2align 2,,3
+.Linit_588:
+	mov	w2, w24
+	mov	w1, w20
+	mov	x0, x22
+	bl	end_unheard
+	b	.Linit_515
+.Linit_577:
 	ldr	w4, [sp, 9108]
-	mov	x0, x23
+	mov	x0, x22
 	mov	x3, 18
 	mov	w2, -1
 	mov	w1, 2
@@ -3416,9 +3430,9 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_478
-.Linit_576:
-	mov	x0, x21
+	b	.Linit_480
+.Linit_581:
+	mov	x0, x23
 	mov	x8, 129
 	mov	x1, 9
 #APP
@@ -3426,36 +3440,41 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_490
+	b	.Linit_492
 	.p2align 2,,3
-.Linit_580:
+.Linit_586:
 	ldr	w0, [sp, 96]
 	mov	w6, w2
 	str	w0, [sp, 100]
-	b	.Linit_504
-.Linit_520:
-	ldr	w0, [sp, 136]
-	cmp	w0, 2
-	beq	.Linit_584
-	cmp	w0, 3
-	bne	.Linit_507
-	cbz	w26, .Linit_524
-	mov	x8, 129
-	mov	x0, -1
-	mov	x1, 9
+	b	.Linit_508
+	.p2align 2,,3
+.Linit_587:
+	cbz	w25, .Linit_590
+.Linit_514:
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
 	mov	x2, 0
 	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_507
-.Linit_506:
-	cbz	w26, .Linit_511
+	b	.Linit_513
+.Linit_590:
+	mov	w1, w20
+	mov	x0, x22
+	mov	x2, 0
+	bl	kill_tree
+	b	.Linit_514
 .Linit_510:
+	cbz	w25, .Linit_528
+.Linit_530:
 	ldr	w4, [sp, 100]
-	mov	x0, x23
+	mov	x0, x22
 	mov	x3, 0
 	mov	w2, 0
 	mov	w1, 5
@@ -3481,15 +3500,33 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_527:
-	mov	x24, x21
-.Linit_568:
-	add	x20, sp, 160
-.Linit_486:
+.Linit_523:
+	ldr	w0, [sp, 136]
+	cmp	w0, 2
+	beq	.Linit_591
+	cmp	w0, 3
+	bne	.Linit_512
+	cbz	w25, .Linit_527
+	mov	x8, 129
+	mov	x0, -1
+	mov	x1, 9
+	mov	x2, 0
+	mov	x3, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_512
+.Linit_532:
+	mov	x26, x23
+.Linit_573:
+	add	x19, sp, 160
+.Linit_488:
 	ldr	w2, [sp, 9104]
-	neg	x3, x24
+	neg	x3, x26
 	ldr	w4, [sp, 9108]
-	mov	x0, x23
+	mov	x0, x22
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -3505,13 +3542,13 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	ldr	x3, [sp, 9096]
-	mov	x21, x24
-	tbz	x3, #63, .Linit_492
-.Linit_578:
+	mov	x23, x26
+	tbz	x3, #63, .Linit_494
+.Linit_583:
 	ldr	w2, [sp, 9104]
-	mov	x0, x23
-	ldr	w4, [sp, 9108]
 	neg	x3, x3
+	ldr	w4, [sp, 9108]
+	mov	x0, x22
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -3526,9 +3563,25 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_492
-.Linit_498:
-	mov	x0, x21
+	b	.Linit_494
+.Linit_585:
+	cbz	w25, .Linit_592
+.Linit_505:
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_504
+.Linit_500:
+	mov	x0, x23
 	mov	x8, 129
 	mov	x1, 9
 	mov	x2, 0
@@ -3543,7 +3596,7 @@ jail_main:
 	ldr	w2, [sp, 9104]
 	neg	x3, x6
 	ldr	w4, [sp, 9108]
-	mov	x0, x23
+	mov	x0, x22
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -3558,38 +3611,83 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_500
-.Linit_581:
-	cbz	w26, .Linit_524
+	b	.Linit_502
+.Linit_527:
+	add	x2, sp, 100
+	mov	w1, w20
+	mov	x0, x22
+	bl	kill_tree
+.Linit_528:
+	mov	w1, w20
+	mov	x0, x22
+	mov	x2, 0
+	bl	kill_tree
+	b	.Linit_530
+.Linit_574:
+	ldr	w4, [sp, 9108]
+	neg	x3, x0
+	mov	w2, w11
+	mov	x0, x22
+	mov	w1, 2
+	bl	report
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	w1, w21
-	add	x2, sp, 100
-	mov	x0, x23
-	bl	kill_tree
-	b	.Linit_510
-.Linit_524:
-	add	x2, sp, 100
-	mov	w1, w21
-	mov	x0, x23
-	bl	kill_tree
-.Linit_511:
-	mov	w1, w21
-	mov	x0, x23
-	mov	x2, 0
-	bl	kill_tree
-	b	.Linit_510
-.Linit_573:
+	b	.Linit_475
+.Linit_580:
+	ldr	w2, [sp, 9104]
+	neg	x3, x0
 	ldr	w4, [sp, 9108]
-	mov	x0, x23
+	mov	x0, x22
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_487
+.Linit_578:
+	ldr	w4, [sp, 9108]
 	neg	x3, x3
+	mov	x0, x22
 	mov	w2, -1
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_481
+.Linit_576:
+	ldr	w4, [sp, 9108]
+	neg	x3, x0
+	mov	w2, -1
+	mov	x0, x22
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -3606,30 +3704,10 @@ jail_main:
 #NO_APP
 	b	.Linit_479
 .Linit_575:
-	ldr	w2, [sp, 9104]
-	neg	x3, x0
-	ldr	w4, [sp, 9108]
-	mov	x0, x23
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_485
-.Linit_571:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
-	mov	x0, x23
+	mov	x0, x22
 	mov	w1, 2
 	bl	report
 	mov	x8, 94
@@ -3644,50 +3722,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_477
-.Linit_570:
-	ldr	w4, [sp, 9108]
-	neg	x3, x0
-	mov	w2, -1
-	mov	x0, x23
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_476
-.Linit_569:
-	ldr	w4, [sp, 9108]
-	neg	x3, x0
-	mov	w2, w11
-	mov	x0, x23
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_473
-.Linit_579:
+	b	.Linit_478
+.Linit_584:
 	ldr	w2, [sp, 9104]
-	mov	x0, x23
+	mov	x0, x22
 	mov	w4, 0
 	mov	x3, 0
 	mov	w1, 3
@@ -3704,17 +3742,23 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_494
-.Linit_584:
-	mov	w0, w21
+	b	.Linit_496
+.Linit_591:
+	mov	w0, w20
 	bl	send_signal
-	b	.Linit_507
-.Linit_577:
-	mov	w2, w25
-	mov	w1, w21
-	mov	x0, x23
+	b	.Linit_512
+.Linit_592:
+	mov	w1, w23
+	mov	x0, x22
+	mov	x2, 0
+	bl	kill_tree
+	b	.Linit_505
+.Linit_582:
+	mov	w2, w24
+	mov	w1, w23
+	mov	x0, x22
 	bl	end_unheard
-	b	.Linit_490
+	b	.Linit_492
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

@@ -85,9 +85,10 @@ static int64_t microseconds(const struct timeval *t) {
 	return t->tv_sec * 1000000L + t->tv_usec;
 }
 
-static void report(struct state *s, int kind, int step, long err, int status) {
+static long report(struct state *s, int kind, int step, long err, int status) {
 	struct record r;
 	struct rusage u;
+	long sent;
 	zero(&r, sizeof r);
 	r.kind = kind;
 	r.step = step;
@@ -104,9 +105,9 @@ static void report(struct state *s, int kind, int step, long err, int status) {
 		r.self_system_us = microseconds(&u.ru_stime);
 	}
 	r.outside_us = s->outside_us;
-	/* EPIPE when the launcher has let go of us is no failure: the jail goes on. */
-	while (S(SYS_sendto, s->control, &r, sizeof r, MSG_NOSIGNAL, 0, 0) == -EINTR)
+	while ((sent = S(SYS_sendto, s->control, &r, sizeof r, MSG_NOSIGNAL, 0, 0)) == -EINTR)
 		;
+	return sent < 0 ? sent : 0;
 }
 
 /* ---- steps of the init side ---- */
@@ -506,8 +507,9 @@ static long next_order(struct state *s, struct order *o, int flags) {
 
 static long barrier(struct state *s, const struct step *o) {
 	struct order go;
-	report(s, RECORD_BARRIER, o->index, 0, 0);
-	long r = next_order(s, &go, 0);
+	long r = report(s, RECORD_BARRIER, o->index, 0, 0);
+	if (r == 0) /* else both would wait for the other (ENOMEM) */
+		r = next_order(s, &go, 0);
 	return r < 0 ? r : go.kind == ORDER_GO ? 0 : -ECANCELED;
 }
 
@@ -878,16 +880,16 @@ static void stay(struct state *s, int payload, uint32_t flags) {
 			}
 		if (ended)
 			break;
-		r = wait_for(f, 3, 0);
+		if (r == 0)
+			r = wait_for(f, 3, 0);
 		if (r == -EINTR)
 			continue;
 		if (r < 0) {
 			/* A payload of our uid took our fds away (prlimit(2), RLIMIT_NOFILE): deaf, so end
-			 * all. */
-			if (flags & PLAN_PIDNS)
-				S(SYS_exit_group, 125);
-			kill_tree(s, payload, &status);
-			break;
+			 * all, without a word: how the payload ends then is our doing. */
+			if (!(flags & PLAN_PIDNS))
+				kill_tree(s, payload, 0);
+			S(SYS_exit_group, 125);
 		}
 		if (f[1].revents)
 			end_unheard(s, payload, flags);
@@ -1009,7 +1011,11 @@ __attribute__((used)) static void jail_main(const str *stack) {
 		S(SYS_kill, pid, SIGKILL);
 		fail(&s, s.at, r);
 	}
-	report(&s, RECORD_STARTED, 0, 0, pid);
+	if (report(&s, RECORD_STARTED, 0, 0, pid) < 0) { /* the launcher would wait for it */
+		if (!(flags & PLAN_PIDNS))
+			kill_tree(&s, pid, 0);
+		S(SYS_exit_group, 125);
+	}
 	stay(&s, pid, flags);
 }
 
