@@ -134,6 +134,13 @@ func TestCompileErrors(t *testing.T) {
 		{Basic, ofRoot, view(Rule{Kind: Tmpfs, Path: "/cache"}), `SpecError: tmpfs "/cache" `},
 		{Basic, ofRoot, view(Rule{Kind: Deny, Path: "/srv"}), `SpecError: deny "/srv" `},
 
+		{User, ofRoot, view(Rule{Kind: ShowWrite, Path: "/srv", Source: "/srv"}, Rule{Kind: ShowWrite, NoExec: true, Path: "/srv/data", Source: "/srv/data"}), `SpecError: bind "/srv/data" lies in "/srv", where files can be executed, which this level can't enforce; level namespaced can`},
+		{User, ofRoot, view(Rule{Kind: Show, NoExec: true, Path: "/usr/lib", Source: "/usr/lib"}), `SpecError: ro-bind "/usr/lib" lies in "/usr", where files can be executed`},
+		{User, ofRoot, view(Rule{Kind: Deny, Glob: true, Path: "/us*/lib"}), `SpecError: deny "/us*/lib" is a pattern that could match in "/usr", which is shown, which this level can't enforce; level namespaced can`},
+		{Namespaced, ofRoot, view(Rule{Kind: ShowWrite, Path: "/srv", Source: "/srv"}, Rule{Kind: Deny, Glob: true, Path: "/*/*.key"}), `SpecError: deny "/*/*.key" is a pattern that could match what the payload makes in "/srv", which is writable`},
+		{Namespaced, ofRoot, view(Rule{Kind: Show, Path: "/data", Source: "/srv"}, Rule{Kind: Deny, Glob: true, Path: "/data/*.key"}), `SpecError: deny "/data/*.key" is a pattern for a place that other files than the host's are shown at`},
+		{Namespaced, ofRoot, view(Rule{Kind: Show, Glob: true, Path: "/srv/*.x", Source: "/srv/*.x"}), `SpecError: ro-bind "/srv/*.x" matches nothing`},
+
 		// the working folder
 		{Basic, ofUser, workdir("/absent"), `SpecError: workdir "/absent" can't be entered: no such file or directory`},
 		{User, ofUser, workdir("/absent"), `SpecError: workdir "/absent" can't be entered: no such file or directory`},

@@ -73,7 +73,7 @@ func (e *explainer) permissions() []string {
 	if !e.gives(FileView) {
 		e.say("files: all that uid %d may open", plan.UID)
 	}
-	var read, write, private, copied []string
+	var read, readOnly, write, writeOnly, private, copied []string
 	if plan.scratch != "" {
 		private = append(private, plan.scratch)
 	}
@@ -81,8 +81,12 @@ func (e *explainer) permissions() []string {
 		switch {
 		case m.copied:
 			copied = append(copied, m.path)
+		case m.write && m.noExec:
+			writeOnly = append(writeOnly, m.path)
 		case m.write:
 			write = append(write, m.path)
+		case m.noExec:
+			readOnly = append(readOnly, m.path)
 		case m.source != "":
 			read = append(read, m.path)
 		case m.denied:
@@ -94,7 +98,7 @@ func (e *explainer) permissions() []string {
 	for _, l := range []struct {
 		what  string
 		paths []string
-	}{{"read and execute", read}, {"write", write}, {"write to a copy in memory, which is dropped at the end", copied}, {"private and empty at the start", private}} {
+	}{{"read and execute", read}, {"read", readOnly}, {"write", write}, {"write, but not execute", writeOnly}, {"write to a copy in memory, which is dropped at the end", copied}, {"private and empty at the start", private}} {
 		if len(l.paths) > 0 {
 			e.say("%s: %s", l.what, quoteAll(l.paths))
 		}
@@ -185,6 +189,9 @@ func (e *explainer) monitored() []string {
 	e.say("exit code or signal, wall time; CPU time and largest size of the processes that were waited for")
 	if e.gives(OwnCgroup) {
 		e.say("CPU time and peak memory of all processes together, and whether memory or the number of tasks came to its limit")
+	}
+	for _, a := range e.plan.absent {
+		e.say("whether %q, which is absent, comes into being", a.path)
 	}
 	if e.spec.OutputLimit > 0 {
 		e.say("bytes of output: stdout and stderr are pipes that the launcher copies from")

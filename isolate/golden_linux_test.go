@@ -66,6 +66,12 @@ var flagCases = []struct {
 			Rule{Kind: Deny, Path: "/dev/tty"},
 			Rule{Kind: Deny, Path: "/absent"})
 	}},
+	{name: "rights", level: Namespaced, set: func(s *Spec) {
+		s.View = append(s.View,
+			Rule{Kind: ShowWrite, Path: "/home/ann", Source: "/home/ann", NoExec: true},
+			Rule{Kind: Show, Path: "/home/ann/project/out", Source: "/home/ann/project/out"},
+			Rule{Kind: Deny, Path: "/home/ann/absent", Report: true})
+	}},
 	{name: "host-network", level: Namespaced, set: func(s *Spec) {
 		s.HostNetwork = true
 		s.SetLevel(Namespaced)

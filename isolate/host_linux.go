@@ -72,6 +72,7 @@ type Host struct {
 	Files  map[string]FileInfo // what Look has seen
 	Rootfs map[string]InRoot   // what LookIn has seen
 	Mounts []string            // mount points, once an overlay may meet them
+	Globs  map[string][]string // what Match has found
 	live   bool                // Look may ask the kernel
 	unseen error               // what Look could not see, for a reason that is not the path's own
 }
@@ -152,6 +153,19 @@ func look(path string) (f FileInfo) {
 	return f
 }
 
+// Match finds what matches a pattern on the host. Each is looked up once.
+func (h *Host) Match(pattern string) ([]string, error) {
+	found, seen := h.Globs[pattern]
+	if seen || !h.live {
+		return found, nil
+	}
+	found, err := glob(pattern)
+	if err == nil {
+		h.Globs[pattern] = found
+	}
+	return found, err
+}
+
 func (h *Host) capable(c uint) bool { return h.Caps>>c&1 == 1 }
 
 // noIDMap says whether a folder can't be id-mapped, as far as is known.
@@ -221,7 +235,7 @@ func probe(s *Spec) (*Host, error) {
 		UID: os.Geteuid(), GID: os.Getegid(), Environ: os.Environ(),
 		Ignored: uint64(C.jail_origin.ignored), Mask: uint64(C.jail_origin.mask),
 		Rlimits: map[string][2]uint64{"RLIMIT_NOFILE": nofile()},
-		NoIDMap: map[uint64]bool{}, NoIDMapAt: map[string]bool{}, Files: map[string]FileInfo{}, Rootfs: map[string]InRoot{}, live: true,
+		NoIDMap: map[uint64]bool{}, NoIDMapAt: map[string]bool{}, Files: map[string]FileInfo{}, Rootfs: map[string]InRoot{}, Globs: map[string][]string{}, live: true,
 	}
 	var err error
 	if h.Kernel, err = kernelVersion(); err != nil {

@@ -79,8 +79,11 @@ func (c *compiler) landlockView(rules []Rule) error {
 			if r.Kind == ShowWrite {
 				access = row.files
 			}
+			if r.NoExec {
+				access &^= unix.LANDLOCK_ACCESS_FS_EXECUTE
+			}
 			c.allow(r.Source, access)
-			c.plan.mounts = append(c.plan.mounts, mounted{path: f.Real, source: f.Real, write: r.Kind == ShowWrite})
+			c.plan.mounts = append(c.plan.mounts, mounted{path: f.Real, source: f.Real, write: r.Kind == ShowWrite, noExec: r.NoExec})
 			shown = append(shown, r)
 		case Proc, Sys:
 			if c.host.Look(r.Path).Err == nil {
@@ -116,23 +119,41 @@ func (c *compiler) landlockView(rules []Rule) error {
 	}
 	for _, r := range rules {
 		if r.Kind != Deny {
+			if err := c.takesAway(r, shown); err != nil {
+				return err
+			}
 			continue
 		}
 		for _, s := range shown {
+			if r.Glob && reachesInto(r.Path, s.Path) {
+				return notHere(r, fmt.Sprintf("is a pattern that could match in %q, which is shown", s.Path))
+			}
 			if real := c.host.Look(r.Path).Real; within(r.Path, s.Path) || real != "" && within(real, c.host.Look(s.Source).Real) {
 				return notHere(r, fmt.Sprintf("lies in %q, which is shown", s.Path))
 			}
 		}
 	}
-	// Rights add up on the way from the root: what lies in a writable folder is writable, whatever a rule for it says.
-	for _, r := range shown {
-		for _, s := range shown {
-			if real := c.host.Look(r.Source).Real; r.Kind == Show && !r.Default && s.Kind == ShowWrite && within(real, c.host.Look(s.Source).Real) {
-				return notHere(r, fmt.Sprintf("lies in %q, which is writable", s.Path))
-			}
+	c.give(FileView)
+	return nil
+}
+
+// takesAway refuses a rule that gives less than one around it does: rights add up on the way from the root.
+func (c *compiler) takesAway(r Rule, shown []Rule) error {
+	if r.Default || r.Kind != Show && r.Kind != ShowWrite {
+		return nil
+	}
+	real := c.host.Look(r.Source).Real
+	for _, s := range shown {
+		if r.Path == s.Path || !within(real, c.host.Look(s.Source).Real) {
+			continue
+		}
+		if s.Kind == ShowWrite && r.Kind == Show {
+			return notHere(r, fmt.Sprintf("lies in %q, which is writable", s.Path))
+		}
+		if r.NoExec && !s.NoExec && (s.Kind == Show || s.Kind == ShowWrite) {
+			return notHere(r, fmt.Sprintf("lies in %q, where files can be executed", s.Path))
 		}
 	}
-	c.give(FileView)
 	return nil
 }
 

@@ -315,6 +315,10 @@ func (c *compiler) placeBind(r Rule, path string, in place) error {
 		s.wire.a |= unix.MOUNT_ATTR_RDONLY
 		s.Flags = append(s.Flags, "ro")
 	}
+	if r.NoExec {
+		s.wire.a |= unix.MOUNT_ATTR_NOEXEC
+		s.Flags = append(s.Flags, "noexec")
+	}
 	if f.isDir() {
 		s.wire.flags |= jailinit.StepRecursive
 		s.Flags = append(s.Flags, "recursive")
@@ -325,6 +329,7 @@ func (c *compiler) placeBind(r Rule, path string, in place) error {
 	}
 	c.mount(c.onto(in, path, how, s))
 	c.arrive(at, f.Real)
+	c.plan.mounts[len(c.plan.mounts)-1].noExec = r.NoExec
 	return nil
 }
 
@@ -536,6 +541,9 @@ const closedMount = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT
 // payload could make it.
 func (c *compiler) placeDeny(r Rule, path string, in place) error {
 	var dir bool
+	if r.Glob { // what it matches now has rules of its own
+		return c.denyLater(r)
+	}
 	switch {
 	case in.kind == Deny:
 		return nil
@@ -544,7 +552,10 @@ func (c *compiler) placeDeny(r Rule, path string, in place) error {
 		return nil
 	case in.kind == rootfs:
 		f := c.host.LookIn(c.rootDir(), path)
-		if f.Missing && !c.writable(c.rootRule()) {
+		if f.Missing && (!c.writable(c.rootRule()) || r.Report && f.Err == nil) {
+			if r.Report && c.rootIsTree() {
+				c.plan.absent = append(c.plan.absent, absence{path: r.Path, source: path, root: c.rootDir()})
+			}
 			return nil
 		}
 		if f.Err != nil || f.Missing {
@@ -554,7 +565,7 @@ func (c *compiler) placeDeny(r Rule, path string, in place) error {
 	default:
 		f := c.there(path, in)
 		if f.Err != nil {
-			if in.kind != ShowWrite && in.kind != Overlay {
+			if in.kind != ShowWrite && in.kind != Overlay || r.Report {
 				return nil
 			}
 			return &SpecError{Field: "deny", Value: r.Path, Problem: fmt.Sprintf("does not exist, and the payload could make it in %q, which is writable; make it first", in.path)}
@@ -573,6 +584,16 @@ func (c *compiler) placeDeny(r Rule, path string, in place) error {
 	}
 	c.mount(s)
 	c.arrive(place{path: path, kind: Deny}, "")
+	return nil
+}
+
+// denyLater refuses a pattern that could match what the payload makes, unless that is to be reported.
+func (c *compiler) denyLater(r Rule) error {
+	for _, p := range c.places {
+		if writable := p.kind == ShowWrite || p.kind == Overlay || p.kind == rootfs && c.writable(c.rootRule()); writable && reachesInto(r.Path, p.path) && !r.Report {
+			return &SpecError{Field: "deny", Value: r.Path, Problem: fmt.Sprintf("is a pattern that could match what the payload makes in %q, which is writable", p.path)}
+		}
+	}
 	return nil
 }
 

@@ -38,6 +38,7 @@ type Plan struct {
 	noMemfd  bool
 	files    []int     // the caller's fds of File rules; slots 3… of jail-init
 	mounts   []mounted // the view; empty where there is none
+	absent   []absence // what is looked for again at the end
 	scratch  string
 }
 
@@ -46,7 +47,17 @@ type mounted struct {
 	path, source string
 	write        bool // for the payload
 	copied       bool // what the payload writes is kept in memory, and dropped at the end
+	noExec       bool
 	denied       bool
+}
+
+// absence is a path, or a pattern, of a rule with Report that could come into being.
+type absence struct {
+	path, source string // in the jail and on the host
+	root         string // the root file system that source is in; "" is the host's
+	glob         bool
+	link         bool     // there is a link that leads nowhere
+	known        []string // what the pattern matched at the start
 }
 
 // Step is one step of a Plan. Which fields count depends on Op; src/plan.h of jail-init has the same list.
@@ -125,17 +136,70 @@ func (p *Plan) HostPath(path string) (host string, shown bool) {
 	if len(p.mounts) == 0 {
 		return path, true
 	}
+	m := p.mountOf(path)
+	if m == nil || m.source == "" {
+		return "", false
+	}
+	return m.source + strings.TrimPrefix(path, strings.TrimSuffix(m.path, "/")), true
+}
+
+// mountOf is what a path of the jail lies in; nil is nothing that was shown or made.
+func (p *Plan) mountOf(path string) *mounted {
 	best := -1
 	for i, m := range p.mounts {
 		if within(path, m.path) && (best < 0 || len(m.path) >= len(p.mounts[best].path)) {
 			best = i
 		}
 	}
-	if best < 0 || p.mounts[best].source == "" {
-		return "", false
+	if best < 0 {
+		return nil
 	}
-	m := p.mounts[best]
-	return m.source + strings.TrimPrefix(path, strings.TrimSuffix(m.path, "/")), true
+	return &p.mounts[best]
+}
+
+// Access is what the payload may do with files.
+type Access string
+
+// The kinds of access. What modes, owners and the kernel say besides is not counted.
+const (
+	AccessAny       Access = "as the payload's uid may"
+	AccessNone      Access = "not shown"
+	AccessClosed    Access = "closed"
+	AccessRead      Access = "readable"
+	AccessExecute   Access = "readable and executable"
+	AccessWrite     Access = "readable and writable"
+	AccessWriteExec Access = "readable, writable and executable"
+	AccessCopy      Access = "writable, in a copy that is dropped at the end"
+	AccessPrivate   Access = "private to the jail"
+)
+
+// Access tells what the payload may do at a path of the jail, and which place of the view says so; "" is none. Symbolic
+// links are not followed.
+func (p *Plan) Access(path string) (Access, string) {
+	if p.scratch != "" && within(path, p.scratch) {
+		return AccessPrivate, p.scratch
+	}
+	if len(p.mounts) == 0 {
+		return AccessAny, ""
+	}
+	m := p.mountOf(path)
+	switch {
+	case m == nil:
+		return AccessNone, ""
+	case m.denied:
+		return AccessClosed, m.path
+	case m.copied:
+		return AccessCopy, m.path
+	case m.source == "":
+		return AccessPrivate, m.path
+	case m.write && m.noExec:
+		return AccessWrite, m.path
+	case m.write:
+		return AccessWriteExec, m.path
+	case m.noExec:
+		return AccessRead, m.path
+	}
+	return AccessExecute, m.path
 }
 
 // within says whether path is dir or lies below it.

@@ -50,7 +50,7 @@ type Process struct {
 func newProcess(l *launch, pid, pidfd, control int) *Process {
 	p := &Process{Pid: pid, plan: l.plan, host: l.host, spec: l.spec, control: control, pidfd: pidfd, done: make(chan struct{})}
 	p.result = Result{
-		Level: l.spec.Level, GivenLevel: l.spec.Level, LostGuarantees: []Guarantee{}, LimitsHit: []string{},
+		Level: l.spec.Level, GivenLevel: l.spec.Level, LostGuarantees: []Guarantee{}, LimitsHit: []string{}, Appeared: []string{},
 		ExitCode: -1, UID: l.plan.UID, GID: l.plan.GID, Identity: l.plan.Identity,
 		UserMS: -1, SystemMS: -1, PeakMemoryBytes: -1, OOMKills: -1, OutputBytes: -1,
 	}
@@ -115,6 +115,7 @@ func (p *Process) wait() Result {
 		_ = p.cgroup.Remove()
 	}
 	p.conclude(r, told)
+	p.result.Appeared = p.plan.appeared()
 	close(p.done)
 	return p.result
 }

@@ -32,7 +32,8 @@ type Result struct {
 	ExitCode       int         `json:"exit_code"` // the payload's; -1 where it has none
 	Signal         string      `json:"signal"`    // that ended the payload: "SIGKILL", "SIGRTMIN+3", or ""
 	LimitsHit      []string    `json:"limits_hit"`
-	UID            int         `json:"uid"` // the payload's, as the host sees it; -1 where none ran
+	Appeared       []string    `json:"appeared"` // paths of rules with Report that were absent at the start and exist at the end
+	UID            int         `json:"uid"`      // the payload's, as the host sees it; -1 where none ran
 	GID            int         `json:"gid"`
 	Identity       Identity    `json:"identity"`
 	Error          string      `json:"error"` // why nothing ran, or ""

@@ -162,7 +162,10 @@ func (s *Spec) at(level Level) *Spec {
 }
 
 // Rule is one line of the file view. Of two rules the one for the longer path wins; for the same path Deny wins, then
-// the later one. Paths are absolute.
+// one that names it before one whose pattern matches it, then the later one. Paths are absolute.
+//
+// A Deny for a path that does not exist is an error where the payload could make it; with Report the run goes on. The
+// pattern of a Deny may always match something that is made later. A Show with Report is Optional as well.
 type Rule struct {
 	Kind     RuleKind `json:"kind"`
 	Path     string   `json:"path,omitempty"`   // in the jail
@@ -170,5 +173,8 @@ type Rule struct {
 	Size     int64    `json:"size,omitempty"`   // of a tmpfs, in bytes; 0 is the default
 	FD       int      `json:"fd,omitempty"`     // of a File: the caller's fd
 	Optional bool     `json:"optional,omitempty"`
+	NoExec   bool     `json:"noExec,omitempty"`  // of Show and ShowWrite: nothing in it can be executed
+	Report   bool     `json:"report,omitempty"`  // Result.Appeared names it where it is absent and comes into being
+	Glob     bool     `json:"glob,omitempty"`    // Path, and of Show and ShowWrite Source, is a pattern: see IsGlob
 	Default  bool     `json:"default,omitempty"` // it came with the level
 }

@@ -113,6 +113,10 @@ func (c *compiler) expand() ([]Rule, error) {
 		}
 		return 1
 	})
+	given, watched, err := c.expandGlobs(given)
+	if err != nil {
+		return nil, err
+	}
 	rules := make([]Rule, 0, len(given)+4)
 	var workdir *Rule
 	for _, r := range given {
@@ -138,6 +142,9 @@ func (c *compiler) expand() ([]Rule, error) {
 		if r.Path, err = clean(string(r.Kind), r.Path); err != nil {
 			return nil, err
 		}
+		if r.Report && !r.Glob {
+			watched = append(watched, r)
+		}
 		if !r.hasSource() {
 			rules = append(rules, r)
 			continue
@@ -147,7 +154,7 @@ func (c *compiler) expand() ([]Rule, error) {
 		}
 		f := c.host.Look(r.Source)
 		switch {
-		case f.Err != nil && r.Optional:
+		case f.Err != nil && (r.Optional || r.Report):
 		case f.Err != nil:
 			return nil, &SpecError{Field: string(r.Kind), Value: r.Source, Problem: "can't be shown: " + errnoText(f.Err)}
 		case r.Kind == Device && !f.isDevice():
@@ -177,6 +184,10 @@ func (c *compiler) expand() ([]Rule, error) {
 		if ok {
 			rules = winners(append(rules, r))
 		}
+	}
+	rules = c.pin(winners(c.hold(watched, rules)))
+	for _, r := range watched {
+		c.watch(r, rules)
 	}
 	sort.SliceStable(rules, func(i, j int) bool { return depth(rules[i].Path) < depth(rules[j].Path) })
 	return sysLast(rules), nil

@@ -19,13 +19,17 @@ func explain(args []string) int {
 	if o.help {
 		return help([]string{"explain"})
 	}
+	if o.origin {
+		printLines(o.origins())
+		return 0
+	}
 	spec, err := o.spec()
 	if err != nil {
-		return fail(err)
+		return fail(o.blame(err))
 	}
 	e, err := isolate.Explain(spec)
 	if err != nil {
-		return fail(err)
+		return fail(o.blame(err))
 	}
 	e.Permissions = append(e.Permissions, o.streams()...)
 	switch {

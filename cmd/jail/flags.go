@@ -2,50 +2,52 @@ package main
 
 import (
 	"strings"
+
+	"github.com/jailrun/jail/policies"
 )
 
 // flag is one line of the table of flags.
 type flag struct {
 	name  string // with its dashes
 	alias string
-	arg   string // what its value is called; "" for a switch
+	arg   string // what its value is called; "" for a switch, whose value is true or false
 	set   func(o *options, value string) error
 }
 
 // parseFlags reads flags up to the first word that is none, or to "--". What follows is the payload's and is returned
-// as it stands. Values are one word: --flag=VALUE or --flag VALUE.
-func parseFlags(table []flag, args []string, o *options) (rest []string, err error) {
+// as it stands. Values are one word: --flag=VALUE or --flag VALUE; a switch may have =true or =false.
+func parseFlags(table []flag, args []string) (given []policies.Setting, rest []string, err error) {
 	for len(args) > 0 {
 		word := args[0]
 		if word == "--" {
-			return args[1:], nil
+			return given, args[1:], nil
 		}
 		if !strings.HasPrefix(word, "-") || word == "-" {
-			return args, nil
+			return given, args, nil
 		}
 		args = args[1:]
 		name, value, hasValue := strings.Cut(word, "=")
 		f := findFlag(table, name)
 		switch {
 		case f == nil:
-			return nil, unknownFlag(table, name)
-		case f.arg == "" && hasValue:
-			return nil, &usageError{problem: f.name + " takes no value"}
+			return nil, nil, unknownFlag(table, name)
+		case f.arg == "" && !hasValue:
+			value = "true"
+		case f.arg == "" && value != "true" && value != "false":
+			return nil, nil, &usageError{problem: f.name + " takes no value but true or false"}
 		case f.arg != "" && !hasValue:
 			// A word with dashes is more likely a forgotten value than one.
 			if len(args) == 0 || strings.HasPrefix(args[0], "--") {
-				return nil, &usageError{problem: f.name + " needs a value", hint: f.name + "=" + f.arg}
+				return nil, nil, &usageError{problem: f.name + " needs a value", hint: f.name + "=" + f.arg}
 			}
 			value, args = args[0], args[1:]
 		}
 		if f.arg != "" && value == "" {
-			return nil, &usageError{problem: f.name + " has an empty value", hint: f.name + "=" + f.arg}
+			return nil, nil, &usageError{problem: f.name + " has an empty value", hint: f.name + "=" + f.arg}
 		}
-		if err := f.set(o, value); err != nil {
-			return nil, aboutFlag(f, value, err)
-		}
+		given = append(given, policies.FromFlag(f.name, value))
 	}
-	return nil, nil
+	return given, nil, nil
 }
 
 func findFlag(table []flag, name string) *flag {

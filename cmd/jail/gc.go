@@ -6,13 +6,12 @@ import (
 
 // gc is jail gc.
 func gc(args []string) int {
-	o := &options{}
 	table := []flag{{"--help", "-h", "", func(o *options, _ string) error { o.help = true; return nil }}}
-	rest, err := parseFlags(table, args, o)
+	o, err := readOptions(table, args)
 	switch {
 	case err != nil:
 		return fail(err)
-	case len(rest) > 0:
+	case len(o.command) > 0:
 		return fail(&usageError{problem: "jail gc takes no arguments"})
 	case o.help:
 		return help([]string{"gc"})

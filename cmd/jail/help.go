@@ -18,7 +18,7 @@ func help(args []string) int {
 	if text == "" {
 		return fail(&usageError{
 			problem: "no help on " + quote(topic),
-			hint:    didYouMean(topic, append([]string{"limits", "rootfs", "result"}, commands...), "jail help ", "there is help on run, limits, rootfs, explain, levels, gc, version, help and result"),
+			hint:    didYouMean(topic, append([]string{"limits", "rootfs", "result"}, commands...), "jail help ", "there is help on run, limits, rootfs, explain, policy, why, levels, gc, version, help and result"),
 		})
 	}
 	fmt.Print(text)
@@ -40,6 +40,10 @@ func helpText(topic string) string {
 		return runHelp
 	case "explain":
 		return explainHelp
+	case "policy":
+		return policyHelp
+	case "why":
+		return whyHelp
 	case "levels":
 		return levelsHelp
 	case "gc":
@@ -63,6 +67,8 @@ const (
 
   jail run [flags] [--] COMMAND [ARGUMENT …]   run it
   jail explain [flags] [--] COMMAND …          what that does, what stays open
+  jail policy list|show|check|diff|schema      policy files
+  jail why PATH|HOST|SYSCALL [flags]           is it allowed, and by which line
   jail levels                                  what this host can give
   jail gc                                      remove what killed runs left
   jail version, jail help [COMMAND]
@@ -76,11 +82,13 @@ Levels, each with all of the one before:
 
   $ jail run -- python3 untrusted.py
   $ jail run --bind build --timeout 10m -- make -C build test
+  $ jail run --policy agent -- git commit -a
   $ jail run --level=user --network host -- curl https://example.org
   $ jail explain --bind build -- make
 `
 	runHelp = `jail run [flags] [--] COMMAND [ARGUMENT …]
 
+  --policy NAME|FILE               what a policy says: jail help policy
   --level LEVEL                    how much isolation (namespaced)
   --user UID[:GID]|caller          who COMMAND is; numbers only
   --workdir DIR                    its working folder (--chdir)
@@ -116,10 +124,9 @@ By default PATH, HOME, USER, LOGNAME, LANG, LC_*, TERM and TZ are passed, with
 the host's network the variables for proxies and certificates too.
 Exit code: COMMAND's; 128+signal; 124 time-out; 125 jail failed; 126, 127
 COMMAND could not be run, not found.
-  $ jail run --ro-bind ~/.nvm -- node server.js
   $ jail run --bind . --rlimit as=1G --timeout 30s -- sh -c 'cc a.c && ./a.out'
 `
-	explainHelp = `jail explain [--plan] [--json] [flags of run] [--] COMMAND [ARGUMENT …]
+	explainHelp = `jail explain [--plan|--origin] [--json] [flags of run] [--] COMMAND …
 
 Prints what jail run would do with the same arguments: the permissions that
 COMMAND gets, the borders that hold it, what is monitored, and the escape
@@ -128,10 +135,53 @@ plan that will run on this host; COMMAND itself is not started.
 
   --plan   the steps in their order, and who does each: the launcher, jail-init
            (the jail's first process) or the payload's process before its exec
+  --origin each setting, and the line of a policy or the flag that it comes from
   --json   all of it for machines
 
   $ jail explain -- python3 untrusted.py
   $ jail explain --plan --level=user -- make
+`
+	policyHelp = `A policy is a file that says what flags of jail run say. It is used when it is
+named, never found: --policy NAME for a built-in one, --policy ./x.yaml.
+
+  version: 1
+  extends: agent          # or a list; files lie below this one's folder
+  permissions:            # files, env, network, seccomp, cap-add, fd, stdin, …
+    files:
+      - write: ./out      # read, write, exec: all rights for a path add up
+      - exec: ./out       # deny; overlay, device, tmpfs, dir, symlink, file
+      - deny: ./**/*.key  # deny is never taken back
+        if-absent: report # one that is made is told in the result (appeared)
+      - read: ~/.cache/x  # ~ and ${NAME} at the begin; else below its folder
+        optional: true
+  borders: {timeout: 10m} # level, user, rlimit, memory, pids-limit, name, …
+  monitor: {json: true}   # result, json, verbose
+
+A key is the name of its flag. A flag counts more than a policy, a policy more
+than what it extends; two that it extends may not contradict each other. The
+most specific path wins, then deny, then a path named before a pattern.
+The file has to be yours or root's. COMMAND finds what holds for it in the file
+that JAIL_POLICY names (from level namespaced up, not with --rootfs).
+
+  jail policy list            the built-in ones
+  jail policy show POLICY     it, with all that it extends
+  jail policy check POLICY …  is it right, and can this host give it
+  jail policy diff A B        what they say differently (exit code 1)
+  jail policy schema          the JSON Schema, for editors
+
+  $ jail run --policy judge --memory 64M -- ./submission
+  $ jail explain --origin --policy ./ci.yaml -- make
+`
+	whyHelp = `jail why PATH|HOST|SYSCALL [--policy NAME|FILE] [flags of run]
+
+Says whether COMMAND of jail run could open a file, reach a host or make a
+system call, by which line of a policy, flag or level, and what would allow it.
+A word with a slash is a path, one with a dot or a port a host. What owners and
+modes of files say comes on top. The exit code is 1 where it is denied.
+
+  $ jail why ~/.ssh/id_ed25519 --policy agent
+  $ jail why example.org:443 --policy agent
+  $ jail why io_uring_setup --level=user
 `
 	levelsHelp = `jail levels [--json]
 
@@ -195,7 +245,7 @@ the cgroup as well.
 
 Prints the version, the Go version it was built with, and what it needs.
 `
-	helpHelp = `jail help [run|limits|rootfs|explain|levels|gc|version|result]
+	helpHelp = `jail help [run|limits|rootfs|explain|policy|why|levels|gc|version|result]
 
 Prints the help of a command; "result" prints the JSON Schema of the result that
 jail run --json writes.

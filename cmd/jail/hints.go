@@ -7,16 +7,20 @@ import (
 	"syscall"
 
 	"github.com/jailrun/jail/isolate"
+	"github.com/jailrun/jail/policies"
 )
 
 // hint is a way out of an error, or "" where none is known.
 func hint(err error) string {
+	var policy *policyError
 	var usage *usageError
 	var spec *isolate.SpecError
 	var unsupported *isolate.UnsupportedError
 	var exec *isolate.ExecError
 	var step *isolate.StepError
 	switch {
+	case errors.As(err, &policy):
+		return policy.hint()
 	case errors.As(err, &usage):
 		return usage.hint
 	case errors.As(err, &spec):
@@ -126,45 +130,8 @@ func unsupportedHint(e *isolate.UnsupportedError) string {
 
 // didYouMean suggests what was probably meant, or else says otherwise.
 func didYouMean(word string, known []string, prefix, otherwise string) string {
-	best, distance := "", 3
-	for _, k := range known {
-		if k == word {
-			return otherwise
-		}
-		if d := editDistance(word, k); d < distance && d < len(k) {
-			best, distance = k, d
-		}
+	if near := policies.Nearest(word, known); near != "" {
+		return "did you mean " + prefix + near + "?"
 	}
-	if best == "" {
-		return otherwise
-	}
-	return "did you mean " + prefix + best + "?"
-}
-
-// editDistance counts the bytes that have to be added, removed, changed or swapped to get from a to b. Words that are
-// much longer than any of ours are far from all of them.
-func editDistance(a, b string) int {
-	if len(a) > 64 {
-		return len(a)
-	}
-	before, previous := []int{}, make([]int, len(b)+1)
-	for j := range previous {
-		previous[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		current := make([]int, len(b)+1)
-		current[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			current[j] = min(previous[j]+1, current[j-1]+1, previous[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				current[j] = min(current[j], before[j-2]+1)
-			}
-		}
-		before, previous = previous, current
-	}
-	return previous[len(b)]
+	return otherwise
 }

@@ -20,16 +20,15 @@ type levelReport struct {
 
 // levels is jail levels.
 func levels(args []string) int {
-	o := &options{}
 	table := []flag{
-		{"--json", "", "", func(o *options, _ string) error { o.json = true; return nil }},
+		{"--json", "", "", func(o *options, v string) error { o.json = v == "true"; return nil }},
 		{"--help", "-h", "", func(o *options, _ string) error { o.help = true; return nil }},
 	}
-	rest, err := parseFlags(table, args, o)
+	o, err := readOptions(table, args)
 	switch {
 	case err != nil:
 		return fail(err)
-	case len(rest) > 0:
+	case len(o.command) > 0:
 		return fail(&usageError{problem: "jail levels takes no arguments"})
 	case o.help:
 		return help([]string{"levels"})

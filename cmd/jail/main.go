@@ -21,6 +21,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/jailrun/jail/isolate"
+	"github.com/jailrun/jail/policies"
 	"github.com/jailrun/jail/signals"
 )
 
@@ -59,6 +60,10 @@ func jail(args []string) (code int) {
 	switch name {
 	case "explain":
 		return explain(args)
+	case "policy":
+		return policy(args)
+	case "why":
+		return why(args)
 	case "levels":
 		return levels(args)
 	case "gc":
@@ -74,10 +79,11 @@ func jail(args []string) (code int) {
 	})
 }
 
-var commands = []string{"run", "explain", "levels", "gc", "version", "help"}
+var commands = []string{"run", "explain", "policy", "why", "levels", "gc", "version", "help"}
 
 // usageError is a mistake in the command line that is not about one flag's value.
 type usageError struct {
+	flag    string // that is at fault, where it can be a policy's
 	problem string
 	hint    string
 }
@@ -87,6 +93,12 @@ func (e *usageError) Error() string { return e.problem }
 // fail prints an error, and a way out where there is one, and returns the exit code.
 func fail(err error) int {
 	complain(err.Error())
+	var mistake *policies.Error
+	if errors.As(err, &mistake) {
+		for _, line := range mistake.Excerpt() {
+			fmt.Fprintln(os.Stderr, printable(line))
+		}
+	}
 	if h := hint(err); h != "" {
 		fmt.Fprintln(os.Stderr, "hint: "+brief(printable(h)))
 	}

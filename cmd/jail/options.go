@@ -15,10 +15,15 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/jailrun/jail/isolate"
+	"github.com/jailrun/jail/policies"
 )
 
-// options is what the flags of run and explain say.
+// options is what a policy and the flags of run and explain say.
 type options struct {
+	policy      *policies.Loaded // nil is none
+	asked       []asked          // all that was said, in its order
+	layer       string           // the file whose settings are being applied; "" is the command line
+	given       map[string]bool  // what that has said already and may say only once
 	level       isolate.Level
 	identity    isolate.Identity
 	user        specs.User
@@ -54,21 +59,44 @@ type options struct {
 	downgrade   bool
 	verbose     bool
 	plan        bool
+	origin      bool
 	help        bool
 	command     []string
+	policyFile  *os.File // what the payload reads its policy from
 	environment []string // the caller's
 }
 
-// readOptions reads the command line of run or explain.
+// readOptions reads the command line of run or explain. The policy that it names comes first: what the flags say counts
+// more, wherever they stand.
 func readOptions(table []flag, args []string) (*options, error) {
-	o := &options{level: isolate.Namespaced, swap: -1, fds: map[int]int{}, environment: os.Environ()}
-	rest, err := parseFlags(table, args, o)
+	o := &options{level: isolate.Namespaced, swap: -1, fds: map[int]int{}, given: map[string]bool{}, environment: os.Environ()}
+	flags, rest, err := parseFlags(table, args)
+	if err != nil {
+		return o, err
+	}
 	o.command = rest
-	return o, err
+	for _, f := range flags {
+		if f.Flag != "--policy" {
+			continue
+		}
+		if o.policy != nil {
+			return o, &usageError{problem: "--policy is given a second time", hint: "a policy names others with extends"}
+		}
+		if err := o.usePolicy(table, f.Value); err != nil {
+			return o, err
+		}
+	}
+	for _, f := range flags {
+		if err := o.apply(table, f); err != nil {
+			return o, err
+		}
+	}
+	return o, nil
 }
 
 // runFlags are the flags of jail run.
 var runFlags = []flag{
+	{"--policy", "", "NAME|FILE", func(*options, string) error { return nil }}, // see readOptions
 	{"--level", "", "LEVEL", func(o *options, v string) (err error) {
 		o.level, err = isolate.ParseLevel(v)
 		return err
@@ -88,8 +116,8 @@ var runFlags = []flag{
 		o.env = append(o.env, v)
 		return nil
 	}},
-	{"--env-all", "", "", func(o *options, _ string) error { o.envAll = true; return nil }},
-	{"--clearenv", "", "", func(o *options, _ string) error { o.clearEnv = true; return nil }},
+	{"--env-all", "", "", func(o *options, v string) error { o.envAll = v == "true"; return nil }},
+	{"--clearenv", "", "", func(o *options, v string) error { o.clearEnv = v == "true"; return nil }},
 	{"--hostname", "", "NAME", func(o *options, v string) error { o.hostname = v; return nil }},
 	{"--rootfs", "", "DIR[:rw]", func(o *options, v string) error {
 		path, writable := strings.CutSuffix(v, ":rw")
@@ -97,7 +125,7 @@ var runFlags = []flag{
 		o.root = &specs.Root{Path: path, Readonly: !writable}
 		return err
 	}},
-	{"--rootfs-overlay", "", "", func(o *options, _ string) error { o.rootOverlay = true; return nil }},
+	{"--rootfs-overlay", "", "", func(o *options, v string) error { o.rootOverlay = v == "true"; return nil }},
 	{"--bind", "--rw", "SRC[:DST]", bind(isolate.ShowWrite, false)},
 	{"--ro-bind", "--ro", "SRC[:DST]", bind(isolate.Show, false)},
 	{"--bind-try", "", "SRC[:DST]", bind(isolate.ShowWrite, true)},
@@ -221,7 +249,11 @@ var runFlags = []flag{
 		return oneOf(&o.network, v, "none", "host")
 	}},
 	{"--proc", "", "own|outer", func(o *options, v string) error { return oneOf(&o.proc, v, "own", "outer") }},
-	{"--cap-add", "", "CAPABILITY", func(o *options, v string) error { o.capAdd = append(o.capAdd, v); return nil }},
+	{"--cap-add", "", "CAPABILITY", func(o *options, v string) error {
+		o.capDrop = slices.DeleteFunc(o.capDrop, func(c string) bool { return c == v }) // a policy's
+		o.capAdd = append(o.capAdd, v)
+		return nil
+	}},
 	{"--cap-drop", "", "CAPABILITY", func(o *options, v string) error { o.capDrop = append(o.capDrop, v); return nil }},
 	{"--seccomp", "", "baseline|default|unconfined|FILE", func(o *options, v string) error {
 		if isFile := strings.Contains(v, "/") || strings.HasSuffix(v, ".json"); !isFile && !slices.Contains(filters, v) {
@@ -238,7 +270,7 @@ var runFlags = []flag{
 		if from < 3 {
 			return problem("names a standard stream, which the payload has already")
 		}
-		if _, taken := o.fds[to]; taken {
+		if o.twice("fd " + strconv.Itoa(to)) {
 			return problem("gives the payload's fd " + strconv.Itoa(to) + " a second time")
 		}
 		o.fds[to] = from
@@ -251,9 +283,9 @@ var runFlags = []flag{
 	{"--stdout", "", "FILE", func(o *options, v string) error { o.stdout = v; return nil }},
 	{"--stderr", "", "FILE", func(o *options, v string) error { o.stderr = v; return nil }},
 	{"--result", "", "FILE|-", func(o *options, v string) error { o.result = v; return nil }},
-	{"--json", "", "", func(o *options, _ string) error { o.json = true; return nil }},
-	{"--allow-downgrade", "--best-effort", "", func(o *options, _ string) error { o.downgrade = true; return nil }},
-	{"--verbose", "", "", func(o *options, _ string) error { o.verbose = true; return nil }},
+	{"--json", "", "", func(o *options, v string) error { o.json = v == "true"; return nil }},
+	{"--allow-downgrade", "--best-effort", "", func(o *options, v string) error { o.downgrade = v == "true"; return nil }},
+	{"--verbose", "", "", func(o *options, v string) error { o.verbose = v == "true"; return nil }},
 	{"--help", "-h", "", func(o *options, _ string) error { o.help = true; return nil }},
 }
 
@@ -397,7 +429,10 @@ func (o *options) spec() (*isolate.Spec, error) {
 	}
 	s.OutputLimit, s.OutputAction = o.output, o.overrun
 	s.AllowDowngrade = o.downgrade
-	s.View = append(s.View, o.rules...)
+	s.View = append(append(s.View, o.rules...), o.protectPolicy()...)
+	if err := o.tellPolicy(s); err != nil {
+		return nil, err
+	}
 	s.Process.Env = o.payloadEnv()
 	return s, nil
 }
@@ -408,18 +443,18 @@ func (o *options) conflict() error {
 	}
 	for fd, name := range []string{"--stdin", "--stdout", "--stderr"} {
 		if _, given := o.fds[fd]; given && []string{o.stdin, o.stdout, o.stderr}[fd] != "" {
-			return &usageError{problem: fmt.Sprintf("--fd N:%d and %s exclude each other", fd, name)}
+			return &usageError{flag: name, problem: fmt.Sprintf("--fd N:%d and %s exclude each other", fd, name)}
 		}
 	}
 	switch {
 	case o.envAll && o.clearEnv:
-		return &usageError{problem: "--env-all and --clearenv exclude each other"}
+		return &usageError{flag: "--clearenv", problem: "--env-all and --clearenv exclude each other"}
 	case o.killAfter > 0 && o.timeout == 0:
-		return &usageError{problem: "--kill-after needs --timeout"}
+		return &usageError{flag: "--kill-after", problem: "--kill-after needs --timeout"}
 	case o.rootOverlay && o.root == nil:
-		return &usageError{problem: "--rootfs-overlay needs --rootfs"}
+		return &usageError{flag: "--rootfs-overlay", problem: "--rootfs-overlay needs --rootfs"}
 	case o.rootOverlay && !o.root.Readonly:
-		return &usageError{problem: "--rootfs-overlay and --rootfs DIR:rw exclude each other: one keeps writes in memory, the other in the tree"}
+		return &usageError{flag: "--rootfs-overlay", problem: "--rootfs-overlay and --rootfs DIR:rw exclude each other: one keeps writes in memory, the other in the tree"}
 	case o.level < isolate.Namespaced && o.root != nil:
 		return needs(isolate.Namespaced, "rootfs", o.root.Path)
 	case o.level < isolate.Namespaced && o.network == "none":
@@ -470,11 +505,10 @@ func (o *options) throttle(major, minor int64, rates map[string]uint64) error {
 		"riops": &b.ThrottleReadIOPSDevice, "wiops": &b.ThrottleWriteIOPSDevice,
 	}
 	for key, rate := range rates {
-		for _, d := range *lists[key] {
-			if d.Major == major && d.Minor == minor {
-				return problem("gives " + key + " of that device a second time")
-			}
+		if o.twice(fmt.Sprintf("%s %d:%d", key, major, minor)) {
+			return problem("gives " + key + " of that device a second time")
 		}
+		*lists[key] = slices.DeleteFunc(*lists[key], func(d specs.LinuxThrottleDevice) bool { return d.Major == major && d.Minor == minor })
 		d := specs.LinuxThrottleDevice{Rate: rate}
 		d.Major, d.Minor = major, minor
 		*lists[key] = append(*lists[key], d)
@@ -495,7 +529,7 @@ func (o *options) limits() (*specs.LinuxResources, error) {
 		total := *r.Memory.Limit + o.swap
 		r.Memory.Swap = &total
 	case o.swap >= 0:
-		return nil, &usageError{problem: "--swap needs --memory"}
+		return nil, &usageError{flag: "--swap", problem: "--swap needs --memory"}
 	}
 	if r.Memory == nil && r.Pids == nil && r.CPU == nil && r.BlockIO == nil {
 		return nil, nil
@@ -512,7 +546,8 @@ func (o *options) payloadEnv() []string {
 	switch {
 	case o.envAll:
 		env = slices.DeleteFunc(slices.Clone(o.environment), func(kv string) bool {
-			return o.level >= isolate.User && strings.HasPrefix(kv, "TMPDIR=") // the jail has its own
+			return o.level >= isolate.User && strings.HasPrefix(kv, "TMPDIR=") || // the jail has its own
+				o.level >= isolate.Namespaced && strings.HasPrefix(kv, "JAIL_POLICY=") // an outer jail's
 		})
 	case !o.clearEnv:
 		env = isolate.DefaultEnv(o.environment, o.network == "host" || o.level < isolate.Namespaced)
@@ -535,7 +570,9 @@ func (o *options) payloadEnv() []string {
 	return env
 }
 
-// explainFlags are those of run, and --plan.
+// explainFlags are those of run, and two more.
 func explainFlags() []flag {
-	return append(slices.Clone(runFlags), flag{"--plan", "", "", func(o *options, _ string) error { o.plan = true; return nil }})
+	return append(slices.Clone(runFlags),
+		flag{"--plan", "", "", func(o *options, v string) error { o.plan = v == "true"; return nil }},
+		flag{"--origin", "", "", func(o *options, v string) error { o.origin = v == "true"; return nil }})
 }

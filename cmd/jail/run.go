@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -24,7 +25,7 @@ func run(args []string) int {
 	}
 	spec, err := o.spec()
 	if err != nil {
-		return fail(err)
+		return fail(o.blame(err))
 	}
 	report, err := openReport(o) // before the start: a payload whose result can't be told is not run
 	if err != nil {
@@ -63,8 +64,10 @@ func (o *options) start(cmd *isolate.Cmd) int {
 	if err := o.openStreams(cmd); err != nil {
 		return fail(err)
 	}
-	if err := cmd.Start(); err != nil {
-		code := fail(err)
+	err := cmd.Start()
+	runtime.KeepAlive(o.policyFile) // jail-init has read it, or never will
+	if err != nil {
+		code := fail(o.blame(err))
 		notePath(cmd, err)
 		return code
 	}
@@ -159,6 +162,13 @@ func summary(r *isolate.Result, detail bool) []string {
 			why = "by --proc outer"
 		}
 		lines = append(lines, "lost "+why+": "+strings.Join(lost, ", "))
+	}
+	if len(r.Appeared) > 0 {
+		var paths []string
+		for _, path := range r.Appeared {
+			paths = append(paths, quote(path))
+		}
+		lines = append(lines, "protected paths that were absent and came into being: "+strings.Join(paths, ", "))
 	}
 	if detail {
 		lines = append(lines, r.Detail())

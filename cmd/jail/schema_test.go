@@ -88,7 +88,7 @@ func validate(result []byte) error {
 
 // The schema has to tell wrong from right.
 func TestSchemaRefuses(t *testing.T) {
-	good, err := json.Marshal(&isolate.Result{Reason: isolate.Exited, LostGuarantees: []isolate.Guarantee{}, LimitsHit: []string{}})
+	good, err := json.Marshal(&isolate.Result{Reason: isolate.Exited, LostGuarantees: []isolate.Guarantee{}, LimitsHit: []string{}, Appeared: []string{}})
 	if err != nil {
 		t.Fatal(err)
 	}
