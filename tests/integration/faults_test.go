@@ -149,7 +149,7 @@ func (f *faulty) judge(what string, o outcome, errno syscall.Errno, later bool) 
 	switch {
 	case errno == 0 && o.code == 137 && o.stderr == "": // the payload's process, just before its exec
 		f.sum.failed.Add(1)
-	case o.code == 42 && o.stdout == "ran\n" && (o.stderr == "" || oneLine && strings.HasPrefix(said, "jail: note: ")):
+	case o.code == 42 && o.stdout == "ran\n" && onlyNotes(o.stderr):
 		f.sum.ran.Add(1)
 	case !oneLine || !named || said == "jail: "+errno.Error() || strings.Contains(said, "internal error"),
 		o.code != 125 && !(o.code == 126 && strings.HasPrefix(said, "jail: exec ")):
@@ -157,6 +157,16 @@ func (f *faulty) judge(what string, o outcome, errno syscall.Errno, later bool) 
 	default:
 		f.sum.failed.Add(1)
 	}
+}
+
+// onlyNotes says that of a run nothing is told but what the payload has less for want of it.
+func onlyNotes(stderr string) bool {
+	for line := range strings.Lines(stderr) {
+		if !strings.HasPrefix(line, "jail: note: ") {
+			return false
+		}
+	}
+	return true
 }
 
 // nothing is the oracle behind each launch. The processes are gone already.
