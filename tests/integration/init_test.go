@@ -152,7 +152,7 @@ func TestP73_OrphansDieWithThePayload(t *testing.T) {
 func TestP73_OrphansDieWithTheLauncher(t *testing.T) {
 	each(t, allLevels, func(t *testing.T, a arm) {
 		b := newBox(t, a)
-		script := tool("procs") + " leave 4; trap '' TERM HUP INT; echo ready; while :; do sleep 1; done"
+		script := tool("procs") + " leave 4; trap '' TERM HUP INT; echo ready; exec sleep 1000"
 		for _, how := range []string{"kill", "timeout", "stopped"} {
 			var flags []string
 			if how == "timeout" {
