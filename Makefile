@@ -12,7 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 BUILD   := -buildvcs=false -trimpath -tags osusergo,netgo
 LDFLAGS := -s -w -X main.version=$(VERSION) -linkmode external -extldflags -static
 
-.PHONY: run test vm-test test-full build lint bench profile install generate clean help
+.PHONY: run test vm-test test-full figures build lint bench profile install generate clean help
 
 run: ## set up, build, and run an example in a jail
 	@scripts/setup.sh run
@@ -31,6 +31,12 @@ vm-test: ## what depends on the kernel, on Debian's under qemu: cgroup v2, syste
 test-full: ## race detector, fuzzing, lint, other systems, generated files, sweeps, virtual machines
 	@scripts/setup.sh full
 	scripts/test-full.sh
+
+figures: ## kills and faults beside bubblewrap, crun and runc, as SECURITY.md has them (half an hour, as root)
+	@scripts/setup.sh figures
+	@mkdir -p bin
+	JAIL_SWEEP=1 JAIL_FIGURES=1000 $(GO) test -count=1 -timeout=2h -v -run 'OfPeers' ./tests/integration >bin/figures.log || { cat bin/figures.log; exit 1; }
+	@grep -o 'figure: .*' bin/figures.log
 
 build: ## bin/jail
 	CGO_ENABLED=1 $(GO) build $(BUILD) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/jail

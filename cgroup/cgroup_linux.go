@@ -394,6 +394,20 @@ func (c *Cgroup) FD(controller string) int {
 	return int(d.f.Fd())
 }
 
+// Open opens a file of a controller for writing. It belongs to the caller: of cgroup v2 the kernel remembers from which
+// cgroup namespace it was opened.
+func (c *Cgroup) Open(controller, file string) (*os.File, error) {
+	d, err := c.dirFor(controller)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := retry(func() (int, error) { return unix.Openat(int(d.f.Fd()), file, unix.O_WRONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: filepath.Join(d.path, file), Err: err}
+	}
+	return os.NewFile(uintptr(fd), file), nil
+}
+
 // Path returns the main folder's path, for messages.
 func (c *Cgroup) Path() string { return c.dirs[0].path }
 

@@ -25,7 +25,7 @@ var needed = []string{"memory", "pids", "cpu"}
 // place is where this host lets the tests make cgroups.
 func place(t *testing.T) *Place {
 	t.Helper()
-	p, err := Find("", needed)
+	p, err := Find("", needed, nil)
 	if err != nil {
 		t.Skipf("host lacks: a place for a cgroup: %v", err)
 	}
@@ -75,7 +75,7 @@ func scope(t *testing.T, name string, of *keeper) *Place {
 // TestScope: what was counted in a scope of systemd outlives its processes, a name is given once, and at the end nothing
 // is left.
 func TestScope(t *testing.T) {
-	if p, err := Find("", needed); err != nil || !p.Scope {
+	if p, err := Find("", needed, nil); err != nil || !p.Scope {
 		t.Skip("host lacks: a systemd that has to be asked for a scope")
 	}
 	payload := sleeper(t)
@@ -258,7 +258,7 @@ func TestTasks(t *testing.T) {
 
 // TestCPUSet: a cgroup with that controller can be entered, whatever it is limited to.
 func TestCPUSet(t *testing.T) {
-	p, err := Find("", append([]string{"cpuset"}, needed...))
+	p, err := Find("", append([]string{"cpuset"}, needed...), nil)
 	if err != nil || p.Scope {
 		t.Skipf("host lacks: a place for a cgroup with cpuset: %v", err)
 	}

@@ -25,7 +25,9 @@ type Place struct {
 	keeper *keeper // of a scope
 }
 
-// Find looks for the place to make a jail's cgroup in that can have the needed controllers. Nothing is changed.
+// Find looks for the place to make a jail's cgroup in that can have the needed controllers. Nothing is changed. Those that
+// are wanted as well it may lack on v2 (systemd before 252 delegates memory and pids alone to users): see
+// Place.Controllers. On v1 they are needed, for what is counted there.
 //
 // parent is the user's choice: the path of a cgroup that exists, as /proc/PID/cgroup names it; on v2 a path below the
 // mount point will do too. On v1 it is looked up in the hierarchy of each controller. With "" the place is looked for.
@@ -41,12 +43,12 @@ type Place struct {
 // "Delegated" means that the caller may write there and that no unit of systemd stands between that is not marked as
 // delegated: systemd takes controllers away again from what it believes to be its own. An error names all that was
 // tried and what it lacked.
-func Find(parent string, need []string) (*Place, error) {
+func Find(parent string, need, want []string) (*Place, error) {
 	f, err := gather()
 	if err != nil {
 		return nil, err
 	}
-	place, err := f.find(parent, need)
+	place, err := f.find(parent, need, want)
 	if f.unseen != nil {
 		return nil, f.unseen
 	}
@@ -163,11 +165,12 @@ func look(dir string) node {
 	return n
 }
 
-func (f *facts) find(parent string, need []string) (*Place, error) {
+func (f *facts) find(parent string, need, want []string) (*Place, error) {
 	if f.mode == cgroups.Unavailable {
 		return nil, errors.New("no cgroups are mounted at /sys/fs/cgroup")
 	}
-	for _, c := range need {
+	all := slices.Concat(need, want)
+	for _, c := range all {
 		if !slices.Contains(known, c) {
 			return nil, fmt.Errorf("there is no cgroup controller %q", c)
 		}
@@ -183,8 +186,8 @@ func (f *facts) find(parent string, need []string) (*Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.mode != cgroups.Unified && carried(mounts, need) {
-		return f.find1(mounts, own, parent, need)
+	if f.mode != cgroups.Unified && carried(mounts, all) {
+		return f.find1(mounts, own, parent, all)
 	}
 	return f.find2(mounts, own, parent, need)
 }

@@ -137,6 +137,13 @@ func TestFind(t *testing.T) {
 			"error: /sys/fs/cgroup/user does not have the controller memory",
 		},
 		{
+			"v2: delegated without the one that is wanted alone",
+			facts{mode: cgroups.Unified, cgroups: "0::/user/shell\n", mounts: mountV2, uid: 1000, bus: noBus},
+			"",
+			map[string]node{"/sys/fs/cgroup/user": {exists: true, writable: true, adoptable: true, available: []string{"memory", "pids"}}},
+			"2 /sys/fs/cgroup/user",
+		},
+		{
 			"v2: root in the root cgroup",
 			facts{mode: cgroups.Unified, cgroups: "0::/\n", mounts: mountV2, bus: noBus},
 			"",
@@ -209,7 +216,7 @@ func TestFind(t *testing.T) {
 		{"none", facts{mode: cgroups.Unavailable}, "", nil, "error: no cgroups are mounted"},
 	} {
 		c.facts.look = func(dir string) node { return c.nodes[dir] }
-		p, err := c.facts.find(c.parent, needed)
+		p, err := c.facts.find(c.parent, []string{"memory", "pids"}, []string{"cpu"})
 		var got string
 		switch {
 		case err != nil:

@@ -23,10 +23,14 @@ import (
 // and less than what makes a machine unusable.
 const defaultPids = 1024
 
-// controllersOfJail are those that a jail's cgroup always has: what they count is in the Result.
-var controllersOfJail = []string{"memory", "pids", "cpu"}
+// controllersOfJail are those that a jail's cgroup always has: what they count is in the Result. Beside them it gets the
+// controller cpu where that can be had, so that all of it weighs as one process does.
+var controllersOfJail = []string{"memory", "pids"}
 
-// cgroupSlot is where jail-init finds the folder of its cgroup, or of the controller pids, while it sets itself up.
+var wantedController = []string{"cpu"}
+
+// cgroupSlot is where jail-init finds pids.max of its cgroup while it sets itself up. The launcher has opened it: in the
+// jail's cgroup namespace a mount with nsdelegate, as systemd's, would refuse to write to it; see cgroups(7).
 const cgroupSlot = netSlot + 1
 
 // probeCgroup finds out where the jail's cgroup can be made.
@@ -34,7 +38,7 @@ func (h *Host) probeCgroup(s *Spec) {
 	if !s.Cgroup {
 		return
 	}
-	h.Cgroup, h.CgroupErr = cgroup.Find(s.CgroupParent, controllersOf(s.Linux.Resources))
+	h.Cgroup, h.CgroupErr = cgroup.Find(s.CgroupParent, controllersOf(s.Linux.Resources), wantedController)
 	h.CgroupName = randomName()
 	h.CPUs = runtime.NumCPU()
 }
@@ -52,6 +56,10 @@ func controllersOf(r *specs.LinuxResources) []string {
 			}
 		}
 		return false
+	}
+	if cpu := r.CPU; unified("cpu") || cpu != nil && (cpu.Shares != nil || cpu.Quota != nil || cpu.Period != nil || cpu.Burst != nil ||
+		cpu.RealtimeRuntime != nil || cpu.RealtimePeriod != nil || cpu.Idle != nil) {
+		list = append(list, "cpu")
 	}
 	if r.CPU != nil && (r.CPU.Cpus != "" || r.CPU.Mems != "") || unified("cpuset") {
 		list = append(list, "cpuset")
@@ -95,6 +103,11 @@ func (c *compiler) cgroup() error {
 		name = h.CgroupName
 	}
 	controllers := controllersOf(resources)
+	for _, wanted := range wantedController {
+		if slices.Contains(h.Cgroup.Controllers, wanted) && !slices.Contains(controllers, wanted) {
+			controllers = append(controllers, wanted)
+		}
+	}
 	create := []Step{{Op: "cgroup", Path: name, List: controllers}}
 	for _, set := range settings {
 		if !h.Cgroup.Scope && set.Controller == "pids" {
@@ -147,12 +160,10 @@ func (c *compiler) enterCgroup() {
 		c.cgroupNamespace()
 	}
 	if c.pidsMax.File != "" {
-		set := Step{Op: "cgroup set", Type: c.pidsMax.Controller, Path: c.pidsMax.File, Data: c.pidsMax.Value}
-		side := SideLauncher // where the cgroup is root's and jail-init is somebody else
-		if !c.asOwn {
-			side, set.wire = SideInit, wire{op: jailinit.OpWriteAt, a: cgroupSlot}
-		}
-		c.add(side, set)
+		c.add(SideInit, Step{
+			Op: "cgroup set", Type: c.pidsMax.Controller, Path: c.pidsMax.File, Data: c.pidsMax.Value,
+			wire: wire{op: jailinit.OpWriteSlot, a: cgroupSlot},
+		})
 	}
 }
 

@@ -211,7 +211,7 @@ var specialHosts = map[string]func() *Host{
 	},
 	"v1": func() *Host {
 		h := rootHost()
-		h.Cgroup = &cgroup.Place{Version: 1, Dirs: map[string]string{
+		h.Cgroup = &cgroup.Place{Version: 1, Controllers: []string{"memory", "pids", "cpu"}, Dirs: map[string]string{
 			"freezer": "/sys/fs/cgroup/freezer/a", "memory": "/sys/fs/cgroup/memory/b", "pids": "/sys/fs/cgroup/pids",
 			"cpu": "/sys/fs/cgroup/cpu,cpuacct/a", "cpuacct": "/sys/fs/cgroup/cpu,cpuacct/a",
 		}}
@@ -219,7 +219,7 @@ var specialHosts = map[string]func() *Host{
 	},
 	"scope": func() *Host {
 		h := userHost()
-		h.Cgroup = &cgroup.Place{Version: 2, Scope: true}
+		h.Cgroup = &cgroup.Place{Version: 2, Scope: true, Controllers: []string{"memory", "pids"}}
 		return h
 	},
 	"noclone3": func() *Host {

@@ -27,7 +27,7 @@ func runHost(t *testing.T, path, kind string) {
 		said := filepath.Join(ownFolder(t, uid), "said")
 		cmd := exec.Command(path, kind, said)
 		cmd.Env = []string{"PATH=" + testPath, "TMPDIR=" + os.TempDir()}
-		cmd.WaitDelay = time.Second
+		cmd.WaitDelay = longest
 		asUser(cmd, uid)
 		timer := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
 		out, err := cmd.CombinedOutput()

@@ -187,9 +187,16 @@ func needs(t testing.TB, program string) string {
 	return path
 }
 
+// longest is how long is waited for what has to happen: far longer than it takes, also on a machine that has much else to do.
+const longest = 20 * time.Second
+
+// timeLimits are for a time limit before which the payload has to do something: on a busy machine the first may be too
+// short, and then the next is tried.
+var timeLimits = []time.Duration{200 * time.Millisecond, 2 * time.Second, 15 * time.Second}
+
 // patience is a context for runs that end by themselves.
 func patience(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), longest)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -247,11 +254,11 @@ func atEachLevel(t *testing.T, f func(t *testing.T, level Level)) {
 }
 
 // eventually waits for something that has to be true soon.
-func eventually(t testing.TB, within time.Duration, what string, done func() bool) {
+func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(within); !done(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(longest); !done(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within %s: %s", within, what)
+			t.Fatalf("not within %s: %s", longest, what)
 		}
 	}
 }

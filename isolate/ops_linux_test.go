@@ -132,9 +132,9 @@ func TestBothEveryOp(t *testing.T) {
 	}
 	missing := maps.Clone(names)
 	maps.DeleteFunc(missing, func(op uint32, _ string) bool { return ran[op] })
-	place, err := cgroup.Find("", controllersOfJail)
+	place, err := cgroup.Find("", controllersOfJail, wantedController)
 	if err != nil || place.Scope {
-		delete(missing, jailinit.OpWriteAt) // for cgroups that are there before the jail
+		delete(missing, jailinit.OpWriteSlot) // for cgroups that are there before the jail
 	}
 	if err != nil || place.Version == 2 {
 		delete(missing, jailinit.OpEnter) // for those of v1

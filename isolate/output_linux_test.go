@@ -54,14 +54,22 @@ func TestOutputLimit(t *testing.T) {
 			for _, action := range []OutputAction{"", OutputKill, OutputTruncate, OutputBlock} {
 				for more, script := range map[int64]string{0: `head -c $1 /dev/zero`, 1: `head -c $1 /dev/zero`, 3 << 20: `head -c $1 /dev/zero >&2`} {
 					name := fmt.Sprintf("%d:%s and %d more", limit, action, more)
-					f := outputFile(t)
-					c := limited(t, level, limit, action, script, fmt.Sprint(limit+more))
-					c.Stdout, c.Stderr = f, f
-					if action == OutputBlock && more > 1<<20 {
-						c.Spec().Timeout = 300 * time.Millisecond
+					var f *os.File
+					var r *Result
+					var err error
+					for _, timeout := range timeLimits {
+						f = outputFile(t)
+						c := limited(t, level, limit, action, script, fmt.Sprint(limit+more))
+						c.Stdout, c.Stderr = f, f
+						blocks := action == OutputBlock && more > 1<<20
+						if blocks {
+							c.Spec().Timeout = timeout
+						}
+						err = c.Run()
+						if r = c.Result(); !blocks || r.OutputBytes > limit { // else the time was over before it had written all
+							break
+						}
 					}
-					err := c.Run()
-					r := c.Result()
 					want, hit := "0", ""
 					switch {
 					case more == 0:
@@ -113,7 +121,7 @@ func TestOutputLimit(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 5*time.Second, "the end of jail-init", func() bool { return isZombie(c.Process.Pid) })
+		eventually(t, "the end of jail-init", func() bool { return isZombie(c.Process.Pid) })
 		if err := c.Wait(); exitOf(t, err) != "output" || c.Result().OutputBytes != int64(len("more than ten\n")) {
 			t.Errorf("%v, counted %d", err, c.Result().OutputBytes)
 		}
@@ -304,7 +312,7 @@ func TestOutputReaders(t *testing.T) {
 			c = limited(t, level, 1<<40, "", "yes")
 			c.Stdout, c.WaitDelay, c.Spec().Timeout = w, delay, 100*time.Millisecond
 			start := time.Now()
-			if err := c.Run(); exitOf(t, err) != "timeout" || time.Since(start) > 10*time.Second {
+			if err := c.Run(); exitOf(t, err) != "timeout" || time.Since(start) > longest/2 {
 				t.Errorf("a reader that has stopped: %v after %s", err, time.Since(start))
 			}
 			r.Close()
@@ -317,20 +325,30 @@ func TestOutputPipes(t *testing.T) {
 	atEachLevel(t, func(t *testing.T, level Level) {
 		leavesNothing(t)
 		for _, action := range []OutputAction{OutputKill, OutputTruncate, OutputBlock} {
-			c := limited(t, level, 70000, action, "head -c 1000 /dev/zero >&2; head -c 1000000 /dev/zero")
-			c.Spec().Timeout = 500 * time.Millisecond
-			out, err1 := c.StdoutPipe()
-			errs, err2 := c.StderrPipe()
-			if err := errors.Join(err1, err2, c.Start()); err != nil {
-				t.Fatal(err)
+			var c *Cmd
+			var err error
+			for _, timeout := range timeLimits {
+				c = limited(t, level, 70000, action, "head -c 1000 /dev/zero >&2; head -c 1000000 /dev/zero")
+				if action == OutputBlock {
+					c.Spec().Timeout = timeout
+				}
+				out, err1 := c.StdoutPipe()
+				errs, err2 := c.StderrPipe()
+				if err := errors.Join(err1, err2, c.Start()); err != nil {
+					t.Fatal(err)
+				}
+				// To the end, before Wait is called.
+				b, err1 := io.ReadAll(out)
+				e, err2 := io.ReadAll(errs)
+				err = c.Wait()
+				if action == OutputBlock && c.Result().OutputBytes <= 70000 && timeout != timeLimits[len(timeLimits)-1] {
+					continue // the time was over before it had written all
+				}
+				if err1 != nil || err2 != nil || len(b)+len(e) != 70000 {
+					t.Errorf("%s: %d and %d bytes, %v, %v", action, len(b), len(e), err1, err2)
+				}
+				break
 			}
-			// To the end, before Wait is called.
-			b, err1 := io.ReadAll(out)
-			e, err2 := io.ReadAll(errs)
-			if err1 != nil || err2 != nil || len(b)+len(e) != 70000 {
-				t.Errorf("%s: %d and %d bytes, %v, %v", action, len(b), len(e), err1, err2)
-			}
-			err := c.Wait()
 			want := map[OutputAction]string{OutputKill: "output", OutputTruncate: "0", OutputBlock: "timeout"}[action]
 			if exitOf(t, err) != want || !slices.Contains(c.Result().LimitsHit, "output") {
 				t.Errorf("%s: %v, %v", action, err, c.Result().LimitsHit)

@@ -157,6 +157,13 @@ func (l *launch) run() (*Process, error) {
 	if err := l.launcherSteps(0, 0); err != nil {
 		return nil, err
 	}
+	var limit *os.File
+	if l.cgroup != nil {
+		if limit, err = l.cgroup.Open("pids", "pids.max"); err != nil {
+			return nil, &StepError{Index: -1, Side: SideLauncher, Op: "cgroup open", Object: "pids.max", Errno: errnoOf(err)}
+		}
+		defer limit.Close()
+	}
 	plan, err := jailinit.WritePlan(l.plan.encode(npass, l.try, l.failStep, l.failErrno), l.plan.noMemfd)
 	if err != nil {
 		return nil, mintError("write the Plan", err)
@@ -187,7 +194,7 @@ func (l *launch) run() (*Process, error) {
 	}
 	if l.cgroup != nil {
 		start.Cgroup = l.cgroup.FD("pids") // for CLONE_INTO_CGROUP
-		slot(cgroupSlot, start.Cgroup)
+		slot(cgroupSlot, int(limit.Fd()))
 	}
 	start.Kept = kept
 	pid, pidfd, stage, err := start.Start()

@@ -23,8 +23,8 @@ import (
 const sleepers = `setsid sh -c 'setsid sleep 1000 & exit' & sleep 1000 & exec sleep 1000`
 
 // TestBothKillSweep kills launchers at random moments, from the exec of the program to twice the time that its start
-// takes. A second later no payload and no jail-init is alive. Where bubblewrap is installed the same is done to it, and
-// what it leaves is told, not judged.
+// takes. Soon after no payload and no jail-init is alive. Where bubblewrap is installed the same is done to it, and what
+// is alive of it a second later is told, not judged. The integration tests do it to the command and to other peers.
 func TestBothKillSweep(t *testing.T) {
 	// Orphans of a killed launcher become ours: so none can be missed.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -49,6 +49,7 @@ func TestBothKillSweep(t *testing.T) {
 				s := newSweep(t, func(cookie string) *exec.Cmd {
 					return helper(binary, "launch", uid, "LEVEL="+level.String(), cookie, "TMPDIR="+os.TempDir())
 				})
+				s.wait = longest
 				s.run(t, pick(20, 1000))
 				if s.survived > 0 || s.lost > 0 {
 					t.Errorf("of %d killed launchers %d left a payload, and %d processes of other kinds", s.killed, s.survived, s.lost)
@@ -88,6 +89,7 @@ func init() {
 type sweep struct {
 	command func(cookie string) *exec.Cmd
 	typical time.Duration // from the launcher's start to the payload's first word
+	wait    time.Duration // for the end of what was killed
 
 	killed, inTime int // in time: before the payload's first word
 	survived       int // launchers whose payload lived on
@@ -96,7 +98,7 @@ type sweep struct {
 
 func newSweep(t *testing.T, command func(string) *exec.Cmd) *sweep {
 	t.Helper()
-	s := &sweep{command: command}
+	s := &sweep{command: command, wait: time.Second}
 	var took []time.Duration
 	for range 11 {
 		start := time.Now()
@@ -134,7 +136,7 @@ func kill(cmd *exec.Cmd, out io.Closer) {
 	out.Close()
 }
 
-// run kills n launchers, in batches that are looked at a second after the last kill, or as soon as all is gone.
+// run kills n launchers, in batches that are looked at some time after the last kill, or as soon as all is gone.
 func (s *sweep) run(t *testing.T, n int) {
 	t.Helper()
 	others := cgroupsOfJails() // that this sweep does not make
@@ -172,7 +174,7 @@ func (s *sweep) run(t *testing.T, n int) {
 		t.Name(), s.killed, (2 * s.typical).Round(10*time.Microsecond), s.inTime, s.survived, s.lost)
 }
 
-// sweepUp counts what is alive of a batch after a second, and ends it.
+// sweepUp counts what is alive of a batch after that time, and ends it.
 func (s *sweep) sweepUp(t *testing.T, cookie string, before map[int]bool) {
 	t.Helper()
 	var payloads map[string]bool
@@ -196,7 +198,7 @@ func (s *sweep) sweepUp(t *testing.T, cookie string, before map[int]bool) {
 		}
 		return alive
 	}
-	end := time.Now().Add(time.Second)
+	end := time.Now().Add(s.wait)
 	for len(look()) > 0 && time.Now().Before(end) {
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -204,7 +206,7 @@ func (s *sweep) sweepUp(t *testing.T, cookie string, before map[int]bool) {
 	if len(payloads) == 0 { // those of bubblewrap's are its own helpers beside the payload
 		s.lost += len(others)
 	}
-	for end = time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end = time.Now().Add(longest); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		alive := look()
 		if len(alive) == 0 {
 			return

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // P75: of a jail nothing is left, whatever it did and however it ended: no process (and so no namespace), mount, cgroup,
@@ -64,15 +63,8 @@ func TestP75_NothingLeft(t *testing.T) {
 			t.Errorf("bare: %+v", o)
 		}
 		// In the middle of an exec a process shows no environment: look until it is there.
-		left := pidsWith(b.cookie)
-		for deadline := time.Now().Add(patience); len(left) == 0 && time.Now().Before(deadline); left = pidsWith(b.cookie) {
-			time.Sleep(10 * time.Millisecond)
-		}
-		if len(left) != 1 {
-			t.Errorf("vacuous: bare leaves %v", left)
-		}
-		for _, pid := range left {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
+		var left []int
+		eventually(t, "bare leaves one", func() bool { left = pidsWith(b.cookie); return len(left) == 1 })
+		_ = syscall.Kill(left[0], syscall.SIGKILL)
 	})
 }

@@ -146,7 +146,7 @@ func TestP58_Timeout(t *testing.T) {
 func TestP59_OutputFlood(t *testing.T) {
 	each(t, []string{"basic", "namespaced"}, func(t *testing.T, a arm) {
 		b := newBox(t, a)
-		const size = 1 << 30
+		const size = 1 << 28
 		cmd := b.command([]string{"--verbose"}, "sh", "-c", "head -c "+strconv.Itoa(size)+" /dev/zero; read line")
 		in, err := cmd.StdinPipe()
 		if err != nil {

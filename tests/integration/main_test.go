@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -43,6 +44,10 @@ const apart = "JAIL_INTEGRATION_APART"
 // As root the tests run in a mount and a UTS namespace of their own: an engine that forgets one of its namespaces would
 // otherwise take the machine's root away (a mutant has done it).
 func TestMain(m *testing.M) {
+	// They wait more than they work: for time-outs, for ends. Who gives -parallel has it, since flags are parsed later.
+	if err := flag.Set("test.parallel", strconv.Itoa(4*runtime.NumCPU())); err != nil {
+		panic(err)
+	}
 	if asRoot && os.Getenv(apart) == "" {
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -446,6 +451,8 @@ func (b *box) nothingLeft() {
 		if time.Now().After(deadline) {
 			b.t.Errorf("left of the jails: processes %v, in TMPDIR %v", left, tmp)
 			for _, pid := range left {
+				st := statusOf(pid)
+				b.t.Logf("%d is %s, parent %s, state %s, pending %s %s", pid, st["Name"], st["PPid"], st["State"], st["SigPnd"], st["ShdPnd"])
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
 			return
@@ -566,6 +573,10 @@ const (
 	patience = 30 * time.Second
 	longest  = 2 * time.Minute // for a whole run
 )
+
+// timeLimits are for a --timeout before which the payload has to do something: on a busy machine the first may be too
+// short, and then the next is tried.
+var timeLimits = []string{"300ms", "3s", "25s"}
 
 // finish runs a command to its end; one that hangs is killed and fails the test.
 func (b *box) finish(cmd *exec.Cmd) outcome {

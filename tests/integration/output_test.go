@@ -31,31 +31,43 @@ func (b *box) outputBytes(name string) int64 {
 // An endless writer is held to the byte, whatever is done at the limit.
 func TestOutputLimit(t *testing.T) {
 	each(t, allLevels, func(t *testing.T, a arm) {
-		b := newBox(t, a)
 		for _, limit := range []int{1, 4095, 4096, 65536, 1 << 20} {
 			for action, want := range map[string]int{"kill": 137, "truncate": 0, "block": 124} {
-				flags := []string{"--output-limit", fmt.Sprintf("%d:%s", limit, action), "--result", "r.json", "--json"}
-				script := "yes & exec yes >&2"
-				switch action {
-				case "truncate":
-					script = "head -c 1500000 /dev/zero; head -c 500000 /dev/zero >&2"
-				case "block":
-					flags = append(flags, "--timeout", "2s")
-				}
-				// The launcher's own line must not be among the payload's errors.
-				o := b.run(append(flags, "--stdout", "out", "--stderr", "err"), "sh", "-c", script)
-				passed := 0
-				for _, name := range []string{"out", "err"} {
-					info, err := os.Stat(filepath.Join(b.dir, name))
-					if err != nil {
-						t.Fatal(err)
+				t.Run(fmt.Sprintf("%d:%s", limit, action), func(t *testing.T) {
+					t.Parallel()
+					b := newBox(t, a)
+					flags := []string{"--output-limit", fmt.Sprintf("%d:%s", limit, action), "--result", "r.json", "--json"}
+					// The launcher's own line must not be among the payload's errors.
+					flags = append(flags, "--stdout", "out", "--stderr", "err")
+					script := "yes & exec yes >&2"
+					if action == "truncate" {
+						script = "head -c 1500000 /dev/zero; head -c 500000 /dev/zero >&2"
 					}
-					passed += int(info.Size())
-				}
-				n := b.outputBytes("r.json")
-				if o.code != want || passed != limit || n <= int64(limit) || action == "truncate" && n != 2000000 {
-					t.Errorf("%d:%s: %+v, %d bytes came, counted %d", limit, action, o, passed, n)
-				}
+					var o outcome
+					var n int64
+					if action == "block" {
+						for _, timeout := range timeLimits {
+							o = b.run(append(flags, "--timeout", timeout), "sh", "-c", script)
+							if n = b.outputBytes("r.json"); n > int64(limit) {
+								break
+							}
+						}
+					} else {
+						o = b.run(flags, "sh", "-c", script)
+						n = b.outputBytes("r.json")
+					}
+					passed := 0
+					for _, name := range []string{"out", "err"} {
+						info, err := os.Stat(filepath.Join(b.dir, name))
+						if err != nil {
+							t.Fatal(err)
+						}
+						passed += int(info.Size())
+					}
+					if o.code != want || passed != limit || n <= int64(limit) || action == "truncate" && n != 2000000 {
+						t.Errorf("%+v, %d bytes came, counted %d", o, passed, n)
+					}
+				})
 			}
 		}
 	})

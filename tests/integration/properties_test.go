@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -41,6 +42,7 @@ func TestPropertiesTable(t *testing.T) {
 	}
 	number := regexp.MustCompile(`P\d\d`)
 	rows := map[string][]string{} // the tests of a number
+	held := map[string]int{}      // how many from a level on
 	last := ""
 	for line := range strings.Lines(string(text)) {
 		f := strings.Split(strings.TrimSpace(line), "|")
@@ -61,6 +63,9 @@ func TestPropertiesTable(t *testing.T) {
 		if state != "not promised" && !strings.HasPrefix(state, "held") && !strings.HasPrefix(state, "not promised: ") {
 			t.Errorf("%s: its state is %q", p, state)
 		}
+		if strings.HasPrefix(state, "held") {
+			held[from]++
+		}
 		mayBe := false
 		for _, test := range strings.Fields(f[5]) {
 			test = strings.Trim(test, "`")
@@ -76,6 +81,17 @@ func TestPropertiesTable(t *testing.T) {
 		}
 		if mayBe != strings.Contains(state, "vacuous") {
 			t.Errorf("%s: its state is %q, but its tests say \"vacuous here\": %v", p, state, mayBe)
+		}
+	}
+	fromHere, atLevel, sum := "| from here on |", "| held |", 0
+	for _, level := range allLevels {
+		sum += held[level]
+		fromHere += fmt.Sprintf(" %d |", held[level])
+		atLevel += fmt.Sprintf(" %d |", sum)
+	}
+	for _, line := range []string{fromHere, atLevel} {
+		if !strings.Contains(string(text), "\n"+line+"\n") {
+			t.Errorf("the table of counts should say %q", line)
 		}
 	}
 	if len(rows) < 70 {

@@ -114,6 +114,8 @@ func (b *box) outerCgroup(memory int) (path string) {
 		dir += path
 		if err := os.Mkdir(dir, 0o755); errors.Is(err, os.ErrExist) {
 			continue // controllers that share a hierarchy
+		} else if errors.Is(err, os.ErrPermission) && !asRoot { // an ordinary user's login beside the cgroups of its systemd
+			t.Skipf("host lacks: a cgroup that the caller may make others beside: %v", err)
 		} else if err != nil {
 			t.Fatal(err)
 		}
@@ -144,9 +146,11 @@ func TestP54_ForkBomb(t *testing.T) {
 				t.Errorf("--pids-limit %d: %+v, %+v", limit, r, o)
 			}
 		}
-		r, o := b.result([]string{"--pids-limit", "50", "--timeout", "1s"}, "sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 60")
-		if !slices.Contains(r.LimitsHit, "pids") {
-			t.Errorf("a bomb: %+v, %+v", r, o)
+		if !slices.ContainsFunc(timeLimits, func(limit string) bool {
+			r, _ := b.result([]string{"--pids-limit", "50", "--timeout", limit}, "sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 60")
+			return slices.Contains(r.LimitsHit, "pids")
+		}) {
+			t.Error("a bomb does not come to the limit")
 		}
 		// There is a limit without a word, too.
 		if r, o := b.result(nil, tool("burn"), "forks", "1500"); o.stdout != "forks 1023 EAGAIN\n" {
@@ -181,8 +185,9 @@ func TestP58_CPUs(t *testing.T) {
 	each(t, limitedUp, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		r, o := b.result([]string{"--cpus", "0.2", "--timeout", "2s"}, tool("burn"), "cpu", "2")
-		if used := r.User + r.System; used < 100 || used > 700 { // 400, and what a slice of the quota is
-			t.Errorf("in 2 s of a fifth of a CPU it used %.0f ms: %+v, %+v", used, r, o)
+		// And what a slice of the quota is; less on a busy machine, which may also end it late.
+		if used := r.User + r.System; used < 5 || used > 0.2*r.WallMS+300 {
+			t.Errorf("in %.0f ms of a fifth of a CPU it used %.0f ms: %+v, %+v", r.WallMS, used, r, o)
 		}
 	})
 }
@@ -275,17 +280,20 @@ func TestP75_NoCgroupLeft(t *testing.T) {
 			}
 		}
 		kill := func() {
-			cmd := b.running(b.command([]string{"--name", name}, "sleep", "300"))
-			initOf(t, cmd.Process.Pid)
-			if o := b.run([]string{"--name", name}, "true"); o.code != 125 || !strings.Contains(o.stderr, name) || !strings.Contains(o.stderr, "in use") {
-				t.Errorf("a second one of that name: %+v", o)
+			for range 5 {
+				cmd := b.running(b.command([]string{"--name", name}, "sleep", "300"))
+				initOf(t, cmd.Process.Pid)
+				if o := b.run([]string{"--name", name}, "true"); o.code != 125 || !strings.Contains(o.stderr, name) || !strings.Contains(o.stderr, "in use") {
+					t.Errorf("a second one of that name: %+v", o)
+				}
+				inScope = len(cgroupsNamed("jail-"+name+".scope")) > 0
+				_ = cmd.Process.Kill()
+				eventually(t, "its jail is dead", func() bool { return len(pidsWith(b.cookie)) == 0 })
+				if inScope || len(cgroupsNamed("jail-"+name)) > 0 {
+					return
+				} // another test's gc may have been faster
 			}
-			inScope = len(cgroupsNamed("jail-"+name+".scope")) > 0
-			_ = cmd.Process.Kill()
-			eventually(t, "its jail is dead", func() bool { return len(pidsWith(b.cookie)) == 0 })
-			if !inScope && len(cgroupsNamed("jail-"+name)) == 0 {
-				t.Error("a killed launcher's cgroup is gone by itself: the test is blind")
-			}
+			t.Error("a killed launcher's cgroup is gone by itself: the test is blind")
 		}
 		kill()
 		if o := b.run([]string{"--name", name}, "true"); o.code != 0 || len(cgroupsNamed("jail-"+name)) > 0 {

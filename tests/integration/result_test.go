@@ -100,14 +100,20 @@ func TestP74_HonestEnd(t *testing.T) {
 				t.Errorf("%v: %+v", c.argv, r)
 			}
 		}
-		r, o := b.result([]string{"--rlimit", "cpu=1"}, "sh", "-c", "exec python3 -c 'while True: pass'")
+		limit := "1" // the hard limit's SIGKILL
+		if a.root {
+			limit = "1:60" // SIGXCPU
+		}
+		r, o := b.result([]string{"--rlimit", "cpu=" + limit}, "sh", "-c", "exec python3 -c 'while True: pass'")
 		if r.Reason != "signalled" || o.code != 128+9 && o.code != 128+24 {
 			t.Errorf("rlimit cpu: %+v, %+v", r, o)
 		}
-		if len(r.LimitsHit) != 1 || r.LimitsHit[0] != "rlimit-cpu" {
-			t.Errorf("rlimit cpu: limits_hit is %v, signal %s", r.LimitsHit, r.Signal)
+		// The kernel counts ticks for the limit: on a busy machine they may be far more than was used, and then a SIGKILL
+		// can't be told from anybody else's.
+		if unknown := r.Signal == "SIGKILL" && r.UserMS < 800 && len(r.LimitsHit) == 0; !unknown && (len(r.LimitsHit) != 1 || r.LimitsHit[0] != "rlimit-cpu") {
+			t.Errorf("rlimit cpu: limits_hit is %v, signal %s, %.0f ms", r.LimitsHit, r.Signal, r.UserMS)
 		}
-		if r.UserMS < 500 || r.WallMS < 500 || r.RSS < 1<<20 {
+		if r.UserMS < 300 || r.WallMS < 500 || r.RSS < 1<<20 {
 			t.Errorf("figures: %+v", r)
 		}
 	})

@@ -136,71 +136,6 @@ report:
 	ret
 	.size	report, .-report
 	.p2align 4
-	.type	write_file, @function
-write_file:
-	pushq	%r12
-	movslq	%edi, %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	pushq	%rbp
-	xorl	%r9d, %r9d
-	movq	%rdx, %rbp
-	movl	$257, %eax
-	pushq	%rbx
-	movl	$524289, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r12
-	testq	%rax, %rax
-	js	.Linit_13
-	xorl	%ebx, %ebx
-	cmpb	$0, 0(%rbp)
-	movq	%rax, %rdi
-	je	.Linit_15
-	.p2align 4,,10
-	.p2align 3
-.Linit_16:
-	addq	$1, %rbx
-	cmpb	$0, (%rbx,%rbp)
-	jne	.Linit_16
-.Linit_15:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$1, %eax
-	movq	%rbp, %rsi
-	movq	%rbx, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %r12
-	movl	$3, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%r12, %r12
-	js	.Linit_13
-	cmpq	%rbx, %r12
-	sete	%r12b
-	movzbl	%r12b, %r12d
-	leaq	-5(%r12,%r12,4), %r12
-.Linit_13:
-	movq	%r12, %rax
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	ret
-	.size	write_file, .-write_file
-	.p2align 4
 	.type	new_mount, @function
 new_mount:
 	pushq	%r14
@@ -223,19 +158,19 @@ new_mount:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_22
+	js	.Linit_13
 	movq	%rax, %rdi
 	testq	%rbp, %rbp
-	je	.Linit_27
+	je	.Linit_18
 	movq	0(%rbp), %rdx
 	testq	%rdx, %rdx
-	je	.Linit_27
+	je	.Linit_18
 	movl	$431, %r12d
 	movl	$1, %r13d
-	jmp	.Linit_30
+	jmp	.Linit_21
 	.p2align 4,,10
 	.p2align 3
-.Linit_47:
+.Linit_38:
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movq	%r12, %rax
@@ -248,15 +183,15 @@ new_mount:
 	movq	%rax, %rbx
 	movq	0(%rbp), %rdx
 	testq	%rbx, %rbx
-	jne	.Linit_26
-.Linit_48:
+	jne	.Linit_17
+.Linit_39:
 	testq	%rdx, %rdx
-	je	.Linit_46
-.Linit_30:
+	je	.Linit_37
+.Linit_21:
 	movq	8(%rbp), %r10
 	addq	$16, %rbp
 	cmpb	$0, (%r10)
-	jne	.Linit_47
+	jne	.Linit_38
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -270,10 +205,10 @@ new_mount:
 	movq	%rax, %rbx
 	movq	0(%rbp), %rdx
 	testq	%rbx, %rbx
-	je	.Linit_48
+	je	.Linit_39
 	.p2align 4,,10
 	.p2align 3
-.Linit_26:
+.Linit_17:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -285,7 +220,7 @@ new_mount:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_22:
+.Linit_13:
 	movq	%rbx, %rax
 	popq	%rbx
 	popq	%rbp
@@ -295,10 +230,10 @@ new_mount:
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_46:
+.Linit_37:
 	testq	%rbx, %rbx
-	jne	.Linit_26
-.Linit_27:
+	jne	.Linit_17
+.Linit_18:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -312,7 +247,7 @@ new_mount:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_26
+	jne	.Linit_17
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -325,7 +260,7 @@ new_mount:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_26
+	jmp	.Linit_17
 	.size	new_mount, .-new_mount
 	.p2align 4
 	.type	same_file, @function
@@ -335,7 +270,7 @@ same_file:
 	subq	$152, %rsp
 	movb	$0, -105(%rsp)
 	testq	%rdx, %rdx
-	je	.Linit_52
+	je	.Linit_43
 	movq	%rsi, %rbp
 	movq	%rdx, %rbx
 	leaq	-105(%rsp), %rsi
@@ -351,7 +286,7 @@ same_file:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_49
+	js	.Linit_40
 	movl	32(%rsp), %edx
 	movl	36(%rsp), %ecx
 	movq	%rdx, %rax
@@ -368,21 +303,21 @@ same_file:
 	andq	%rcx, %rdx
 	orq	%rdx, %rax
 	cmpq	%rbp, %rax
-	jne	.Linit_53
+	jne	.Linit_44
 	cmpq	%rbx, -72(%rsp)
-	jne	.Linit_53
-.Linit_52:
+	jne	.Linit_44
+.Linit_43:
 	xorl	%eax, %eax
-.Linit_49:
+.Linit_40:
 	addq	$152, %rsp
 	popq	%rbx
 	popq	%rbp
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_53:
+.Linit_44:
 	movq	$-116, %rax
-	jmp	.Linit_49
+	jmp	.Linit_40
 	.size	same_file, .-same_file
 	.p2align 4
 	.type	set_signals, @function
@@ -394,21 +329,21 @@ set_signals:
 	movq	%rsi, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_56:
+.Linit_47:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rsp, %rax
-	jne	.Linit_56
+	jne	.Linit_47
 	movl	$1, %edi
 	movl	$13, %ebp
 	.p2align 4,,10
 	.p2align 3
-.Linit_61:
+.Linit_52:
 	cmpl	$9, %edi
-	je	.Linit_64
+	je	.Linit_55
 	cmpl	$19, %edi
-	je	.Linit_64
+	je	.Linit_55
 	leal	-1(%rdi), %ecx
 	movq	%rbx, %rax
 	movl	$8, %r10d
@@ -425,20 +360,20 @@ set_signals:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_55
+	js	.Linit_46
 	addq	$1, %rdi
 	cmpq	$65, %rdi
-	jne	.Linit_61
+	jne	.Linit_52
 	xorl	%eax, %eax
-.Linit_55:
+.Linit_46:
 	popq	%rbx
 	popq	%rbp
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_64:
+.Linit_55:
 	addq	$1, %rdi
-	jmp	.Linit_61
+	jmp	.Linit_52
 	.size	set_signals, .-set_signals
 	.p2align 4
 	.type	kill_tree, @function
@@ -463,9 +398,9 @@ kill_tree:
 	movq	%rax, -104(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_81:
+.Linit_72:
 	testl	%edi, %edi
-	jns	.Linit_68
+	jns	.Linit_59
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -478,7 +413,7 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_69:
+.Linit_60:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -498,17 +433,17 @@ kill_tree:
 	movl	$1, %edx
 	setne	%r15b
 	testq	%rax, %rax
-	jle	.Linit_73
+	jle	.Linit_64
 	.p2align 4,,10
 	.p2align 3
-.Linit_78:
+.Linit_69:
 	cmpq	%r13, %rax
-	jne	.Linit_77
+	jne	.Linit_68
 	testb	%r15b, %r15b
-	je	.Linit_77
+	je	.Linit_68
 	movl	-84(%rsp), %eax
 	movl	%eax, (%r14)
-.Linit_77:
+.Linit_68:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -519,17 +454,17 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jg	.Linit_78
+	jg	.Linit_69
 	movq	%rsi, %rbp
-.Linit_73:
+.Linit_64:
 	cmpq	$-10, %rax
-	je	.Linit_67
+	je	.Linit_58
 	movslq	340(%r12), %rdi
 	testq	%rax, %rax
-	jne	.Linit_81
+	jne	.Linit_72
 	testl	%edi, %edi
-	js	.Linit_67
-.Linit_68:
+	js	.Linit_58
+.Linit_59:
 	movq	-120(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -544,28 +479,28 @@ kill_tree:
 	movq	%rax, %rbx
 	movl	340(%r12), %eax
 	testl	%eax, %eax
-	js	.Linit_96
-.Linit_70:
+	js	.Linit_87
+.Linit_61:
 	testq	%rbx, %rbx
-	jle	.Linit_69
+	jle	.Linit_60
 	movq	-120(%rsp), %rax
 	xorl	%edi, %edi
 	movq	%rax, %r15
 	addq	%rax, %rbx
-	jmp	.Linit_76
+	jmp	.Linit_67
 	.p2align 4,,10
 	.p2align 3
-.Linit_74:
+.Linit_65:
 	leal	(%rdi,%rdi,4), %edx
 	leal	-48(%rax,%rdx,2), %edi
-.Linit_75:
+.Linit_66:
 	addq	$1, %r15
 	cmpq	%r15, %rbx
-	je	.Linit_69
-.Linit_76:
+	je	.Linit_60
+.Linit_67:
 	movsbl	(%r15), %eax
 	cmpb	$32, %al
-	jne	.Linit_74
+	jne	.Linit_65
 	movslq	%edi, %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -579,8 +514,8 @@ kill_tree:
 # 0 "" 2
 #NO_APP
 	xorl	%edi, %edi
-	jmp	.Linit_75
-.Linit_67:
+	jmp	.Linit_66
+.Linit_58:
 	addq	$4016, %rsp
 	popq	%rbx
 	popq	%rbp
@@ -589,7 +524,7 @@ kill_tree:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_96:
+.Linit_87:
 	movl	-108(%rsp), %edi
 	movl	$62, %eax
 	movl	$9, %esi
@@ -601,7 +536,7 @@ kill_tree:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_70
+	jmp	.Linit_61
 	.size	kill_tree, .-kill_tree
 	.p2align 4
 	.type	make_file, @function
@@ -619,9 +554,9 @@ make_file:
 	movq	%rdi, -120(%rsp)
 	movq	56(%rsi), %rsi
 	testq	%rax, %rax
-	je	.Linit_114
+	je	.Linit_105
 	movslq	20(%rdi,%rax,4), %rdi
-.Linit_98:
+.Linit_89:
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$257, %eax
@@ -634,26 +569,26 @@ make_file:
 	movq	%rax, %r12
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_97
+	js	.Linit_88
 	movq	40(%r13), %rax
 	testq	%rax, %rax
-	je	.Linit_113
+	je	.Linit_104
 	leaq	-104(%rsp), %rdi
 	movq	%r13, -112(%rsp)
 	leaq	-88(%rsp), %r14
 	movq	%rdi, %r13
-.Linit_103:
+.Linit_94:
 	movq	-120(%rsp), %rcx
 	movl	20(%rcx,%rax,4), %ebx
 	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_106:
+.Linit_97:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%r14, %rax
-	jne	.Linit_106
+	jne	.Linit_97
 	movq	-120(%rsp), %rax
 	movl	$1, %edx
 	movl	%ebx, -104(%rsp)
@@ -665,7 +600,7 @@ make_file:
 	movw	%ax, -92(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_107:
+.Linit_98:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -679,18 +614,18 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	cmpq	$-4, %rax
-	je	.Linit_107
+	je	.Linit_98
 	movq	%rdi, %r13
 	testq	%rax, %rax
-	js	.Linit_102
+	js	.Linit_93
 	cmpw	$0, -90(%rsp)
-	jne	.Linit_109
+	jne	.Linit_100
 	movslq	%ebx, %rdi
 	movl	$4096, %edx
 	movq	%r14, %rsi
 	.p2align 4,,10
 	.p2align 3
-.Linit_110:
+.Linit_101:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -701,22 +636,22 @@ make_file:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_110
+	je	.Linit_101
 	movq	%rax, %r15
 	movq	%rsi, %r14
 	testq	%rax, %rax
-	je	.Linit_128
-	js	.Linit_116
+	je	.Linit_119
+	js	.Linit_107
 	xorl	%ebx, %ebx
 	movq	%r12, %rdi
-	jmp	.Linit_105
+	jmp	.Linit_96
 	.p2align 4,,10
 	.p2align 3
-.Linit_130:
+.Linit_121:
 	addq	%rax, %rbx
 	cmpq	%r15, %rbx
-	jge	.Linit_129
-.Linit_105:
+	jge	.Linit_120
+.Linit_96:
 	movq	%r15, %rdx
 	leaq	(%r14,%rbx), %rsi
 	xorl	%r10d, %r10d
@@ -731,9 +666,9 @@ make_file:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	jns	.Linit_130
+	jns	.Linit_121
 	movq	%rdi, %r12
-.Linit_102:
+.Linit_93:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -746,7 +681,7 @@ make_file:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_97:
+.Linit_88:
 	addq	$4008, %rsp
 	movq	%rbp, %rax
 	popq	%rbx
@@ -756,15 +691,15 @@ make_file:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_128:
+.Linit_119:
 	movq	-112(%rsp), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_113:
+.Linit_104:
 	movq	24(%r13), %rsi
 	xorl	%ebp, %ebp
 	cmpq	$-1, %rsi
-	je	.Linit_102
+	je	.Linit_93
 	movq	32(%r13), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -777,26 +712,95 @@ make_file:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbp
-	jmp	.Linit_102
+	jmp	.Linit_93
 	.p2align 4,,10
 	.p2align 3
-.Linit_129:
+.Linit_120:
 	movq	-112(%rsp), %rax
 	movq	%rdi, %r12
 	movq	40(%rax), %rax
-	jmp	.Linit_103
+	jmp	.Linit_94
 	.p2align 4,,10
 	.p2align 3
-.Linit_109:
+.Linit_100:
 	movq	$-3, %rbp
-	jmp	.Linit_102
-.Linit_114:
+	jmp	.Linit_93
+.Linit_105:
 	movq	$-100, %rdi
-	jmp	.Linit_98
-.Linit_116:
+	jmp	.Linit_89
+.Linit_107:
 	movq	%r15, %rbp
-	jmp	.Linit_102
+	jmp	.Linit_93
 	.size	make_file, .-make_file
+	.p2align 4
+	.type	write_file, @function
+write_file:
+	pushq	%rbp
+	movq	%rdi, %rbp
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	pushq	%rbx
+	xorl	%r9d, %r9d
+	movq	%rsi, %rbx
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$524289, %edx
+	movq	%rbp, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbp
+	testq	%rax, %rax
+	js	.Linit_122
+	xorl	%edx, %edx
+	cmpb	$0, (%rbx)
+	je	.Linit_124
+	.p2align 4,,10
+	.p2align 3
+.Linit_125:
+	addq	$1, %rdx
+	cmpb	$0, (%rdx,%rbx)
+	jne	.Linit_125
+.Linit_124:
+	movslq	%ebp, %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %eax
+	movq	%rbx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_126
+	cmpq	%rax, %rdx
+	sete	%bl
+	movzbl	%bl, %ebx
+	leaq	-5(%rbx,%rbx,4), %rbx
+.Linit_126:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%rbp, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rbx, %rax
+.Linit_122:
+	popq	%rbx
+	popq	%rbp
+	ret
+	.size	write_file, .-write_file
 	.p2align 4
 	.type	attach, @function
 attach:
@@ -1194,22 +1198,22 @@ run_step:
 	movl	8(%rsi), %esi
 	leal	1(%rsi), %edi
 	cmpl	%edi, %edx
-	je	.Linit_455
+	je	.Linit_463
 .Linit_189:
 	cmpl	$24, %eax
 	je	.Linit_192
-	jbe	.Linit_456
+	jbe	.Linit_464
 	cmpl	$37, %eax
 	je	.Linit_222
-	jbe	.Linit_457
+	jbe	.Linit_465
 	cmpl	$43, %eax
 	je	.Linit_239
-	jbe	.Linit_458
+	jbe	.Linit_466
 	cmpl	$46, %eax
-	je	.Linit_449
-	jbe	.Linit_459
+	je	.Linit_456
+	jbe	.Linit_467
 	cmpl	$47, %eax
-	jne	.Linit_448
+	jne	.Linit_455
 	movq	16(%rbp), %rax
 	leaq	24(%rsp), %rsi
 	xorl	%r8d, %r8d
@@ -1227,27 +1231,27 @@ run_step:
 	movq	56(%rbp), %r15
 	movq	(%r15), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_365
+	je	.Linit_368
 	leaq	32(%rsp), %rax
 	xorl	%r12d, %r12d
 	movq	$-2, %rbx
 	movl	$59, %r13d
 	movq	%rax, (%rsp)
-	jmp	.Linit_344
+	jmp	.Linit_345
 	.p2align 4,,10
 	.p2align 3
-.Linit_339:
-	cmpq	$-2, %rbx
-	je	.Linit_370
-	testb	%al, %al
-	jne	.Linit_370
 .Linit_340:
+	cmpq	$-2, %rbx
+	je	.Linit_373
+	testb	%al, %al
+	jne	.Linit_373
+.Linit_341:
 	movq	8(%r15), %rdi
 	addq	$8, %r15
 	addl	$1, %r12d
 	testq	%rdi, %rdi
 	je	.Linit_188
-.Linit_344:
+.Linit_345:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -1263,7 +1267,7 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%al
 	cmpq	$-13, %r8
-	jne	.Linit_339
+	jne	.Linit_340
 	movq	(%r15), %rsi
 	movq	(%rsp), %r8
 	movl	$2, %r10d
@@ -1276,23 +1280,23 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_366
+	js	.Linit_369
 	movl	%r12d, 372(%r14)
 	movq	$-13, %rbx
-	jmp	.Linit_340
+	jmp	.Linit_341
 	.p2align 4,,10
 	.p2align 3
-.Linit_456:
+.Linit_464:
 	cmpl	$12, %eax
 	je	.Linit_194
-	jbe	.Linit_460
+	jbe	.Linit_468
 	cmpl	$19, %eax
 	je	.Linit_210
-	jbe	.Linit_461
+	jbe	.Linit_469
 	cmpl	$22, %eax
-	je	.Linit_345
+	je	.Linit_346
 	cmpl	$23, %eax
-	jne	.Linit_462
+	jne	.Linit_470
 	movl	4(%rbp), %r12d
 	movb	$0, 24(%rsp)
 	xorl	%r10d, %r10d
@@ -1321,26 +1325,26 @@ run_step:
 	call	same_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_300
-	movq	16(%rbp), %rsi
+	js	.Linit_302
 	movq	40(%rbp), %rdi
-	movq	%rsi, %rax
-	orq	%rdi, %rax
-	je	.Linit_301
+	movq	16(%rbp), %rsi
+	movq	%rdi, %rax
+	orq	%rsi, %rax
+	je	.Linit_303
 	leaq	32(%rsp), %rax
 	leaq	64(%rsp), %rcx
 	.p2align 4,,10
 	.p2align 3
-.Linit_302:
+.Linit_304:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_302
+	jne	.Linit_304
 	testq	%rdi, %rdi
-	jne	.Linit_303
+	jne	.Linit_305
 	movq	%rsi, 32(%rsp)
-.Linit_304:
+.Linit_306:
 	movl	%r12d, %edx
 	leaq	24(%rsp), %rsi
 	leaq	32(%rsp), %r10
@@ -1356,15 +1360,15 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_300
-.Linit_301:
+	js	.Linit_302
+.Linit_303:
 	cmpq	$0, 64(%rbp)
-	jne	.Linit_463
-.Linit_306:
+	jne	.Linit_471
+.Linit_308:
 	testq	%rbx, %rbx
-	jne	.Linit_300
+	jne	.Linit_302
 	testb	$8, 4(%rbp)
-	je	.Linit_309
+	je	.Linit_311
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1378,11 +1382,11 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	je	.Linit_309
+	je	.Linit_311
 	movq	%rax, %rbx
 	.p2align 4,,10
 	.p2align 3
-.Linit_300:
+.Linit_302:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1407,18 +1411,17 @@ run_step:
 	ret
 	.p2align 4,,10
 	.p2align 3
-.Linit_460:
+.Linit_468:
 	cmpl	$6, %eax
 	je	.Linit_196
-	jbe	.Linit_464
+	jbe	.Linit_472
 	cmpl	$9, %eax
 	je	.Linit_204
-	jbe	.Linit_465
+	jbe	.Linit_473
 	cmpl	$10, %eax
-	je	.Linit_466
-	movq	64(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	movl	$-100, %edi
+	je	.Linit_474
+	movq	64(%rbp), %rsi
+	movq	56(%rbp), %rdi
 	call	write_file
 	movq	%rax, %rbx
 	testq	%rax, %rax
@@ -1440,23 +1443,26 @@ run_step:
 	js	.Linit_188
 	imulq	$1000000, 32(%rsp), %rax
 	addq	40(%rsp), %rax
-	xorl	%ebx, %ebx
 	imulq	$1000000, 48(%rsp), %rdx
 	addq	56(%rsp), %rdx
 	addq	%rdx, %rax
 	movq	%rax, 376(%r14)
+	.p2align 4,,10
+	.p2align 3
+.Linit_456:
+	xorl	%ebx, %ebx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_457:
+.Linit_465:
 	cmpl	$30, %eax
 	je	.Linit_224
-	jbe	.Linit_467
+	jbe	.Linit_475
 	cmpl	$34, %eax
 	je	.Linit_232
-	jbe	.Linit_468
+	jbe	.Linit_476
 	cmpl	$35, %eax
-	je	.Linit_469
+	je	.Linit_477
 	movq	56(%rbp), %rsi
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1473,12 +1479,12 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_458:
+.Linit_466:
 	cmpl	$40, %eax
 	je	.Linit_241
-	jbe	.Linit_470
+	jbe	.Linit_478
 	cmpl	$41, %eax
-	je	.Linit_471
+	je	.Linit_479
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1491,17 +1497,17 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_450:
+.Linit_457:
 	movq	%rax, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_464:
+.Linit_472:
 	cmpl	$3, %eax
 	je	.Linit_198
-	jbe	.Linit_472
+	jbe	.Linit_480
 	cmpl	$4, %eax
-	je	.Linit_473
+	je	.Linit_481
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1540,16 +1546,16 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_467:
+.Linit_475:
 	cmpl	$27, %eax
 	je	.Linit_226
-	jbe	.Linit_474
+	jbe	.Linit_482
 	cmpl	$28, %eax
-	je	.Linit_475
+	je	.Linit_483
 	movl	4(%rbp), %esi
 	movq	56(%rbp), %r13
 	testb	$2, %sil
-	jne	.Linit_361
+	jne	.Linit_364
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1566,9 +1572,9 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_470:
+.Linit_478:
 	cmpl	$38, %eax
-	je	.Linit_476
+	je	.Linit_484
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1620,17 +1626,17 @@ run_step:
 	movl	$157, %r12d
 	movl	$47, %edi
 	movl	$2, %esi
-	jmp	.Linit_332
+	jmp	.Linit_333
 	.p2align 4,,10
 	.p2align 3
-.Linit_333:
+.Linit_334:
 	addq	$1, %rdx
 	cmpq	$64, %rdx
-	je	.Linit_449
-.Linit_332:
+	je	.Linit_456
+.Linit_333:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
-	jnc	.Linit_333
+	jnc	.Linit_334
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1641,15 +1647,15 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jns	.Linit_333
-	jmp	.Linit_450
+	jns	.Linit_334
+	jmp	.Linit_457
 	.p2align 4,,10
 	.p2align 3
-.Linit_472:
+.Linit_480:
 	cmpl	$1, %eax
 	je	.Linit_200
 	cmpl	$2, %eax
-	jne	.Linit_448
+	jne	.Linit_455
 	movq	56(%rbp), %rsi
 	movl	$256, %r10d
 	xorl	%r9d, %r9d
@@ -1672,17 +1678,17 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_474:
+.Linit_482:
 	cmpl	$25, %eax
-	je	.Linit_477
+	je	.Linit_485
 	movq	48(%rbp), %rax
 	movq	24(%rbp), %r10
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	testq	%rax, %rax
-	je	.Linit_359
+	je	.Linit_362
 	movslq	20(%r14,%rax,4), %rdi
-.Linit_314:
+.Linit_316:
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$259, %eax
@@ -1697,14 +1703,14 @@ run_step:
 	movq	32(%rbp), %rdx
 	movq	40(%rbp), %r10
 	cmpq	$-1, %rdx
-	je	.Linit_449
-.Linit_454:
+	je	.Linit_456
+.Linit_460:
 	movq	48(%rbp), %rax
 	movq	56(%rbp), %rsi
 	testq	%rax, %rax
-	je	.Linit_360
+	je	.Linit_363
 	movl	20(%r14,%rax,4), %eax
-.Linit_316:
+.Linit_317:
 	movslq	%eax, %rdi
 	movl	$256, %r8d
 	xorl	%r9d, %r9d
@@ -1718,13 +1724,13 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_461:
+.Linit_469:
 	cmpl	$16, %eax
-	ja	.Linit_478
+	ja	.Linit_486
 	cmpl	$14, %eax
 	ja	.Linit_215
 	cmpl	$13, %eax
-	je	.Linit_479
+	je	.Linit_487
 	movq	16(%rbp), %rsi
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -1741,9 +1747,9 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_455:
+.Linit_463:
 	cmpl	$32, %eax
-	jne	.Linit_480
+	jne	.Linit_488
 .Linit_190:
 	movl	%esi, %edx
 	xorl	%r8d, %r8d
@@ -1753,13 +1759,13 @@ run_step:
 	call	report
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_323
+	jne	.Linit_324
 	leaq	32(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_324:
+.Linit_325:
 	movslq	12(%r14), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1771,16 +1777,16 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_324
+	je	.Linit_325
 	cmpq	$24, %rax
-	je	.Linit_327
+	je	.Linit_328
 	testq	%rax, %rax
 	movq	$-32, %rbx
 	cmovs	%rax, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_345:
+.Linit_346:
 	leaq	32(%rsp), %r12
 	leaq	64(%rsp), %rcx
 	movq	%r12, %rax
@@ -1800,9 +1806,9 @@ run_step:
 	movq	%rax, 48(%rsp)
 	movq	48(%rbp), %rax
 	testq	%rax, %rax
-	je	.Linit_355
+	je	.Linit_358
 	movslq	20(%r14,%rax,4), %rdi
-.Linit_298:
+.Linit_300:
 	movq	%r12, %r10
 	movl	$32, %r8d
 	xorl	%r9d, %r9d
@@ -1816,9 +1822,9 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_478:
+.Linit_486:
 	cmpl	$17, %eax
-	je	.Linit_481
+	je	.Linit_489
 	addq	$296, %rsp
 	movq	%rbp, %rsi
 	movq	%r14, %rdi
@@ -1831,18 +1837,18 @@ run_step:
 	jmp	mask
 	.p2align 4,,10
 	.p2align 3
-.Linit_480:
+.Linit_488:
 	movl	28(%rcx), %ebx
 	negq	%rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_448:
+.Linit_455:
 	movq	$-38, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_471:
+.Linit_479:
 	xorl	%edx, %edx
 	movslq	348(%r14), %rdi
 	xorl	%r10d, %r10d
@@ -1859,27 +1865,27 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_469:
+.Linit_477:
 	movq	16(%rbp), %rbp
 	xorl	%esi, %esi
 	movl	$157, %r12d
 	movl	$24, %edi
-	jmp	.Linit_329
+	jmp	.Linit_330
 	.p2align 4,,10
 	.p2align 3
-.Linit_482:
+.Linit_490:
 	testq	%rax, %rax
-	js	.Linit_450
-.Linit_330:
+	js	.Linit_457
+.Linit_331:
 	addq	$1, %rsi
 	cmpq	$64, %rsi
-	je	.Linit_449
-.Linit_329:
+	je	.Linit_456
+.Linit_330:
 	movq	%rbp, %rdx
 	movl	%esi, %ecx
 	shrq	%cl, %rdx
 	andl	$1, %edx
-	jne	.Linit_330
+	jne	.Linit_331
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1890,31 +1896,44 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-22, %rax
-	jne	.Linit_482
-	.p2align 4,,10
-	.p2align 3
-.Linit_449:
+	jne	.Linit_490
 	xorl	%ebx, %ebx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_466:
+.Linit_474:
+	movq	64(%rbp), %rsi
 	movq	16(%rbp), %rax
-	movq	64(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	movl	20(%r14,%rax,4), %edi
-.Linit_451:
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	write_file
+	xorl	%edx, %edx
+	cmpb	$0, (%rsi)
+	movslq	20(%r14,%rax,4), %rdi
+	je	.Linit_256
 	.p2align 4,,10
 	.p2align 3
-.Linit_476:
+.Linit_257:
+	addq	$1, %rdx
+	cmpb	$0, (%rdx,%rsi)
+	jne	.Linit_257
+.Linit_256:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	cmpq	%rdx, %rax
+	je	.Linit_456
+	movq	$-5, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_484:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1943,7 +1962,7 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_475:
+.Linit_483:
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -1960,7 +1979,7 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_473:
+.Linit_481:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2002,19 +2021,25 @@ run_step:
 	.p2align 4,,10
 	.p2align 3
 .Linit_200:
-	movq	64(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	movl	$-100, %edi
-	jmp	.Linit_451
+	movq	64(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	addq	$296, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	write_file
 	.p2align 4,,10
 	.p2align 3
-.Linit_477:
+.Linit_485:
 	movq	48(%rbp), %rax
 	movq	56(%rbp), %rdx
 	testq	%rax, %rax
-	je	.Linit_358
+	je	.Linit_361
 	movslq	20(%r14,%rax,4), %rsi
-.Linit_313:
+.Linit_315:
 	movq	64(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2029,7 +2054,7 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_481:
+.Linit_489:
 	movq	16(%rbp), %rax
 	movq	%rbp, %rsi
 	movq	%r14, %rdi
@@ -2042,33 +2067,33 @@ run_step:
 	popq	%r14
 	popq	%r15
 	jmp	attach
-.Linit_323:
+.Linit_324:
 	js	.Linit_188
-.Linit_327:
+.Linit_328:
 	cmpl	$1, 32(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
 	jmp	.Linit_188
-.Linit_365:
+.Linit_368:
 	movq	$-2, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_370:
+.Linit_373:
 	movl	%r12d, 372(%r14)
 	movq	%r8, %rbx
 	cmpq	$-20, %r8
-	je	.Linit_340
+	je	.Linit_341
 	testb	%al, %al
 	jne	.Linit_188
-	jmp	.Linit_340
+	jmp	.Linit_341
 	.p2align 4,,10
 	.p2align 3
-.Linit_366:
+.Linit_369:
 	xorl	%eax, %eax
 	movq	$-2, %r8
-	jmp	.Linit_339
+	jmp	.Linit_340
 	.p2align 4,,10
 	.p2align 3
 .Linit_226:
@@ -2106,9 +2131,9 @@ run_step:
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	testq	%rax, %rax
-	je	.Linit_356
+	je	.Linit_359
 	movslq	20(%r14,%rax,4), %rdi
-.Linit_310:
+.Linit_312:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2124,7 +2149,7 @@ run_step:
 	movq	24(%rbp), %rdx
 	movq	32(%rbp), %r10
 	cmpq	$-1, %rdx
-	jne	.Linit_454
+	jne	.Linit_460
 	xorl	%ebx, %ebx
 	jmp	.Linit_188
 	.p2align 4,,10
@@ -2163,6 +2188,41 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
+.Linit_215:
+	movq	16(%rbp), %rdx
+	movq	72(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	call	new_mount
+	movq	%rax, %r12
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_264
+.Linit_267:
+	cmpl	$15, 0(%rbp)
+	je	.Linit_491
+.Linit_266:
+	movl	12(%rbp), %eax
+	xorl	%ebx, %ebx
+	testl	%eax, %eax
+	jne	.Linit_492
+.Linit_323:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r12, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
 .Linit_232:
 	movq	24(%rbp), %rax
 	movq	16(%rbp), %rsi
@@ -2181,32 +2241,6 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_224:
-	movq	16(%rbp), %rax
-	movq	40(%rbp), %rsi
-	leaq	32(%rsp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	movq	%rax, 32(%rsp)
-	movq	24(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 48(%rsp)
-	movl	$444, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movl	%eax, 348(%r14)
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
@@ -2267,7 +2301,7 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_479:
+.Linit_487:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2289,27 +2323,27 @@ run_step:
 	movq	%r12, %rdx
 	.p2align 4,,10
 	.p2align 3
-.Linit_258:
+.Linit_260:
 	movq	%rdx, %rax
 	addq	$1, %rdx
 	movb	$0, (%rax)
 	cmpq	%rcx, %rdx
-	jne	.Linit_258
+	jne	.Linit_260
 	movq	56(%rbp), %rax
 	leaq	47(%rsp), %rsi
 	movq	%r12, %rdx
 	subq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_259:
+.Linit_261:
 	movzbl	(%rax,%rdx), %ecx
 	testb	%cl, %cl
-	je	.Linit_261
+	je	.Linit_263
 	movb	%cl, (%rdx)
 	addq	$1, %rdx
 	cmpq	%rdx, %rsi
-	jne	.Linit_259
-.Linit_261:
+	jne	.Linit_261
+.Linit_263:
 	movl	$1, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2367,7 +2401,7 @@ run_step:
 #NO_APP
 	movslq	8(%r14), %rdx
 	cmpq	%rdx, %rax
-	jne	.Linit_336
+	jne	.Linit_337
 	movl	16(%r14), %eax
 	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -2389,8 +2423,8 @@ run_step:
 	testq	%rax, %rax
 	js	.Linit_188
 	cmpw	$0, 30(%rsp)
-	je	.Linit_449
-.Linit_336:
+	je	.Linit_456
+.Linit_337:
 	movq	$-3, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
@@ -2403,25 +2437,25 @@ run_step:
 	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_268:
+.Linit_270:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_268
+	jne	.Linit_270
 	movq	$2621440, 32(%rsp)
 	xorl	%ebx, %ebx
 	movl	$437, %r15d
 	movq	%r12, %rdx
 	movq	$22, 48(%rsp)
 	movq	$-100, %rdi
-	jmp	.Linit_269
+	jmp	.Linit_271
 	.p2align 4,,10
 	.p2align 3
-.Linit_483:
+.Linit_493:
 	cmpq	$-11, %rax
-	jne	.Linit_367
-.Linit_269:
+	jne	.Linit_370
+.Linit_271:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2433,11 +2467,11 @@ run_step:
 #NO_APP
 	addl	$1, %ebx
 	cmpl	$99, %ebx
-	jle	.Linit_483
-.Linit_367:
+	jle	.Linit_493
+.Linit_370:
 	movq	%rax, %r13
 	testq	%rax, %rax
-	js	.Linit_484
+	js	.Linit_494
 	movl	$332, %r15d
 	movslq	%eax, %rdi
 	movq	%rdx, %r8
@@ -2453,11 +2487,11 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_300
+	js	.Linit_302
 	movq	176(%rsp), %rax
 	movq	%rax, (%rsp)
 	testb	$16, 33(%rsp)
-	je	.Linit_279
+	je	.Linit_281
 	movq	16(%rbp), %rax
 	movl	$4096, %r10d
 	xorl	%r9d, %r9d
@@ -2470,62 +2504,53 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_300
+	js	.Linit_302
 	movq	176(%rsp), %rax
 	testb	$16, 33(%rsp)
-	je	.Linit_279
+	je	.Linit_281
 	cmpq	%rax, (%rsp)
 	movq	$-116, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
-	jmp	.Linit_300
+	jmp	.Linit_302
 	.p2align 4,,10
 	.p2align 3
-.Linit_215:
-	movq	16(%rbp), %rdx
-	movq	72(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	call	new_mount
-	movq	%rax, %r12
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	cmpq	$0, 64(%rbp)
-	jne	.Linit_262
-.Linit_265:
-	cmpl	$15, 0(%rbp)
-	je	.Linit_485
-.Linit_264:
-	movl	12(%rbp), %eax
-	xorl	%ebx, %ebx
-	testl	%eax, %eax
-	jne	.Linit_486
-.Linit_322:
-	xorl	%edx, %edx
+.Linit_224:
+	movq	16(%rbp), %rax
+	movq	40(%rbp), %rsi
+	leaq	32(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r12, %rdi
-	movq	%rdx, %rsi
+	xorl	%edx, %edx
+	movq	%rax, 32(%rsp)
+	movq	24(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 48(%rsp)
+	movl	$444, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movl	%eax, 348(%r14)
 	jmp	.Linit_188
-.Linit_361:
+.Linit_364:
 	leaq	32(%rsp), %r12
 	leaq	56(%rsp), %rdx
 	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_317:
+.Linit_318:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_317
+	jne	.Linit_318
 	andl	$4, %esi
 	xorl	%ebx, %ebx
 	movl	$437, %r14d
@@ -2536,13 +2561,13 @@ run_step:
 	movl	%esi, %eax
 	movq	%r13, %rsi
 	movq	%rax, 48(%rsp)
-	jmp	.Linit_318
+	jmp	.Linit_319
 	.p2align 4,,10
 	.p2align 3
-.Linit_487:
+.Linit_495:
 	cmpq	$-11, %rax
-	jne	.Linit_369
-.Linit_318:
+	jne	.Linit_372
+.Linit_319:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2554,8 +2579,8 @@ run_step:
 #NO_APP
 	addl	$1, %ebx
 	cmpl	$99, %ebx
-	jle	.Linit_487
-.Linit_369:
+	jle	.Linit_495
+.Linit_372:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
@@ -2579,7 +2604,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_188
-.Linit_484:
+.Linit_494:
 	leaq	40(%rax), %rax
 	movq	%r13, %rbx
 	cmpq	$38, %rax
@@ -2589,16 +2614,16 @@ run_step:
 	movq	$-116, %rax
 	cmovnc	%rax, %rbx
 	jmp	.Linit_188
-.Linit_262:
+.Linit_264:
 	movl	%eax, %edx
 	movq	%rbp, %rsi
 	movq	%r14, %rdi
 	call	attach
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	je	.Linit_265
-	jmp	.Linit_322
-.Linit_485:
+	je	.Linit_267
+	jmp	.Linit_323
+.Linit_491:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2613,55 +2638,181 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_322
-	jmp	.Linit_264
-.Linit_303:
+	jne	.Linit_323
+	jmp	.Linit_266
+.Linit_305:
 	movslq	20(%r14,%rdi,4), %rax
 	orq	$1048576, %rsi
 	movq	%rsi, 32(%rsp)
 	movq	%rax, 56(%rsp)
-	jmp	.Linit_304
-.Linit_463:
+	jmp	.Linit_306
+.Linit_471:
 	movl	%r15d, %edx
 	movq	%rbp, %rsi
 	movq	%r14, %rdi
 	call	attach
 	movq	%rax, %rbx
-	jmp	.Linit_306
-.Linit_486:
-	movl	%r12d, 20(%r14,%rax,4)
-	movslq	%r12d, %rbx
-	jmp	.Linit_188
-.Linit_309:
+	jmp	.Linit_308
+.Linit_311:
 	movl	12(%rbp), %eax
 	testl	%eax, %eax
-	je	.Linit_300
+	je	.Linit_302
 	movl	%r13d, 20(%r14,%rax,4)
 	movslq	%r13d, %rbx
 	jmp	.Linit_188
-.Linit_355:
+.Linit_492:
+	movl	%r12d, 20(%r14,%rax,4)
+	movslq	%r12d, %rbx
+	jmp	.Linit_188
+.Linit_362:
 	movq	$-100, %rdi
-	jmp	.Linit_298
-.Linit_358:
+	jmp	.Linit_316
+.Linit_361:
 	movq	$-100, %rsi
-	jmp	.Linit_313
-.Linit_356:
+	jmp	.Linit_315
+.Linit_358:
 	movq	$-100, %rdi
-	jmp	.Linit_310
+	jmp	.Linit_300
 .Linit_359:
 	movq	$-100, %rdi
-	jmp	.Linit_314
-.Linit_360:
+	jmp	.Linit_312
+.Linit_363:
 	movl	$-100, %eax
-	jmp	.Linit_316
-.Linit_279:
+	jmp	.Linit_317
+.Linit_281:
 	movq	$-95, %rbx
-	jmp	.Linit_300
-.Linit_462:
+	jmp	.Linit_302
+.Linit_467:
+	cmpl	$44, %eax
+	je	.Linit_496
+	movq	16(%rbp), %rax
+	leaq	32(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %edi
+	xorl	%esi, %esi
+	movw	%ax, 32(%rsp)
+	movq	56(%rbp), %rax
+	movq	%rax, 40(%rsp)
+	movl	$317, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+.Linit_496:
+	movq	16(%rbp), %rdi
+	addq	$296, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	set_signals
+.Linit_476:
+	cmpl	$33, %eax
+	jne	.Linit_497
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$112, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_497:
+	cmpl	$31, %eax
+	jne	.Linit_498
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$2621440, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r12
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	16(%rbp), %rax
+	movq	32(%rbp), %rdx
+	movl	%r12d, %edi
+	movl	%r12d, 40(%rsp)
+	movq	24(%rbp), %rsi
+	movq	%rax, 32(%rsp)
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_323
+	movslq	348(%r14), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	leaq	32(%rsp), %rdx
+	movl	$445, %eax
+	movl	$1, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_323
+.Linit_473:
+	cmpl	$7, %eax
+	je	.Linit_499
+	movq	16(%rbp), %rax
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rdx, %rsi
+	movslq	20(%r14,%rax,4), %rdi
+	movl	$308, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+.Linit_499:
+	xorl	%edx, %edx
+	movq	16(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$272, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+.Linit_470:
 	cmpl	$20, %eax
-	je	.Linit_488
+	je	.Linit_500
 	testb	$2, 4(%rbp)
-	je	.Linit_489
+	je	.Linit_501
 	leaq	24(%rsp), %rsi
 	movb	$46, 24(%rsp)
 	xorl	%r10d, %r10d
@@ -2688,12 +2839,12 @@ run_step:
 	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_293:
+.Linit_295:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_293
+	jne	.Linit_295
 	movl	%edi, %eax
 	xorl	%r14d, %r14d
 	movl	$437, %r15d
@@ -2703,13 +2854,13 @@ run_step:
 	movq	$2621440, 32(%rsp)
 	orl	$18, %eax
 	movq	%rax, 48(%rsp)
-	jmp	.Linit_294
+	jmp	.Linit_296
 	.p2align 4,,10
 	.p2align 3
-.Linit_490:
+.Linit_502:
 	cmpq	$-11, %rax
-	jne	.Linit_368
-.Linit_294:
+	jne	.Linit_371
+.Linit_296:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2722,11 +2873,11 @@ run_step:
 	addl	$1, %r14d
 	movq	%rax, %rbx
 	cmpl	$99, %r14d
-	jle	.Linit_490
-.Linit_368:
+	jle	.Linit_502
+.Linit_371:
 	movq	%rax, %r13
 	testq	%rax, %rax
-	js	.Linit_296
+	js	.Linit_298
 	movl	$81, %r12d
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -2742,7 +2893,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_297
+	jne	.Linit_299
 	movq	72(%rbp), %rdx
 	movq	56(%rbp), %rdi
 	movl	$165, %eax
@@ -2769,7 +2920,7 @@ run_step:
 	testq	%rbp, %rbp
 	cmovne	%rbp, %rax
 	movq	%rax, %rbx
-.Linit_297:
+.Linit_299:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2782,7 +2933,7 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_296:
+.Linit_298:
 	xorl	%edx, %edx
 	movq	(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -2796,7 +2947,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_188
-.Linit_488:
+.Linit_500:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2814,11 +2965,11 @@ run_step:
 	movl	$166, %r13d
 	movl	$2, %esi
 	testq	%rax, %rax
-	je	.Linit_280
-	jmp	.Linit_281
+	je	.Linit_282
+	jmp	.Linit_283
 	.p2align 4,,10
 	.p2align 3
-.Linit_282:
+.Linit_284:
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2832,11 +2983,11 @@ run_step:
 #NO_APP
 	addq	$1, %r12
 	testq	%rax, %rax
-	jne	.Linit_446
-.Linit_280:
+	jne	.Linit_453
+.Linit_282:
 	cmpq	%r12, 16(%rbp)
-	jnb	.Linit_282
-.Linit_283:
+	jnb	.Linit_284
+.Linit_285:
 	xorl	%edx, %edx
 	movq	64(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -2871,7 +3022,7 @@ run_step:
 	js	.Linit_188
 	movq	176(%rsp), %r12
 	testb	$16, 33(%rsp)
-	je	.Linit_290
+	je	.Linit_292
 	leaq	24(%rsp), %rsi
 	movl	$4096, %r10d
 	xorl	%r9d, %r9d
@@ -2886,18 +3037,18 @@ run_step:
 	js	.Linit_188
 	movq	176(%rsp), %rax
 	testb	$16, 33(%rsp)
-	je	.Linit_290
+	je	.Linit_292
 	cmpq	%rax, %r12
 	movq	$-18, %rbx
 	cmove	%rdx, %rbx
 	jmp	.Linit_188
-.Linit_446:
+.Linit_453:
 	movq	%rax, %rbx
-.Linit_281:
+.Linit_283:
 	testq	%rbx, %rbx
 	js	.Linit_188
-	jmp	.Linit_283
-.Linit_489:
+	jmp	.Linit_285
+.Linit_501:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -2912,136 +3063,10 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_188
-.Linit_290:
+.Linit_292:
 	movq	$-95, %rbx
 	jmp	.Linit_188
-.Linit_459:
-	cmpl	$44, %eax
-	je	.Linit_491
-	movq	16(%rbp), %rax
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$1, %edi
-	xorl	%esi, %esi
-	movw	%ax, 32(%rsp)
-	movq	56(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movl	$317, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-.Linit_491:
-	movq	16(%rbp), %rdi
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	set_signals
-.Linit_468:
-	cmpl	$33, %eax
-	jne	.Linit_492
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$112, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_492:
-	cmpl	$31, %eax
-	jne	.Linit_493
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$2621440, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r12
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movq	16(%rbp), %rax
-	movq	32(%rbp), %rdx
-	movl	%r12d, %edi
-	movl	%r12d, 40(%rsp)
-	movq	24(%rbp), %rsi
-	movq	%rax, 32(%rsp)
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_322
-	movslq	348(%r14), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	leaq	32(%rsp), %rdx
-	movl	$445, %eax
-	movl	$1, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_322
-.Linit_465:
-	cmpl	$7, %eax
-	je	.Linit_494
-	movq	16(%rbp), %rax
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rdx, %rsi
-	movslq	20(%r14,%rax,4), %rdi
-	movl	$308, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-.Linit_494:
-	xorl	%edx, %edx
-	movq	16(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$272, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-.Linit_493:
+.Linit_498:
 	movl	8(%rbp), %esi
 	jmp	.Linit_190
 	.size	run_step, .-run_step
@@ -3063,26 +3088,26 @@ run_aside:
 	movq	48(%rdx), %rdx
 	leaq	(%rdx,%rcx,8), %rbx
 	testl	%eax, %eax
-	jle	.Linit_496
+	jle	.Linit_504
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_498
+	jmp	.Linit_506
 	.p2align 4,,10
 	.p2align 3
-.Linit_501:
+.Linit_509:
 	addq	$88, %rbx
 	cmpq	%r13, %rbx
-	je	.Linit_496
-.Linit_498:
+	je	.Linit_504
+.Linit_506:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%r12, %rdi
 	movl	%eax, 20(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_501
-.Linit_497:
+	jns	.Linit_509
+.Linit_505:
 	xorl	%edx, %edx
 	movq	%rax, 24(%rbp)
 	xorl	%r10d, %r10d
@@ -3096,9 +3121,9 @@ run_aside:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_496:
+.Linit_504:
 	xorl	%eax, %eax
-	jmp	.Linit_497
+	jmp	.Linit_505
 	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	run_payload, @function
@@ -3132,8 +3157,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 360(%rbp)
 	testq	%rax, %rax
-	je	.Linit_509
-.Linit_503:
+	je	.Linit_517
+.Linit_511:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3147,36 +3172,36 @@ run_payload:
 # 0 "" 2
 #NO_APP
 	ud2
-.Linit_509:
+.Linit_517:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_504
+	jle	.Linit_512
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_506
+	jmp	.Linit_514
 	.p2align 4,,10
 	.p2align 3
-.Linit_510:
+.Linit_518:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_504
-.Linit_506:
+	je	.Linit_512
+.Linit_514:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 368(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_510
-.Linit_505:
+	jns	.Linit_518
+.Linit_513:
 	movq	%rax, 360(%rbp)
-	jmp	.Linit_503
-.Linit_504:
+	jmp	.Linit_511
+.Linit_512:
 	xorl	%eax, %eax
-	jmp	.Linit_505
+	jmp	.Linit_513
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	jail_main, @function
@@ -3197,11 +3222,11 @@ jail_main:
 	movq	%r14, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_512:
+.Linit_520:
 	movl	$-1, (%rax)
 	addq	$4, %rax
 	cmpq	%rbx, %rax
-	jne	.Linit_512
+	jne	.Linit_520
 	movq	32(%rsp), %rax
 	addq	$8, %rbp
 	movl	$72, %r12d
@@ -3210,24 +3235,24 @@ jail_main:
 	leaq	88(%rax), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_515:
+.Linit_523:
 	movsbl	-8(%rbp), %eax
 	leaq	-8(%rbp), %rcx
 	testb	%al, %al
-	je	.Linit_519
+	je	.Linit_527
 	xorl	%edi, %edi
-	jmp	.Linit_518
+	jmp	.Linit_526
 	.p2align 4,,10
 	.p2align 3
-.Linit_514:
+.Linit_522:
 	movsbl	(%rcx), %eax
-.Linit_518:
+.Linit_526:
 	sall	$4, %edi
 	subl	$65, %eax
 	addq	$1, %rcx
 	orl	%eax, %edi
 	cmpq	%rcx, %rbp
-	jne	.Linit_514
+	jne	.Linit_522
 	movl	%edi, (%r14)
 	xorl	%r10d, %r10d
 	movslq	%edi, %rdi
@@ -3242,8 +3267,8 @@ jail_main:
 	addq	$4, %r14
 	addq	$8, %rbp
 	cmpq	%r14, %r13
-	jne	.Linit_515
-.Linit_519:
+	jne	.Linit_523
+.Linit_527:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3275,8 +3300,8 @@ jail_main:
 	movl	%eax, 9184(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_625
-.Linit_517:
+	js	.Linit_633
+.Linit_525:
 	leaq	384(%rsp), %rsi
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
@@ -3292,8 +3317,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_626
-.Linit_520:
+	js	.Linit_634
+.Linit_528:
 	movslq	8852(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
@@ -3307,8 +3332,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_627
-.Linit_521:
+	js	.Linit_635
+.Linit_529:
 	xorl	%ebp, %ebp
 	movslq	8852(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -3329,10 +3354,10 @@ jail_main:
 	movl	%r15d, %eax
 	andl	$1, %eax
 	movl	%eax, 56(%rsp)
-	je	.Linit_522
+	je	.Linit_530
 	cmpl	$1, 8840(%rsp)
-	jne	.Linit_628
-.Linit_522:
+	jne	.Linit_636
+.Linit_530:
 	leaq	72(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3347,7 +3372,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_523
+	js	.Linit_531
 	movq	8832(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
@@ -3368,37 +3393,37 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_523:
+.Linit_531:
 	movl	%ebp, 9176(%rsp)
 	movslq	%ebp, %rbp
 	testq	%rbp, %rbp
-	js	.Linit_629
-.Linit_524:
+	js	.Linit_637
+.Linit_532:
 	movq	8832(%rsp), %rax
 	movl	12(%rax), %edx
 	movq	32(%rax), %r12
 	testl	%edx, %edx
-	jle	.Linit_526
+	jle	.Linit_534
 	leal	-1(%rdx), %eax
 	movq	32(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	88(%r12,%rax,8), %rbp
-	jmp	.Linit_528
+	jmp	.Linit_536
 	.p2align 4,,10
 	.p2align 3
-.Linit_630:
+.Linit_638:
 	addq	$88, %r12
 	cmpq	%r12, %rbp
-	je	.Linit_526
-.Linit_528:
+	je	.Linit_534
+.Linit_536:
 	movl	8(%r12), %eax
 	movq	%r12, %rsi
 	movq	%r13, %rdi
 	movl	%eax, 9200(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_630
+	jns	.Linit_638
 	movl	9200(%rsp), %edx
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -3418,7 +3443,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_526:
+.Linit_534:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3433,8 +3458,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_631
-.Linit_530:
+	js	.Linit_639
+.Linit_538:
 	leaq	128(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3450,7 +3475,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %r14
 	testq	%rax, %rax
-	js	.Linit_632
+	js	.Linit_640
 	movq	32(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3485,15 +3510,15 @@ jail_main:
 	leaq	272(%rsp), %rcx
 	movq	%rax, 8(%rsp)
 	testq	%r13, %r13
-	js	.Linit_531
+	js	.Linit_539
 	.p2align 4,,10
 	.p2align 3
-.Linit_532:
+.Linit_540:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_532
+	jne	.Linit_540
 	movq	8(%rsp), %rdi
 	movl	$271, %r12d
 	movl	$2, %esi
@@ -3505,7 +3530,7 @@ jail_main:
 	movw	%ax, 268(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_534:
+.Linit_542:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3517,13 +3542,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_534
+	je	.Linit_542
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_633
+	js	.Linit_641
 	cmpw	$0, 270(%rsp)
 	movl	%r13d, 60(%rsp)
-	jne	.Linit_634
+	jne	.Linit_642
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3535,11 +3560,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_533:
+.Linit_541:
 	movq	9192(%rsp), %rax
 	testq	%rax, %rax
-	js	.Linit_635
-.Linit_539:
+	js	.Linit_643
+.Linit_547:
 	movq	8832(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
@@ -3548,7 +3573,7 @@ jail_main:
 	leaq	-88(%rax,%rcx,8), %rbp
 	movl	9200(%rsp), %eax
 	cmpl	8(%rbp), %eax
-	je	.Linit_540
+	je	.Linit_548
 	movq	32(%rsp), %rdi
 	movl	$125, %ecx
 	movl	$2, %esi
@@ -3567,10 +3592,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_540:
+.Linit_548:
 	cmpl	$46, 0(%rbp)
-	je	.Linit_636
-.Linit_541:
+	je	.Linit_644
+.Linit_549:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3587,10 +3612,10 @@ jail_main:
 	leaq	8872(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_543:
+.Linit_551:
 	movslq	0(%rbp), %rdi
 	testl	%edi, %edi
-	js	.Linit_542
+	js	.Linit_550
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3602,13 +3627,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_542:
+.Linit_550:
 	addq	$4, %rbp
 	cmpq	%rbx, %rbp
-	jne	.Linit_543
+	jne	.Linit_551
 	movslq	9180(%rsp), %rdi
 	testl	%edi, %edi
-	js	.Linit_544
+	js	.Linit_552
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3620,7 +3645,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_544:
+.Linit_552:
 	movq	%r15, %rax
 	movq	24(%rsp), %rdi
 	movq	8(%rsp), %rsi
@@ -3643,10 +3668,10 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_545
+	js	.Linit_553
 	movl	16(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_547
+	je	.Linit_555
 	leal	-1(%rax), %esi
 	movq	%rdx, %rdi
 	movl	$436, %eax
@@ -3657,8 +3682,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_545
-.Linit_547:
+	js	.Linit_553
+.Linit_555:
 	movl	60(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	xorl	%ecx, %ecx
@@ -3666,20 +3691,20 @@ jail_main:
 	movl	$4, %esi
 	call	report
 	testq	%rax, %rax
-	js	.Linit_637
-.Linit_549:
+	js	.Linit_645
+.Linit_557:
 	leaq	104(%rsp), %rax
 	movl	$0, 68(%rsp)
 	movq	24(%rsp), %rcx
 	movq	%rax, 48(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_551:
+.Linit_559:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_551
+	jne	.Linit_559
 	movl	$1, %r10d
 	movl	$1, %r11d
 	movl	$1, %ebx
@@ -3697,20 +3722,20 @@ jail_main:
 	movl	%eax, 120(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_570:
+.Linit_578:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_557:
+.Linit_565:
 	xorl	%r14d, %r14d
 	movq	%r15, %rsi
-	jmp	.Linit_553
+	jmp	.Linit_561
 	.p2align 4,,10
 	.p2align 3
-.Linit_554:
+.Linit_562:
 	cmpq	%rax, %r13
-	je	.Linit_638
-.Linit_553:
+	je	.Linit_646
+.Linit_561:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3724,12 +3749,12 @@ jail_main:
 #NO_APP
 	movq	%rax, %rdx
 	testq	%rax, %rax
-	jg	.Linit_554
+	jg	.Linit_562
 	movq	%rsi, %r15
 	testl	%r14d, %r14d
-	jne	.Linit_555
+	jne	.Linit_563
 	testq	%rax, %rax
-	jne	.Linit_556
+	jne	.Linit_564
 	movl	$271, %eax
 	movl	$3, %esi
 	movq	48(%rsp), %rdi
@@ -3739,14 +3764,14 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rdx
-.Linit_556:
+.Linit_564:
 	cmpq	$-4, %rdx
-	je	.Linit_557
+	je	.Linit_565
 	testq	%rdx, %rdx
-	js	.Linit_639
+	js	.Linit_647
 	cmpw	$0, 118(%rsp)
-	jne	.Linit_640
-.Linit_561:
+	jne	.Linit_648
+.Linit_569:
 	movq	%r15, 16(%rsp)
 	movq	40(%rsp), %rbp
 	movl	$64, %ebx
@@ -3754,9 +3779,9 @@ jail_main:
 	movq	24(%rsp), %r14
 	.p2align 4,,10
 	.p2align 3
-.Linit_565:
+.Linit_573:
 	cmpw	$0, 110(%rsp)
-	je	.Linit_623
+	je	.Linit_631
 	xorl	%r15d, %r15d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3771,10 +3796,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_623
+	jne	.Linit_631
 	movl	128(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_566
+	je	.Linit_574
 	xorl	%eax, %eax
 	movq	176(%rsp), %rdi
 	movl	%ecx, 84(%rsp)
@@ -3785,16 +3810,16 @@ jail_main:
 	movl	$0, 88(%rsp)
 	movl	%eax, 92(%rsp)
 	movq	%rdi, 96(%rsp)
-	jne	.Linit_567
+	jne	.Linit_575
 	movq	8(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_568:
+.Linit_576:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_568
+	jne	.Linit_576
 	movl	%ecx, 256(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3809,21 +3834,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_566:
+.Linit_574:
 	subl	$1, %ebx
-	jne	.Linit_565
+	jne	.Linit_573
 	.p2align 4,,10
 	.p2align 3
-.Linit_623:
+.Linit_631:
 	cmpw	$0, 126(%rsp)
 	movq	16(%rsp), %r15
-	je	.Linit_570
+	je	.Linit_578
 	leaq	80(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_573:
+.Linit_581:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3835,19 +3860,19 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_573
+	je	.Linit_581
 	cmpq	$24, %rax
-	je	.Linit_574
+	je	.Linit_582
 	testq	%rax, %rax
-	jns	.Linit_575
+	jns	.Linit_583
 	cmpq	$-32, %rax
-	je	.Linit_575
+	je	.Linit_583
 	cmpq	$-104, %rax
-	jne	.Linit_570
-.Linit_575:
+	jne	.Linit_578
+.Linit_583:
 	movl	$-1, 120(%rsp)
-	jmp	.Linit_570
-.Linit_628:
+	jmp	.Linit_578
+.Linit_636:
 	movq	32(%rsp), %rdi
 	movl	$18, %ecx
 	movl	$-1, %edx
@@ -3866,8 +3891,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_522
-.Linit_633:
+	jmp	.Linit_530
+.Linit_641:
 	movl	$62, %eax
 	movl	$9, %esi
 	movq	%r13, %rdi
@@ -3885,7 +3910,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movq	%rbp, %r14
-.Linit_531:
+.Linit_539:
 	movl	9200(%rsp), %edx
 	movq	32(%rsp), %rdi
 	movq	%r14, %rcx
@@ -3908,8 +3933,8 @@ jail_main:
 	movq	9192(%rsp), %rax
 	movl	%r14d, 60(%rsp)
 	testq	%rax, %rax
-	jns	.Linit_539
-.Linit_635:
+	jns	.Linit_547
+.Linit_643:
 	movl	9200(%rsp), %edx
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -3929,10 +3954,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_539
+	jmp	.Linit_547
 	.p2align 4,,10
 	.p2align 3
-.Linit_567:
+.Linit_575:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3944,20 +3969,20 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_566
+	jmp	.Linit_574
 	.p2align 4,,10
 	.p2align 3
-.Linit_638:
+.Linit_646:
 	movl	64(%rsp), %eax
 	movl	$1, %r14d
 	movl	%eax, 68(%rsp)
-	jmp	.Linit_553
+	jmp	.Linit_561
 	.p2align 4,,10
 	.p2align 3
-.Linit_639:
+.Linit_647:
 	movl	56(%rsp), %r9d
 	testl	%r9d, %r9d
-	je	.Linit_641
+	je	.Linit_649
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3971,8 +3996,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpw	$0, 118(%rsp)
-	je	.Linit_561
-.Linit_562:
+	je	.Linit_569
+.Linit_570:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3985,12 +4010,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_561
-.Linit_640:
+	jmp	.Linit_569
+.Linit_648:
 	movl	56(%rsp), %r8d
 	testl	%r8d, %r8d
-	jne	.Linit_562
-.Linit_560:
+	jne	.Linit_570
+.Linit_568:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4006,8 +4031,8 @@ jail_main:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	call	kill_tree
-	jmp	.Linit_562
-.Linit_641:
+	jmp	.Linit_570
+.Linit_649:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
@@ -4025,13 +4050,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpw	$0, 118(%rsp)
-	je	.Linit_561
-	jmp	.Linit_560
-.Linit_555:
+	je	.Linit_569
+	jmp	.Linit_568
+.Linit_563:
 	movl	56(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_584
-.Linit_586:
+	je	.Linit_592
+.Linit_594:
 	movl	68(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
@@ -4058,15 +4083,15 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_574:
+.Linit_582:
 	movl	80(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_642
+	je	.Linit_650
 	cmpl	$3, %eax
-	jne	.Linit_570
+	jne	.Linit_578
 	movl	56(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_583
+	je	.Linit_591
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4079,12 +4104,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_570
-.Linit_637:
+	jmp	.Linit_578
+.Linit_645:
 	movl	56(%rsp), %ebp
 	testl	%ebp, %ebp
-	je	.Linit_643
-.Linit_550:
+	je	.Linit_651
+.Linit_558:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4097,8 +4122,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_549
-.Linit_545:
+	jmp	.Linit_557
+.Linit_553:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4131,19 +4156,19 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_547
-.Linit_583:
+	jmp	.Linit_555
+.Linit_591:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	leaq	68(%rsp), %rdx
 	call	kill_tree
-.Linit_584:
+.Linit_592:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_586
-.Linit_629:
+	jmp	.Linit_594
+.Linit_637:
 	movl	9204(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	movq	%rbp, %rcx
@@ -4163,8 +4188,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_524
-.Linit_627:
+	jmp	.Linit_532
+.Linit_635:
 	movl	9204(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -4184,8 +4209,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_521
-.Linit_626:
+	jmp	.Linit_529
+.Linit_634:
 	movl	9204(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -4205,12 +4230,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_520
-.Linit_632:
+	jmp	.Linit_528
+.Linit_640:
 	leaq	256(%rsp), %rax
 	movq	%rax, 8(%rsp)
-	jmp	.Linit_531
-.Linit_631:
+	jmp	.Linit_539
+.Linit_639:
 	movl	9200(%rsp), %edx
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -4230,8 +4255,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_530
-.Linit_625:
+	jmp	.Linit_538
+.Linit_633:
 	movl	9204(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -4251,8 +4276,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_517
-.Linit_636:
+	jmp	.Linit_525
+.Linit_644:
 	movq	32(%rsp), %rdi
 	xorl	%r8d, %r8d
 	xorl	%ecx, %ecx
@@ -4271,21 +4296,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_541
-.Linit_642:
+	jmp	.Linit_549
+.Linit_650:
 	movl	84(%rsp), %esi
 	movl	92(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_579
+	je	.Linit_587
 	movq	8(%rsp), %rax
-.Linit_580:
+.Linit_588:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	movq	40(%rsp), %rcx
 	cmpq	%rcx, %rax
-	jne	.Linit_580
+	jne	.Linit_588
 	movq	96(%rsp), %rax
 	movslq	60(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -4301,18 +4326,18 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_570
-.Linit_643:
+	jmp	.Linit_578
+.Linit_651:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_550
-.Linit_634:
+	jmp	.Linit_558
+.Linit_642:
 	movl	56(%rsp), %r12d
 	testl	%r12d, %r12d
-	je	.Linit_644
-.Linit_537:
+	je	.Linit_652
+.Linit_545:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4332,16 +4357,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_533
-.Linit_579:
+	jmp	.Linit_541
+.Linit_587:
 	movslq	60(%rsp), %rdi
 	movl	88(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_582
+	je	.Linit_590
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_582:
+.Linit_590:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4352,8 +4377,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_570
-.Linit_644:
+	jmp	.Linit_578
+.Linit_652:
 	movslq	%r13d, %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4369,7 +4394,7 @@ jail_main:
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_537
+	jmp	.Linit_545
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

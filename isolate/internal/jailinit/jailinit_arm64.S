@@ -133,69 +133,6 @@ report:
 	.size	report, .-report
 	.align	2
 	.p2align 4,,11
-	.type	write_file, %function
-write_file:
-	mov	x7, x2
-	mov	x2, 1
-	sxtw	x0, w0
-	movk	x2, 0x8, lsl 16
-	mov	x8, 56
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x9, x0
-	tbnz	x0, #63, .Linit_17
-	ldrb	w0, [x7]
-	mov	x6, 0
-	cbz	w0, .Linit_15
-	.p2align 3,,7
-.Linit_16:
-	add	x6, x6, 1
-	ldrb	w3, [x6, x7]
-	cbnz	w3, .Linit_16
-.Linit_15:
-	mov	x1, x7
-	mov	x0, x9
-	mov	x2, x6
-	mov	x8, 64
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x7, x0
-	mov	x1, 0
-	mov	x0, x9
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	tbnz	x7, #63, .Linit_13
-	cmp	x7, x6
-	mov	x7, -5
-	csel	x7, xzr, x7, eq
-.Linit_13:
-	mov	x0, x7
-	ret
-	.p2align 2,,3
-.Linit_17:
-	mov	x7, x0
-	mov	x0, x7
-	ret
-	.size	write_file, .-write_file
-	.align	2
-	.p2align 4,,11
 	.type	own_mounts, %function
 own_mounts:
 	mov	x6, x0
@@ -212,13 +149,13 @@ own_mounts:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_21
+	tbnz	x0, #63, .Linit_13
 	ldr	x0, [x6, 16]
 	mov	x1, -18
 	ldr	x2, [sp, 32]
 	cmp	x2, x0
 	csel	x0, xzr, x1, ne
-.Linit_21:
+.Linit_13:
 	add	sp, sp, 256
 	ret
 	.size	own_mounts, .-own_mounts
@@ -231,13 +168,13 @@ open_in_root:
 	add	x2, sp, 8
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_26:
+.Linit_18:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 32
 	cmp	x3, x4
-	bne	.Linit_26
+	bne	.Linit_18
 	and	w3, w5, 4
 	sxtw	x7, w0
 	mov	w6, 0
@@ -247,7 +184,7 @@ open_in_root:
 	str	x3, [sp, 8]
 	str	x0, [sp, 24]
 	.p2align 3,,7
-.Linit_27:
+.Linit_19:
 	mov	x0, x7
 	mov	x8, 437
 	mov	x3, 24
@@ -261,7 +198,7 @@ open_in_root:
 	add	w6, w6, 1
 	cmp	w6, 99
 	ccmn	x0, #11, 0, le
-	beq	.Linit_27
+	beq	.Linit_19
 	add	sp, sp, 32
 	ret
 	.size	open_in_root, .-open_in_root
@@ -278,16 +215,16 @@ attach:
 	strb	wzr, [sp, 31]
 	ldr	x4, [x1, 48]
 	tst	w2, 6
-	beq	.Linit_40
-	cbz	x4, .Linit_37
+	beq	.Linit_32
+	cbz	x4, .Linit_29
 	add	x4, x0, x4, lsl 2
 	ldr	w0, [x4, 20]
-.Linit_35:
+.Linit_27:
 	ldr	x1, [x3, 64]
 	bl	open_in_root
 	mov	x6, x0
 	mov	x7, x0
-	tbnz	x0, #63, .Linit_31
+	tbnz	x0, #63, .Linit_23
 	add	x1, sp, 31
 	sxtw	x0, w9
 	mov	x2, x6
@@ -312,18 +249,18 @@ attach:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_31:
+.Linit_23:
 	mov	x0, x6
 	ldp	x29, x30, [sp], 32
 	ret
 	.p2align 2,,3
-.Linit_40:
+.Linit_32:
 	sxtw	x0, w9
 	add	x1, sp, 31
-	cbz	x4, .Linit_36
+	cbz	x4, .Linit_28
 	add	x4, x5, x4, lsl 2
 	ldrsw	x2, [x4, 20]
-.Linit_33:
+.Linit_25:
 	ldr	x3, [x3, 64]
 	mov	x8, 429
 	mov	x4, 4
@@ -338,12 +275,12 @@ attach:
 	ldp	x29, x30, [sp], 32
 	ret
 	.p2align 2,,3
-.Linit_37:
+.Linit_29:
 	mov	w0, -100
-	b	.Linit_35
-.Linit_36:
+	b	.Linit_27
+.Linit_28:
 	mov	x2, -100
-	b	.Linit_33
+	b	.Linit_25
 	.size	attach, .-attach
 	.align	2
 	.p2align 4,,11
@@ -364,13 +301,13 @@ new_mount:
 #NO_APP
 	mov	x9, x0
 	mov	x7, x0
-	tbnz	x0, #63, .Linit_41
-	cbz	x6, .Linit_46
+	tbnz	x0, #63, .Linit_33
+	cbz	x6, .Linit_38
 	ldr	x2, [x6]
-	cbnz	x2, .Linit_49
-	b	.Linit_46
+	cbnz	x2, .Linit_41
+	b	.Linit_38
 	.p2align 2,,3
-.Linit_59:
+.Linit_51:
 	mov	x3, x7
 	mov	x1, 1
 #APP
@@ -382,8 +319,8 @@ new_mount:
 	mov	x7, x0
 	cmp	x7, 0
 	ccmp	x2, 0, 4, eq
-	beq	.Linit_58
-.Linit_49:
+	beq	.Linit_50
+.Linit_41:
 	ldr	x7, [x6, 8]
 	mov	x0, x9
 	add	x6, x6, 16
@@ -393,7 +330,7 @@ new_mount:
 	ldrb	w10, [x7]
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w10, .Linit_59
+	cbnz	w10, .Linit_51
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -403,10 +340,10 @@ new_mount:
 	mov	x7, x0
 	cmp	x7, 0
 	ccmp	x2, 0, 4, eq
-	bne	.Linit_49
-.Linit_58:
-	cbz	x7, .Linit_46
-.Linit_45:
+	bne	.Linit_41
+.Linit_50:
+	cbz	x7, .Linit_38
+.Linit_37:
 	mov	x0, x9
 	mov	x8, 57
 	mov	x1, 0
@@ -419,11 +356,11 @@ new_mount:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_41:
+.Linit_33:
 	mov	x0, x7
 	ret
 	.p2align 2,,3
-.Linit_46:
+.Linit_38:
 	mov	x0, x9
 	mov	x8, 431
 	mov	x1, 6
@@ -437,7 +374,7 @@ new_mount:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_45
+	cbnz	x0, .Linit_37
 	mov	x2, x11
 	mov	x0, x9
 	mov	x8, 432
@@ -460,7 +397,7 @@ new_mount:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_41
+	b	.Linit_33
 	.size	new_mount, .-new_mount
 	.align	2
 	.p2align 4,,11
@@ -479,14 +416,14 @@ mount_id:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_60
+	tbnz	x0, #63, .Linit_52
 	ldr	w1, [sp]
 	mov	x0, -95
 	ldr	x2, [sp, 144]
 	str	x2, [x6]
 	tst	x1, 4096
 	csel	x0, x0, xzr, eq
-.Linit_60:
+.Linit_52:
 	add	sp, sp, 256
 	ret
 	.size	mount_id, .-mount_id
@@ -496,7 +433,7 @@ mount_id:
 same_file:
 	sub	sp, sp, #272
 	strb	wzr, [sp, 15]
-	cbz	x2, .Linit_67
+	cbz	x2, .Linit_59
 	mov	x7, x1
 	mov	x6, x2
 	sxtw	x0, w0
@@ -511,7 +448,7 @@ same_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_64
+	tbnz	x0, #63, .Linit_56
 	ldp	w0, w1, [sp, 152]
 	and	x3, x1, 255
 	lsl	x2, x0, 32
@@ -523,19 +460,19 @@ same_file:
 	orr	x0, x0, x1
 	orr	x0, x0, x2
 	cmp	x0, x7
-	bne	.Linit_68
+	bne	.Linit_60
 	ldr	x0, [sp, 48]
 	cmp	x0, x6
-	bne	.Linit_68
-.Linit_67:
+	bne	.Linit_60
+.Linit_59:
 	mov	x0, 0
-.Linit_64:
+.Linit_56:
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_68:
+.Linit_60:
 	mov	x0, -116
-	b	.Linit_64
+	b	.Linit_56
 	.size	same_file, .-same_file
 	.align	2
 	.p2align 4,,11
@@ -546,19 +483,19 @@ mask:
 	mov	x29, sp
 	ldr	x1, [x1, 48]
 	strb	wzr, [sp, 31]
-	cbz	x1, .Linit_83
+	cbz	x1, .Linit_75
 	add	x1, x0, x1, lsl 2
 	ldr	w0, [x1, 20]
-.Linit_71:
+.Linit_63:
 	ldr	x1, [x9, 56]
 	ldr	w2, [x9, 4]
 	bl	open_in_root
 	mov	x12, x0
 	mov	x6, 0
 	cmn	x0, #2
-	beq	.Linit_70
+	beq	.Linit_62
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_70
+	tbnz	x0, #63, .Linit_62
 	add	x13, sp, 64
 	mov	x8, 44
 	mov	x1, x13
@@ -573,10 +510,10 @@ mask:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	cbnz	x0, .Linit_73
+	cbnz	x0, .Linit_65
 	ldr	x0, [x9, 16]
-	cbnz	x0, .Linit_98
-.Linit_74:
+	cbnz	x0, .Linit_90
+.Linit_66:
 	add	x14, sp, 31
 	add	x10, sp, 192
 	mov	x1, x14
@@ -592,9 +529,9 @@ mask:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_75
+	tbnz	x0, #63, .Linit_67
 	ldr	w0, [x9, 4]
-	tbz	x0, 4, .Linit_76
+	tbz	x0, 4, .Linit_68
 	mov	x2, 36865
 	mov	x8, 428
 	movk	x2, 0x8, lsl 16
@@ -607,19 +544,19 @@ mask:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-.Linit_77:
+.Linit_69:
 	mov	x6, x7
-	tbnz	x7, #63, .Linit_75
-.Linit_81:
+	tbnz	x7, #63, .Linit_67
+.Linit_73:
 	add	x3, sp, 32
 	mov	x1, x3
 	.p2align 3,,7
-.Linit_82:
+.Linit_74:
 	mov	x2, x1
 	add	x1, x1, 1
 	strb	wzr, [x2]
 	cmp	x1, x13
-	bne	.Linit_82
+	bne	.Linit_74
 	mov	x6, 15
 	mov	x0, x7
 	mov	x1, x14
@@ -634,7 +571,7 @@ mask:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	cbnz	x0, .Linit_80
+	cbnz	x0, .Linit_72
 	mov	x3, x14
 	mov	x8, 429
 	mov	x0, x7
@@ -646,7 +583,7 @@ mask:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-.Linit_80:
+.Linit_72:
 	mov	x0, x7
 	mov	x8, 57
 	mov	x1, 0
@@ -659,7 +596,7 @@ mask:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_75:
+.Linit_67:
 	mov	x0, x12
 	mov	x8, 57
 	mov	x1, 0
@@ -672,13 +609,13 @@ mask:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_70:
+.Linit_62:
 	mov	x0, x6
 	ldp	x29, x30, [sp], 448
 	ret
 	.p2align 2,,3
-.Linit_73:
-	bge	.Linit_74
+.Linit_65:
+	bge	.Linit_66
 	mov	x0, x12
 	mov	x8, 57
 	mov	x1, 0
@@ -691,20 +628,20 @@ mask:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_70
+	b	.Linit_62
 	.p2align 2,,3
-.Linit_98:
+.Linit_90:
 	ldr	x1, [sp, 64]
 	mov	x6, -116
 	cmp	x0, x1
-	bne	.Linit_75
-	b	.Linit_74
+	bne	.Linit_67
+	b	.Linit_66
 	.p2align 2,,3
-.Linit_76:
+.Linit_68:
 	ldrh	w0, [sp, 220]
 	and	w0, w0, 61440
 	cmp	w0, 16384
-	beq	.Linit_99
+	beq	.Linit_91
 	mov	x2, 1
 	mov	x8, 428
 	ldr	x1, [x9, 64]
@@ -719,7 +656,7 @@ mask:
 #NO_APP
 	mov	x7, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_75
+	tbnz	x0, #63, .Linit_67
 	mov	x4, x10
 	mov	x1, x14
 	mov	x8, 291
@@ -732,33 +669,33 @@ mask:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	cbnz	x0, .Linit_79
+	cbnz	x0, .Linit_71
 	ldrh	w0, [sp, 220]
 	mov	x6, -116
 	and	w0, w0, 61440
 	cmp	w0, 8192
-	bne	.Linit_80
+	bne	.Linit_72
 	ldr	x1, [sp, 320]
 	mov	x0, 1
 	movk	x0, 0x3, lsl 32
 	cmp	x1, x0
-	bne	.Linit_80
-	b	.Linit_81
+	bne	.Linit_72
+	b	.Linit_73
 	.p2align 2,,3
-.Linit_79:
-	bge	.Linit_81
-	b	.Linit_80
+.Linit_71:
+	bge	.Linit_73
+	b	.Linit_72
 	.p2align 2,,3
-.Linit_99:
+.Linit_91:
 	ldp	x0, x1, [x9, 72]
 	mov	x2, 15
 	bl	new_mount
 	mov	x7, x0
-	b	.Linit_77
+	b	.Linit_69
 	.p2align 2,,3
-.Linit_83:
+.Linit_75:
 	mov	w0, -100
-	b	.Linit_71
+	b	.Linit_63
 	.size	mask, .-mask
 	.align	2
 	.p2align 4,,11
@@ -766,7 +703,7 @@ mask:
 keep_fd:
 	mov	x6, x1
 	mov	x7, x1
-	tbnz	x1, #63, .Linit_100
+	tbnz	x1, #63, .Linit_92
 	ldr	x2, [x0]
 	mov	x8, 25
 	mov	x1, 1030
@@ -790,7 +727,7 @@ keep_fd:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_100:
+.Linit_92:
 	mov	x0, x7
 	ret
 	.size	keep_fd, .-keep_fd
@@ -803,16 +740,16 @@ set_signals:
 	mov	x10, sp
 	mov	x1, x10
 	.p2align 3,,7
-.Linit_104:
+.Linit_96:
 	mov	x0, x1
 	add	x1, x1, 1
 	strb	wzr, [x0]
 	add	x0, sp, 32
 	cmp	x1, x0
-	bne	.Linit_104
+	bne	.Linit_96
 	mov	x7, 1
 	.p2align 3,,7
-.Linit_108:
+.Linit_100:
 	sub	w2, w7, #1
 	cmp	w7, 9
 	mov	x0, x7
@@ -825,7 +762,7 @@ set_signals:
 	mov	x3, 8
 	mov	x4, 0
 	mov	x5, 0
-	beq	.Linit_113
+	beq	.Linit_105
 	str	x6, [sp]
 #APP
 // 42 "src/sys.h" 1
@@ -833,17 +770,17 @@ set_signals:
 // 0 "" 2
 #NO_APP
 	add	x7, x7, 1
-	tbnz	x0, #63, .Linit_103
+	tbnz	x0, #63, .Linit_95
 	cmp	x7, 65
-	bne	.Linit_108
+	bne	.Linit_100
 	mov	x0, 0
-.Linit_103:
+.Linit_95:
 	add	sp, sp, 32
 	ret
 	.p2align 2,,3
-.Linit_113:
+.Linit_105:
 	add	x7, x7, 1
-	b	.Linit_108
+	b	.Linit_100
 	.size	set_signals, .-set_signals
 	.align	2
 	.p2align 4,,11
@@ -868,24 +805,24 @@ exec:
 #NO_APP
 	ldr	x9, [x10, 56]
 	ldr	x0, [x9]
-	cbz	x0, .Linit_121
+	cbz	x0, .Linit_113
 	add	x13, sp, 16
 	mov	w7, 0
 	mov	x11, -2
-	b	.Linit_120
+	b	.Linit_112
 	.p2align 2,,3
-.Linit_116:
+.Linit_108:
 	cmn	x0, #2
 	cset	w1, ne
-.Linit_117:
+.Linit_109:
 	cmp	w1, 0
 	ccmn	x11, #2, 4, eq
-	beq	.Linit_129
-.Linit_118:
+	beq	.Linit_121
+.Linit_110:
 	ldr	x0, [x9, 8]!
 	add	w7, w7, 1
-	cbz	x0, .Linit_114
-.Linit_120:
+	cbz	x0, .Linit_106
+.Linit_112:
 	ldp	x1, x2, [x10, 64]
 	mov	x8, 221
 	mov	x3, 0
@@ -898,7 +835,7 @@ exec:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #13
-	bne	.Linit_116
+	bne	.Linit_108
 	ldr	x1, [x9]
 	mov	x4, x13
 	mov	x8, 291
@@ -911,33 +848,33 @@ exec:
 // 0 "" 2
 #NO_APP
 	mov	w1, 0
-	tbnz	x0, #63, .Linit_122
+	tbnz	x0, #63, .Linit_114
 	ldr	x0, [x9, 8]!
 	str	w7, [x12, 372]
 	mov	x11, x6
 	add	w7, w7, 1
-	cbnz	x0, .Linit_120
-.Linit_114:
+	cbnz	x0, .Linit_112
+.Linit_106:
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_129:
+.Linit_121:
 	str	w7, [x12, 372]
 	cmp	w1, 0
 	mov	x11, x6
 	ccmn	x6, #20, 4, ne
-	beq	.Linit_118
+	beq	.Linit_110
 	mov	x0, x11
 	add	sp, sp, 272
 	ret
 	.p2align 2,,3
-.Linit_122:
+.Linit_114:
 	mov	x6, -2
-	b	.Linit_117
-.Linit_121:
+	b	.Linit_109
+.Linit_113:
 	mov	x11, -2
-	b	.Linit_114
+	b	.Linit_106
 	.size	exec, .-exec
 	.align	2
 	.p2align 4,,11
@@ -954,10 +891,10 @@ kill_tree:
 	add	x7, sp, 12
 	add	x14, sp, 16
 	.p2align 3,,7
-.Linit_144:
+.Linit_136:
 	mov	x11, 0
-	tbz	w0, #31, .Linit_155
-.Linit_131:
+	tbz	w0, #31, .Linit_147
+.Linit_123:
 	mov	x8, 129
 	mov	x0, x15
 	mov	x1, 9
@@ -970,25 +907,25 @@ kill_tree:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_132:
+.Linit_124:
 	add	x6, sp, 16
 	mov	w0, 0
 	add	x9, x11, x6
 	cmp	x11, 0
-	bgt	.Linit_138
-	b	.Linit_139
+	bgt	.Linit_130
+	b	.Linit_131
 	.p2align 2,,3
-.Linit_136:
+.Linit_128:
 	add	w1, w3, w1, lsl 1
 	add	x6, x6, 1
 	sub	w0, w1, #48
 	cmp	x9, x6
-	beq	.Linit_139
-.Linit_138:
+	beq	.Linit_131
+.Linit_130:
 	ldrb	w3, [x6]
 	add	w1, w0, w0, lsl 2
 	cmp	w3, 32
-	bne	.Linit_136
+	bne	.Linit_128
 	sxtw	x0, w0
 	mov	x8, 129
 	mov	x1, 9
@@ -1004,8 +941,8 @@ kill_tree:
 	add	x6, x6, 1
 	mov	w0, 0
 	cmp	x9, x6
-	bne	.Linit_138
-.Linit_139:
+	bne	.Linit_130
+.Linit_131:
 	ldr	w2, [x13, 340]
 	mov	x1, x7
 	mov	x8, 260
@@ -1023,10 +960,10 @@ kill_tree:
 	mov	x6, x0
 	cset	w9, ne
 	cmp	x0, 0
-	bgt	.Linit_141
-	b	.Linit_135
+	bgt	.Linit_133
+	b	.Linit_127
 	.p2align 2,,3
-.Linit_140:
+.Linit_132:
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1034,8 +971,8 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	ble	.Linit_135
-.Linit_141:
+	ble	.Linit_127
+.Linit_133:
 	cmp	w9, 0
 	mov	x1, x7
 	ccmp	x6, x10, 0, ne
@@ -1045,7 +982,7 @@ kill_tree:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	bne	.Linit_140
+	bne	.Linit_132
 	ldr	w6, [sp, 12]
 	str	w6, [x12]
 #APP
@@ -1055,14 +992,14 @@ kill_tree:
 #NO_APP
 	mov	x6, x0
 	cmp	x0, 0
-	bgt	.Linit_141
-.Linit_135:
+	bgt	.Linit_133
+.Linit_127:
 	cmn	x6, #10
-	beq	.Linit_130
+	beq	.Linit_122
 	ldr	w0, [x13, 340]
-	cbnz	x6, .Linit_144
-	tbnz	w0, #31, .Linit_130
-.Linit_155:
+	cbnz	x6, .Linit_136
+	tbnz	w0, #31, .Linit_122
+.Linit_147:
 	sxtw	x0, w0
 	mov	x1, x14
 	mov	x8, 67
@@ -1077,9 +1014,9 @@ kill_tree:
 #NO_APP
 	ldr	w1, [x13, 340]
 	mov	x11, x0
-	tbz	w1, #31, .Linit_132
-	b	.Linit_131
-.Linit_130:
+	tbz	w1, #31, .Linit_124
+	b	.Linit_123
+.Linit_122:
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
@@ -1088,7 +1025,7 @@ kill_tree:
 	.p2align 4,,11
 	.type	end_unheard, %function
 end_unheard:
-	tbz	x2, 0, .Linit_163
+	tbz	x2, 0, .Linit_155
 	mov	x8, 94
 	mov	x0, 0
 	mov	x1, 0
@@ -1103,7 +1040,7 @@ end_unheard:
 #NO_APP
 	ret
 	.p2align 2,,3
-.Linit_163:
+.Linit_155:
 	stp	x29, x30, [sp, -16]!
 	mov	x7, x0
 	mov	w6, w1
@@ -1143,18 +1080,18 @@ end_unheard:
 	.type	send_signal, %function
 send_signal:
 	ldr	w2, [x1, 12]
-	cbz	w2, .Linit_165
+	cbz	w2, .Linit_157
 	sub	sp, sp, #128
 	mov	x2, sp
 	mov	x3, x2
 	.p2align 3,,7
-.Linit_166:
+.Linit_158:
 	mov	x4, x3
 	add	x3, x3, 1
 	strb	wzr, [x4]
 	add	x4, sp, 128
 	cmp	x3, x4
-	bne	.Linit_166
+	bne	.Linit_158
 	ldr	w6, [x1, 4]
 	mov	w9, -1
 	ldr	x7, [x1, 16]
@@ -1175,7 +1112,7 @@ send_signal:
 	add	sp, sp, 128
 	ret
 	.p2align 2,,3
-.Linit_165:
+.Linit_157:
 	ldp	w1, w3, [x1, 4]
 	neg	w2, w0
 	sxtw	x0, w0
@@ -1203,10 +1140,10 @@ make_file:
 	ldr	x0, [x1, 48]
 	sub	sp, sp, x12
 	mov	x12, x1
-	cbz	x0, .Linit_192
+	cbz	x0, .Linit_184
 	add	x0, x14, x0, lsl 2
 	ldrsw	x0, [x0, 20]
-.Linit_176:
+.Linit_168:
 	mov	x2, 32961
 	mov	x8, 56
 	ldr	x3, [x12, 16]
@@ -1221,30 +1158,30 @@ make_file:
 #NO_APP
 	mov	x11, x0
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_175
+	tbnz	x0, #63, .Linit_167
 	ldr	x0, [x12, 40]
-	cbz	x0, .Linit_191
+	cbz	x0, .Linit_183
 	mov	x13, sp
 	add	x10, sp, 16
 	mov	w15, 1
-.Linit_181:
+.Linit_173:
 	add	x0, x14, x0, lsl 2
 	mov	x2, x13
 	ldr	w7, [x0, 20]
 	.p2align 3,,7
-.Linit_184:
+.Linit_176:
 	mov	x3, x2
 	add	x2, x2, 1
 	strb	wzr, [x3]
 	cmp	x2, x10
-	bne	.Linit_184
+	bne	.Linit_176
 	ldr	w0, [x14, 16]
 	str	w7, [sp]
 	strh	w15, [sp, 4]
 	str	w0, [sp, 8]
 	strh	w15, [sp, 12]
 	.p2align 3,,7
-.Linit_185:
+.Linit_177:
 	mov	x0, x13
 	mov	x8, 73
 	mov	x1, 2
@@ -1259,13 +1196,13 @@ make_file:
 #NO_APP
 	mov	x6, x0
 	cmn	x0, #4
-	beq	.Linit_185
-	tbnz	x0, #63, .Linit_180
+	beq	.Linit_177
+	tbnz	x0, #63, .Linit_172
 	ldrsh	w0, [sp, 14]
-	cbnz	w0, .Linit_187
+	cbnz	w0, .Linit_179
 	sxtw	x7, w7
 	.p2align 3,,7
-.Linit_188:
+.Linit_180:
 	mov	x0, x7
 	mov	x1, x10
 	mov	x8, 63
@@ -1280,18 +1217,18 @@ make_file:
 #NO_APP
 	mov	x9, x0
 	cmn	x0, #4
-	beq	.Linit_188
+	beq	.Linit_180
 	cmp	x0, 0
-	cbz	x0, .Linit_191
-	blt	.Linit_194
+	cbz	x0, .Linit_183
+	blt	.Linit_186
 	mov	x7, 0
-	b	.Linit_183
+	b	.Linit_175
 	.p2align 2,,3
-.Linit_204:
+.Linit_196:
 	add	x7, x7, x0
 	cmp	x7, x9
-	bge	.Linit_203
-.Linit_183:
+	bge	.Linit_195
+.Linit_175:
 	mov	x0, x11
 	add	x1, x10, x7
 	sub	x2, x9, x7
@@ -1305,8 +1242,8 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbz	x0, #63, .Linit_204
-.Linit_180:
+	tbz	x0, #63, .Linit_196
+.Linit_172:
 	mov	x0, x11
 	mov	x8, 57
 	mov	x1, 0
@@ -1319,17 +1256,17 @@ make_file:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_175:
+.Linit_167:
 	mov	x0, x6
 	mov	x12, 4112
 	add	sp, sp, x12
 	ret
 	.p2align 2,,3
-.Linit_191:
+.Linit_183:
 	ldr	x1, [x12, 24]
 	mov	x6, 0
 	cmn	x1, #1
-	beq	.Linit_180
+	beq	.Linit_172
 	ldr	x2, [x12, 32]
 	mov	x0, x11
 	mov	x8, 55
@@ -1342,22 +1279,85 @@ make_file:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	b	.Linit_180
+	b	.Linit_172
 	.p2align 2,,3
-.Linit_203:
+.Linit_195:
 	ldr	x0, [x12, 40]
-	b	.Linit_181
+	b	.Linit_173
 	.p2align 2,,3
-.Linit_187:
+.Linit_179:
 	mov	x6, -3
-	b	.Linit_180
-.Linit_192:
+	b	.Linit_172
+.Linit_184:
 	mov	x0, -100
-	b	.Linit_176
-.Linit_194:
+	b	.Linit_168
+.Linit_186:
 	mov	x6, x9
-	b	.Linit_180
+	b	.Linit_172
 	.size	make_file, .-make_file
+	.align	2
+	.p2align 4,,11
+	.type	write_file, %function
+write_file:
+	mov	x2, 1
+	mov	x6, x1
+	movk	x2, 0x8, lsl 16
+	mov	x1, x0
+	mov	x8, 56
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x0
+	tbnz	x0, #63, .Linit_197
+	ldrb	w1, [x6]
+	sxtw	x0, w0
+	mov	x2, 0
+	cbz	w1, .Linit_199
+	.p2align 3,,7
+.Linit_200:
+	add	x2, x2, 1
+	ldrb	w3, [x2, x6]
+	cbnz	w3, .Linit_200
+.Linit_199:
+	mov	x1, x6
+	mov	x8, 64
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_201
+	cmp	x2, x0
+	mov	x6, -5
+	csel	x6, xzr, x6, eq
+.Linit_201:
+	mov	x0, x7
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, x6
+.Linit_197:
+	mov	x0, x7
+	ret
+	.size	write_file, .-write_file
 	.align	2
 	.p2align 4,,11
 	.type	run_step, %function
@@ -1373,38 +1373,38 @@ run_step:
 	ldr	w2, [x1, 8]
 	add	w0, w2, 1
 	cmp	w4, w0
-	beq	.Linit_414
+	beq	.Linit_420
 .Linit_206:
 	cmp	w3, 24
 	beq	.Linit_209
-	bls	.Linit_415
+	bls	.Linit_421
 	cmp	w3, 37
 	beq	.Linit_239
-	bls	.Linit_416
+	bls	.Linit_422
 	cmp	w3, 43
 	beq	.Linit_256
-	bls	.Linit_417
+	bls	.Linit_423
 	cmp	w3, 46
-	beq	.Linit_407
-	bls	.Linit_418
+	beq	.Linit_413
+	bls	.Linit_424
 	cmp	w3, 47
-	bne	.Linit_404
+	bne	.Linit_411
 	ldp	x29, x30, [sp], 176
 	mov	x1, x12
 	mov	x0, x14
 	b	exec
 	.p2align 2,,3
-.Linit_415:
+.Linit_421:
 	cmp	w3, 12
 	beq	.Linit_211
-	bls	.Linit_419
+	bls	.Linit_425
 	cmp	w3, 19
 	beq	.Linit_227
-	bls	.Linit_420
+	bls	.Linit_426
 	cmp	w3, 22
-	beq	.Linit_332
+	beq	.Linit_333
 	cmp	w3, 23
-	bne	.Linit_421
+	bne	.Linit_427
 	ldr	w9, [x12, 4]
 	mov	w2, 1
 	movk	w2, 0x8, lsl 16
@@ -1429,24 +1429,24 @@ run_step:
 	mov	w11, w0
 	bl	same_file
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_317
+	tbnz	x0, #63, .Linit_318
 	ldr	x5, [x12, 16]
 	ldr	x4, [x12, 40]
 	orr	x0, x5, x4
-	cbz	x0, .Linit_298
+	cbz	x0, .Linit_300
 	add	x3, sp, 32
 	add	x1, sp, 64
 	mov	x0, x3
 	.p2align 3,,7
-.Linit_299:
+.Linit_301:
 	mov	x2, x0
 	add	x0, x0, 1
 	strb	wzr, [x2]
 	cmp	x0, x1
-	bne	.Linit_299
-	cbnz	x4, .Linit_300
+	bne	.Linit_301
+	cbnz	x4, .Linit_302
 	str	x5, [sp, 32]
-.Linit_301:
+.Linit_303:
 	orr	w2, w9, 4096
 	mov	x0, x10
 	add	x1, sp, 24
@@ -1460,14 +1460,14 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_317
-.Linit_298:
+	tbnz	x0, #63, .Linit_318
+.Linit_300:
 	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_422
-.Linit_303:
-	cbnz	x6, .Linit_317
+	cbnz	x0, .Linit_428
+.Linit_305:
+	cbnz	x6, .Linit_318
 	ldr	w0, [x12, 4]
-	tbz	x0, 3, .Linit_306
+	tbz	x0, 3, .Linit_308
 	mov	x0, x10
 	mov	x8, 50
 	mov	x1, 0
@@ -1480,10 +1480,10 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	cbz	x0, .Linit_306
-.Linit_411:
+	cbz	x0, .Linit_308
+.Linit_416:
 	mov	x6, x0
-.Linit_317:
+.Linit_318:
 	mov	x0, x10
 	mov	x8, 57
 	mov	x1, 0
@@ -1502,17 +1502,16 @@ run_step:
 	ldp	x29, x30, [sp], 176
 	ret
 	.p2align 2,,3
-.Linit_419:
+.Linit_425:
 	cmp	w3, 6
 	beq	.Linit_213
-	bls	.Linit_423
+	bls	.Linit_429
 	cmp	w3, 9
 	beq	.Linit_221
-	bls	.Linit_424
+	bls	.Linit_430
 	cmp	w3, 10
-	beq	.Linit_425
-	ldp	x1, x2, [x12, 56]
-	mov	w0, -100
+	beq	.Linit_431
+	ldp	x0, x1, [x12, 56]
 	bl	write_file
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
@@ -1541,22 +1540,22 @@ run_step:
 	str	x0, [x14, 376]
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_416:
+.Linit_422:
 	cmp	w3, 30
 	beq	.Linit_241
-	bls	.Linit_426
+	bls	.Linit_432
 	cmp	w3, 34
 	beq	.Linit_249
-	bls	.Linit_427
+	bls	.Linit_433
 	cmp	w3, 35
-	beq	.Linit_428
+	beq	.Linit_434
 	ldr	x0, [x12, 16]
 	mov	x8, 159
 	ldr	x1, [x12, 56]
 	.p2align 3,,7
-.Linit_406:
+.Linit_412:
 	mov	x2, 0
-.Linit_409:
+.Linit_414:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -1570,23 +1569,23 @@ run_step:
 	ldp	x29, x30, [sp], 176
 	ret
 	.p2align 2,,3
-.Linit_417:
+.Linit_423:
 	cmp	w3, 40
 	beq	.Linit_258
-	bls	.Linit_429
+	bls	.Linit_435
 	cmp	w3, 41
-	beq	.Linit_430
+	beq	.Linit_436
 	mov	x8, 167
 	mov	x0, 1
 	mov	x1, 9
-	b	.Linit_406
+	b	.Linit_412
 	.p2align 2,,3
-.Linit_423:
+.Linit_429:
 	cmp	w3, 3
 	beq	.Linit_215
-	bls	.Linit_431
+	bls	.Linit_437
 	cmp	w3, 4
-	beq	.Linit_432
+	beq	.Linit_438
 	ldp	x0, x7, [x12, 16]
 	add	x3, x14, 384
 	ldr	x6, [x12, 32]
@@ -1623,46 +1622,22 @@ run_step:
 	sxtw	x10, w0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_426:
+.Linit_432:
 	cmp	w3, 27
 	beq	.Linit_243
-	bls	.Linit_433
+	bls	.Linit_439
 	cmp	w3, 28
-	beq	.Linit_434
+	beq	.Linit_440
 	ldr	w2, [x12, 4]
-	mov	x8, 49
 	ldr	x0, [x12, 56]
-	tbz	x2, 1, .Linit_408
-	mov	x1, x0
-	mov	w0, -100
-	bl	open_in_root
-	mov	x10, x0
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_205
-	mov	x8, 50
+	tbnz	x2, 1, .Linit_315
+	mov	x8, 49
 	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x10, x0
-	mov	x0, x6
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_205
+	b	.Linit_412
 	.p2align 2,,3
-.Linit_429:
+.Linit_435:
 	cmp	w3, 38
-	beq	.Linit_435
+	beq	.Linit_441
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -1707,13 +1682,13 @@ run_step:
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
 	mov	x6, 0
-	b	.Linit_327
+	b	.Linit_328
 	.p2align 2,,3
-.Linit_328:
+.Linit_329:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_407
-.Linit_327:
+	beq	.Linit_413
+.Linit_328:
 	ldr	x7, [x12, 24]
 	mov	x2, x6
 	mov	x8, 167
@@ -1723,33 +1698,33 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_328
+	tbz	x7, 0, .Linit_329
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbz	x0, #63, .Linit_328
+	tbz	x0, #63, .Linit_329
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_431:
+.Linit_437:
 	cmp	w3, 1
 	beq	.Linit_217
 	cmp	w3, 2
-	bne	.Linit_404
+	bne	.Linit_411
 	ldp	x29, x30, [sp], 176
 	mov	x0, x12
 	b	own_mounts
 	.p2align 2,,3
-.Linit_433:
+.Linit_439:
 	cmp	w3, 25
-	beq	.Linit_436
+	beq	.Linit_442
 	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_344
+	cbz	x0, .Linit_347
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-.Linit_311:
+.Linit_313:
 	ldp	x2, x3, [x12, 16]
 	sxtw	x0, w0
 	ldr	x1, [x12, 56]
@@ -1765,13 +1740,13 @@ run_step:
 	tbnz	x0, #63, .Linit_205
 	ldp	x2, x3, [x12, 32]
 	cmn	x2, #1
-	beq	.Linit_407
-.Linit_413:
+	beq	.Linit_413
+.Linit_418:
 	ldp	x0, x1, [x12, 48]
-	cbz	x0, .Linit_345
+	cbz	x0, .Linit_348
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-.Linit_313:
+.Linit_314:
 	sxtw	x0, w0
 	mov	x8, 54
 	mov	x4, 256
@@ -1784,21 +1759,21 @@ run_step:
 	mov	x10, x0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_420:
+.Linit_426:
 	cmp	w3, 16
-	bhi	.Linit_437
+	bhi	.Linit_443
 	cmp	w3, 14
 	bhi	.Linit_232
 	cmp	w3, 13
-	beq	.Linit_438
+	beq	.Linit_444
 	ldr	x1, [x12, 16]
 	mov	x8, 161
 	ldr	x0, [x12, 56]
-	b	.Linit_406
+	b	.Linit_412
 	.p2align 2,,3
-.Linit_414:
+.Linit_420:
 	cmp	w3, 32
-	bne	.Linit_439
+	bne	.Linit_445
 .Linit_207:
 	mov	x0, x14
 	mov	w4, 0
@@ -1807,16 +1782,16 @@ run_step:
 	bl	report
 	mov	x10, x0
 	cmp	x0, 0
-	cbz	x0, .Linit_440
+	cbz	x0, .Linit_446
 	blt	.Linit_205
-.Linit_322:
+.Linit_323:
 	ldr	w0, [sp, 32]
 	mov	x10, -125
 	cmp	w0, 1
 	csel	x10, x10, xzr, ne
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_332:
+.Linit_333:
 	add	x3, sp, 32
 	add	x1, sp, 64
 	mov	x0, x3
@@ -1831,10 +1806,10 @@ run_step:
 	ldr	x0, [x12, 48]
 	ldr	x1, [x12, 24]
 	str	x1, [sp, 48]
-	cbz	x0, .Linit_340
+	cbz	x0, .Linit_343
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-.Linit_295:
+.Linit_297:
 	ldr	w2, [x12, 4]
 	sxtw	x0, w0
 	ldr	x1, [x12, 56]
@@ -1850,41 +1825,41 @@ run_step:
 	mov	x10, x0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_437:
+.Linit_443:
 	cmp	w3, 17
-	beq	.Linit_441
+	beq	.Linit_447
 	ldp	x29, x30, [sp], 176
 	mov	x1, x12
 	mov	x0, x14
 	b	mask
 	.p2align 2,,3
-.Linit_439:
+.Linit_445:
 	ldr	w10, [x5, 28]
 	neg	x10, x10
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_404:
+.Linit_411:
 	mov	x10, -38
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_430:
+.Linit_436:
 	ldrsw	x0, [x14, 348]
 	mov	x8, 446
 	mov	x1, 0
-	b	.Linit_406
+	b	.Linit_412
 	.p2align 2,,3
-.Linit_428:
+.Linit_434:
 	ldr	x9, [x12, 16]
 	mov	x6, 0
-	b	.Linit_324
+	b	.Linit_325
 	.p2align 2,,3
-.Linit_442:
+.Linit_448:
 	tbnz	x0, #63, .Linit_205
-.Linit_325:
+.Linit_326:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_407
-.Linit_324:
+	beq	.Linit_413
+.Linit_325:
 	mov	x1, x6
 	mov	x8, 167
 	mov	x0, 24
@@ -1893,7 +1868,7 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x9, x6
-	tbnz	x7, 0, .Linit_325
+	tbnz	x7, 0, .Linit_326
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1901,32 +1876,32 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	cmn	x0, #22
-	bne	.Linit_442
+	bne	.Linit_448
 	.p2align 3,,7
-.Linit_407:
+.Linit_413:
 	mov	x10, 0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_434:
+.Linit_440:
 	ldr	x2, [x12, 16]
 	mov	x8, 35
 	ldr	x1, [x12, 56]
 	mov	x0, -100
-	b	.Linit_409
+	b	.Linit_414
 	.p2align 2,,3
-.Linit_436:
+.Linit_442:
 	ldr	x1, [x12, 48]
 	ldr	x0, [x12, 64]
-	cbz	x1, .Linit_343
+	cbz	x1, .Linit_346
 	add	x1, x14, x1, lsl 2
 	ldr	w1, [x1, 20]
-.Linit_310:
+.Linit_312:
 	ldr	x2, [x12, 56]
 	sxtw	x1, w1
 	mov	x8, 36
-	b	.Linit_409
+	b	.Linit_414
 	.p2align 2,,3
-.Linit_432:
+.Linit_438:
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1946,7 +1921,7 @@ run_step:
 	str	w0, [x14, 340]
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_435:
+.Linit_441:
 	mov	x8, 167
 	mov	x0, 8
 	mov	x1, 1
@@ -1974,20 +1949,42 @@ run_step:
 	b	.Linit_205
 	.p2align 2,,3
 .Linit_217:
-	ldp	x1, x2, [x12, 56]
-	mov	w0, -100
+	ldp	x0, x1, [x12, 56]
 	ldp	x29, x30, [sp], 176
 	b	write_file
 	.p2align 2,,3
-.Linit_425:
+.Linit_431:
+	ldr	x1, [x12, 64]
 	ldr	x0, [x12, 16]
-	ldp	x1, x2, [x12, 56]
+	ldrb	w2, [x1]
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-	ldp	x29, x30, [sp], 176
-	b	write_file
+	cbz	w2, .Linit_334
+	mov	x2, 0
+	.p2align 3,,7
+.Linit_272:
+	add	x2, x2, 1
+	ldrb	w3, [x2, x1]
+	cbnz	w3, .Linit_272
+.Linit_271:
+	sxtw	x0, w0
+	mov	x8, 64
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	cmp	x0, x2
+	beq	.Linit_413
+	mov	x10, -5
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_441:
+.Linit_447:
 	ldr	x2, [x12, 16]
 	mov	x1, x12
 	mov	x0, x14
@@ -1995,10 +1992,10 @@ run_step:
 	ldr	w2, [x2, 20]
 	ldp	x29, x30, [sp], 176
 	b	attach
-.Linit_440:
+.Linit_446:
 	add	x1, sp, 32
 	.p2align 3,,7
-.Linit_319:
+.Linit_320:
 	ldrsw	x0, [x14, 12]
 	mov	x8, 207
 	mov	x2, 24
@@ -2012,36 +2009,28 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	cmn	x0, #4
-	beq	.Linit_319
+	beq	.Linit_320
 	cmp	x0, x2
-	beq	.Linit_322
+	beq	.Linit_323
 	cmp	x0, 0
 	mov	x0, -32
 	csel	x10, x10, x0, lt
 	b	.Linit_205
-.Linit_422:
+.Linit_428:
 	mov	w2, w11
 	mov	x1, x12
 	mov	x0, x14
 	bl	attach
 	mov	x6, x0
-	b	.Linit_303
-.Linit_306:
+	b	.Linit_305
+.Linit_308:
 	ldr	w0, [x12, 12]
-	cbz	w0, .Linit_317
-.Linit_305:
+	cbz	w0, .Linit_318
+.Linit_307:
 	add	x0, x14, w0, uxtw 2
 	sxtw	x10, w11
 	str	w11, [x0, 20]
 	b	.Linit_205
-.Linit_427:
-	cmp	w3, 33
-	bne	.Linit_443
-	mov	x8, 157
-	mov	x0, 0
-.Linit_408:
-	mov	x1, 0
-	b	.Linit_406
 	.p2align 2,,3
 .Linit_232:
 	ldr	x2, [x12, 16]
@@ -2052,18 +2041,18 @@ run_step:
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
 	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_277
-.Linit_280:
+	cbnz	x0, .Linit_279
+.Linit_282:
 	ldr	w0, [x12]
 	cmp	w0, 15
-	beq	.Linit_444
-.Linit_279:
+	beq	.Linit_449
+.Linit_281:
 	ldr	w0, [x12, 12]
 	mov	x10, 0
-	cbnz	w0, .Linit_305
-.Linit_281:
+	cbnz	w0, .Linit_307
+.Linit_283:
 	mov	x0, x11
-.Linit_403:
+.Linit_410:
 	mov	x8, 57
 	mov	x1, 0
 	mov	x2, 0
@@ -2081,21 +2070,21 @@ run_step:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 1
-	b	.Linit_406
+	b	.Linit_412
 	.p2align 2,,3
 .Linit_215:
 	mov	x8, 167
 	mov	x0, 36
 	mov	x1, 1
-	b	.Linit_406
-.Linit_297:
+	b	.Linit_412
+.Linit_299:
 	.p2align 2,,3
 .Linit_209:
 	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_341
+	cbz	x0, .Linit_344
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-.Linit_307:
+.Linit_309:
 	ldr	x2, [x12, 16]
 	sxtw	x0, w0
 	ldr	x1, [x12, 56]
@@ -2112,7 +2101,7 @@ run_step:
 	tbnz	x0, #63, .Linit_205
 	ldp	x2, x3, [x12, 24]
 	cmn	x2, #1
-	bne	.Linit_413
+	bne	.Linit_418
 	mov	x10, 0
 	b	.Linit_205
 	.p2align 2,,3
@@ -2141,20 +2130,39 @@ run_step:
 	beq	.Linit_269
 	tbnz	x0, #63, .Linit_205
 	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_445
+	tbnz	x0, #63, .Linit_450
 	ldr	x10, [x6, 24]
 	b	.Linit_205
-.Linit_445:
+.Linit_450:
 	ldr	w0, [x6, 20]
 	str	w0, [x14, 368]
 	ldr	x10, [x6, 24]
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_221:
+	ldr	x1, [x12, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 524288
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	ldr	x1, [x12, 16]
+	sxtw	x10, w0
+	add	x1, x14, x1, lsl 2
+	str	w0, [x1, 20]
 	b	.Linit_205
 	.p2align 2,,3
 .Linit_258:
 	mov	x8, 167
 	mov	x0, 38
 	mov	x1, 1
-	b	.Linit_406
+	b	.Linit_412
 	.p2align 2,,3
 .Linit_256:
 	mov	x8, 173
@@ -2171,7 +2179,7 @@ run_step:
 #NO_APP
 	ldrsw	x1, [x14, 8]
 	cmp	x0, x1
-	bne	.Linit_331
+	bne	.Linit_332
 	ldr	w7, [x14, 16]
 	mov	w6, 1
 	add	x0, sp, 24
@@ -2188,8 +2196,8 @@ run_step:
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
 	ldrsh	w0, [sp, 30]
-	cbz	w0, .Linit_407
-.Linit_331:
+	cbz	w0, .Linit_413
+.Linit_332:
 	mov	x10, -3
 	b	.Linit_205
 	.p2align 2,,3
@@ -2254,7 +2262,7 @@ run_step:
 	mov	x0, x14
 	b	make_file
 	.p2align 2,,3
-.Linit_438:
+.Linit_444:
 	mov	x1, 2
 	mov	x8, 198
 	movk	x1, 0x8, lsl 16
@@ -2275,25 +2283,25 @@ run_step:
 	add	x4, sp, 72
 	mov	x1, x3
 	.p2align 3,,7
-.Linit_273:
+.Linit_275:
 	mov	x2, x1
 	add	x1, x1, 1
 	strb	wzr, [x2]
 	cmp	x1, x4
-	bne	.Linit_273
+	bne	.Linit_275
 	ldr	x4, [x12, 56]
 	mov	x1, x4
 	add	x4, x4, 15
 	sub	x0, x3, x1
 	.p2align 3,,7
-.Linit_274:
+.Linit_276:
 	ldrb	w2, [x1]
-	cbz	w2, .Linit_276
+	cbz	w2, .Linit_278
 	strb	w2, [x0, x1]
 	add	x1, x1, 1
 	cmp	x4, x1
-	bne	.Linit_274
-.Linit_276:
+	bne	.Linit_276
+.Linit_278:
 	mov	x2, x3
 	mov	w7, 1
 	mov	x0, x6
@@ -2328,18 +2336,18 @@ run_step:
 	stp	xzr, xzr, [sp, 24]
 	bl	open_in_root
 	mov	x7, x0
-	tbnz	x0, #63, .Linit_446
+	tbnz	x0, #63, .Linit_451
 	add	x9, sp, 16
 	add	x3, sp, 24
 	mov	x1, x9
 	mov	w2, 4096
 	bl	mount_id
 	mov	x10, x0
-	cbz	x0, .Linit_447
-.Linit_285:
+	cbz	x0, .Linit_452
+.Linit_287:
 	mov	x0, x7
-	b	.Linit_403
-.Linit_447:
+	b	.Linit_410
+.Linit_452:
 	ldr	x0, [x12, 16]
 	mov	x1, x9
 	add	x3, sp, 32
@@ -2348,19 +2356,23 @@ run_step:
 	ldr	w0, [x0, 20]
 	bl	mount_id
 	mov	x10, x0
-	cbnz	x0, .Linit_285
+	cbnz	x0, .Linit_287
 	ldp	x1, x0, [sp, 24]
 	mov	x10, -116
 	cmp	x1, x0
 	mov	x0, x7
 	csel	x10, xzr, x10, eq
-	b	.Linit_403
-	.p2align 2,,3
-.Linit_221:
-	ldr	x1, [x12, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 524288
+	b	.Linit_410
+.Linit_315:
+	mov	x1, x0
+	mov	w0, -100
+	bl	open_in_root
+	mov	x10, x0
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_205
+	mov	x8, 50
+	mov	x1, 0
+	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -2369,12 +2381,16 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	ldr	x1, [x12, 16]
-	sxtw	x10, w0
-	add	x1, x14, x1, lsl 2
-	str	w0, [x1, 20]
+	mov	x8, 57
+	mov	x10, x0
+	mov	x0, x6
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
 	b	.Linit_205
-.Linit_446:
+.Linit_451:
 	add	x0, x0, 40
 	mov	x10, x7
 	cmp	x0, 38
@@ -2387,15 +2403,15 @@ run_step:
 	tst	x0, 1
 	csel	x10, x7, x2, ne
 	b	.Linit_205
-.Linit_277:
+.Linit_279:
 	mov	w2, w11
 	mov	x1, x12
 	mov	x0, x14
 	bl	attach
 	mov	x10, x0
-	cbz	x0, .Linit_280
-	b	.Linit_281
-.Linit_444:
+	cbz	x0, .Linit_282
+	b	.Linit_283
+.Linit_449:
 	mov	x0, x11
 	mov	x8, 50
 	mov	x1, 0
@@ -2409,35 +2425,62 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	cbnz	x0, .Linit_281
-	b	.Linit_279
-.Linit_300:
+	cbnz	x0, .Linit_283
+	b	.Linit_281
+.Linit_302:
 	add	x4, x14, x4, lsl 2
 	orr	x5, x5, 1048576
 	str	x5, [sp, 32]
 	ldrsw	x0, [x4, 20]
 	str	x0, [sp, 56]
-	b	.Linit_301
-.Linit_340:
-	mov	w0, -100
-	b	.Linit_295
-.Linit_341:
-	mov	w0, -100
-	b	.Linit_307
+	b	.Linit_303
+.Linit_334:
+	mov	x2, 0
+	b	.Linit_271
 .Linit_343:
+	mov	w0, -100
+	b	.Linit_297
+.Linit_346:
 	mov	w1, -100
-	b	.Linit_310
+	b	.Linit_312
 .Linit_344:
 	mov	w0, -100
-	b	.Linit_311
-.Linit_345:
+	b	.Linit_309
+.Linit_347:
 	mov	w0, -100
 	b	.Linit_313
-.Linit_421:
+.Linit_348:
+	mov	w0, -100
+	b	.Linit_314
+.Linit_430:
+	cmp	w3, 7
+	beq	.Linit_453
+	ldr	x0, [x12, 16]
+	mov	x8, 268
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	add	x0, x14, x0, lsl 2
+	mov	x5, 0
+	ldrsw	x0, [x0, 20]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_205
+.Linit_453:
+	ldr	x0, [x12, 16]
+	mov	x8, 97
+	mov	x1, 0
+	b	.Linit_412
+.Linit_427:
 	cmp	w3, 20
-	beq	.Linit_448
+	beq	.Linit_454
 	ldr	w0, [x12, 4]
-	tbz	x0, 1, .Linit_449
+	tbz	x0, 1, .Linit_455
 	add	x9, sp, 32
 	mov	w0, 46
 	strb	w0, [sp, 32]
@@ -2461,7 +2504,7 @@ run_step:
 	ldr	w2, [x12, 4]
 	bl	open_in_root
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_317
+	tbnz	x0, #63, .Linit_318
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
@@ -2474,7 +2517,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_294
+	cbnz	x0, .Linit_296
 	ldr	x3, [x12, 16]
 	mov	x1, x9
 	ldr	x0, [x12, 56]
@@ -2499,7 +2542,7 @@ run_step:
 #NO_APP
 	cmp	x7, 0
 	csel	x7, x7, x0, ne
-.Linit_294:
+.Linit_296:
 	mov	x0, x6
 	mov	x8, 57
 	mov	x1, 0
@@ -2513,8 +2556,8 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x7
-	b	.Linit_317
-.Linit_448:
+	b	.Linit_318
+.Linit_454:
 	ldr	x0, [x12, 56]
 	mov	x8, 41
 	mov	x2, 0
@@ -2530,10 +2573,10 @@ run_step:
 #NO_APP
 	mov	x6, 0
 	mov	x10, x0
-	cbz	x0, .Linit_286
-	b	.Linit_287
+	cbz	x0, .Linit_288
+	b	.Linit_289
 	.p2align 2,,3
-.Linit_288:
+.Linit_290:
 	ldr	x0, [x12, 56]
 #APP
 // 42 "src/sys.h" 1
@@ -2542,8 +2585,8 @@ run_step:
 #NO_APP
 	add	x6, x6, 1
 	mov	x10, x0
-	cbnz	x0, .Linit_287
-.Linit_286:
+	cbnz	x0, .Linit_289
+.Linit_288:
 	ldr	x0, [x12, 16]
 	mov	x8, 39
 	mov	x1, 2
@@ -2552,8 +2595,8 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	cmp	x0, x6
-	bcs	.Linit_288
-.Linit_289:
+	bcs	.Linit_290
+.Linit_291:
 	ldr	x0, [x12, 64]
 	mov	x8, 49
 	mov	x1, 0
@@ -2591,10 +2634,10 @@ run_step:
 	csel	x10, x10, xzr, ne
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_287:
+.Linit_289:
 	tbnz	x10, #63, .Linit_205
-	b	.Linit_289
-.Linit_449:
+	b	.Linit_291
+.Linit_455:
 	ldr	x3, [x12, 16]
 	mov	x8, 40
 	ldp	x0, x1, [x12, 56]
@@ -2607,34 +2650,17 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	b	.Linit_205
-.Linit_424:
-	cmp	w3, 7
-	beq	.Linit_450
-	ldr	x0, [x12, 16]
-	mov	x8, 268
+.Linit_433:
+	cmp	w3, 33
+	bne	.Linit_456
+	mov	x8, 157
+	mov	x0, 0
 	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	add	x0, x14, x0, lsl 2
-	mov	x5, 0
-	ldrsw	x0, [x0, 20]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_205
-.Linit_450:
-	ldr	x0, [x12, 16]
-	mov	x8, 97
-	mov	x1, 0
-	b	.Linit_406
+	b	.Linit_412
 	.p2align 2,,3
-.Linit_443:
+.Linit_456:
 	cmp	w3, 31
-	bne	.Linit_451
+	bne	.Linit_457
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -2655,7 +2681,7 @@ run_step:
 	str	w0, [sp, 40]
 	bl	same_file
 	mov	x6, x0
-	cbnz	x0, .Linit_317
+	cbnz	x0, .Linit_318
 	ldrsw	x0, [x14, 348]
 	add	x2, sp, 32
 	mov	x8, 445
@@ -2668,10 +2694,10 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_411
-.Linit_418:
+	b	.Linit_416
+.Linit_424:
 	cmp	w3, 44
-	beq	.Linit_452
+	beq	.Linit_458
 	ldr	x7, [x12, 16]
 	add	x2, sp, 32
 	ldr	x6, [x12, 56]
@@ -2690,11 +2716,11 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	b	.Linit_205
-.Linit_452:
+.Linit_458:
 	ldr	x0, [x12, 16]
 	ldp	x29, x30, [sp], 176
 	b	set_signals
-.Linit_451:
+.Linit_457:
 	ldr	w2, [x12, 8]
 	b	.Linit_207
 	.size	run_step, .-run_step
@@ -2714,23 +2740,23 @@ run_aside:
 	ldr	x0, [x0, 48]
 	smaddl	x18, w18, w1, x0
 	cmp	w20, 0
-	ble	.Linit_454
+	ble	.Linit_460
 	smaddl	x20, w20, w1, x18
-	b	.Linit_456
+	b	.Linit_462
 	.p2align 2,,3
-.Linit_459:
+.Linit_465:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_454
-.Linit_456:
+	beq	.Linit_460
+.Linit_462:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	str	w2, [x19, 20]
 	mov	x0, x21
 	bl	run_step
 	mov	x6, x0
-	tbz	x0, #63, .Linit_459
-.Linit_455:
+	tbz	x0, #63, .Linit_465
+.Linit_461:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -2744,9 +2770,9 @@ run_aside:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_454:
+.Linit_460:
 	mov	x6, 0
-	b	.Linit_455
+	b	.Linit_461
 	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
@@ -2781,8 +2807,8 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	str	x0, [x19, 360]
-	cbz	x0, .Linit_467
-.Linit_461:
+	cbz	x0, .Linit_473
+.Linit_467:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2796,35 +2822,35 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	brk #1000
-.Linit_467:
+.Linit_473:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_462
+	ble	.Linit_468
 	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_464
+	b	.Linit_470
 	.p2align 2,,3
-.Linit_468:
+.Linit_474:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_462
-.Linit_464:
+	beq	.Linit_468
+.Linit_470:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
 	str	w0, [x19, 368]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_468
+	tbz	x0, #63, .Linit_474
 	str	x0, [x19, 360]
-	b	.Linit_461
-.Linit_462:
+	b	.Linit_467
+.Linit_468:
 	mov	x0, 0
 	str	x0, [x19, 360]
-	b	.Linit_461
+	b	.Linit_467
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -2849,28 +2875,28 @@ jail_main:
 	str	x27, [sp, 80]
 	str	x2, [sp, 104]
 	.p2align 3,,7
-.Linit_470:
+.Linit_476:
 	str	w0, [x1], 4
 	cmp	x1, x20
-	bne	.Linit_470
+	bne	.Linit_476
 	add	x7, x10, 8
 	add	x10, x10, 144
 	.p2align 3,,7
-.Linit_473:
+.Linit_479:
 	ldrb	w0, [x7, -8]
 	sub	x1, x7, #8
-	cbz	w0, .Linit_477
+	cbz	w0, .Linit_483
 	mov	w6, 0
-	b	.Linit_476
+	b	.Linit_482
 	.p2align 2,,3
-.Linit_472:
+.Linit_478:
 	ldrb	w0, [x1]
-.Linit_476:
+.Linit_482:
 	sub	w0, w0, #65
 	add	x1, x1, 1
 	orr	w6, w0, w6, lsl 4
 	cmp	x7, x1
-	bne	.Linit_472
+	bne	.Linit_478
 	sxtw	x0, w6
 	mov	x8, 25
 	mov	x1, 2
@@ -2886,8 +2912,8 @@ jail_main:
 #NO_APP
 	add	x7, x7, 8
 	cmp	x10, x7
-	bne	.Linit_473
-.Linit_477:
+	bne	.Linit_479
+.Linit_483:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2924,8 +2950,8 @@ jail_main:
 	mov	x0, 0
 	str	w1, [sp, 9088]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_574
-.Linit_475:
+	tbnz	x0, #63, .Linit_580
+.Linit_481:
 	ldrsw	x0, [sp, 8756]
 	add	x1, sp, 288
 	mov	x8, 80
@@ -2938,8 +2964,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_575
-.Linit_478:
+	tbnz	x0, #63, .Linit_581
+.Linit_484:
 	mov	x3, 2
 	ldrsw	x4, [sp, 8756]
 	ldr	x1, [sp, 336]
@@ -2953,8 +2979,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_576
-.Linit_479:
+	tbnz	x0, #63, .Linit_582
+.Linit_485:
 	ldrsw	x0, [sp, 8756]
 	mov	x8, 57
 	mov	x1, 0
@@ -2972,11 +2998,11 @@ jail_main:
 	ldr	w21, [x0, 20]
 	str	x0, [sp, 8736]
 	and	w25, w24, 1
-	tbz	x24, 0, .Linit_480
+	tbz	x24, 0, .Linit_486
 	ldr	w0, [sp, 8744]
 	cmp	w0, 1
-	bne	.Linit_577
-.Linit_480:
+	bne	.Linit_583
+.Linit_486:
 	mov	x3, 2048
 	add	x1, sp, 104
 	mov	x8, 74
@@ -2995,30 +3021,30 @@ jail_main:
 	bl	keep_fd
 	str	w0, [sp, 9080]
 	sxtw	x3, w0
-	tbnz	x0, 31, .Linit_578
-.Linit_481:
+	tbnz	x0, 31, .Linit_584
+.Linit_487:
 	ldr	x1, [sp, 8736]
 	ldr	w0, [x1, 12]
 	ldr	x18, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_483
+	ble	.Linit_489
 	sub	w0, w0, #1
 	add	x1, x18, 88
 	mov	w2, 88
 	umaddl	x19, w0, w2, x1
-	b	.Linit_485
+	b	.Linit_491
 	.p2align 2,,3
-.Linit_579:
+.Linit_585:
 	cmp	x19, x18
-	beq	.Linit_483
-.Linit_485:
+	beq	.Linit_489
+.Linit_491:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	mov	x0, x22
 	add	x18, x18, 88
 	str	w2, [sp, 9104]
 	bl	run_step
-	tbz	x0, #63, .Linit_579
+	tbz	x0, #63, .Linit_585
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3037,7 +3063,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_483:
+.Linit_489:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -3050,8 +3076,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_580
-.Linit_487:
+	tbnz	x0, #63, .Linit_586
+.Linit_493:
 	add	x18, sp, 136
 	mov	x8, 59
 	mov	x0, x18
@@ -3066,7 +3092,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x26, x0
-	tbnz	x0, #63, .Linit_573
+	tbnz	x0, #63, .Linit_579
 	mov	x1, 8736
 	add	x1, sp, x1
 	mov	x10, x1
@@ -3094,17 +3120,17 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x23, #63, .Linit_532
+	tbnz	x23, #63, .Linit_538
 	add	x19, sp, 160
 	mov	x0, x19
 	add	x2, x19, 16
 	.p2align 3,,7
-.Linit_489:
+.Linit_495:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_489
+	bne	.Linit_495
 	ldr	w2, [sp, 136]
 	mov	w0, 1
 	ldr	w1, [sp, 8752]
@@ -3112,7 +3138,7 @@ jail_main:
 	str	w1, [sp, 168]
 	strh	w0, [sp, 172]
 	.p2align 3,,7
-.Linit_490:
+.Linit_496:
 	mov	x0, x19
 	mov	x8, 73
 	mov	x1, 2
@@ -3127,11 +3153,11 @@ jail_main:
 #NO_APP
 	mov	x26, x0
 	cmn	x0, #4
-	beq	.Linit_490
-	tbnz	x0, #63, .Linit_581
+	beq	.Linit_496
+	tbnz	x0, #63, .Linit_587
 	ldrsh	w0, [sp, 174]
-	cbnz	w0, .Linit_582
-.Linit_492:
+	cbnz	w0, .Linit_588
+.Linit_498:
 	ldrsw	x0, [sp, 136]
 	mov	x8, 57
 	mov	x1, 0
@@ -3144,10 +3170,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x26, #63, .Linit_488
+	tbnz	x26, #63, .Linit_494
 	ldr	x3, [sp, 9096]
-	tbnz	x3, #63, .Linit_583
-.Linit_494:
+	tbnz	x3, #63, .Linit_589
+.Linit_500:
 	ldr	x1, [sp, 8736]
 	mov	w3, 88
 	ldr	w2, [sp, 9104]
@@ -3157,7 +3183,7 @@ jail_main:
 	umaddl	x14, w14, w3, x0
 	ldr	w0, [x14, 8]
 	cmp	w2, w0
-	beq	.Linit_495
+	beq	.Linit_501
 	ldr	w2, [sp, 9104]
 	mov	x0, x22
 	ldr	w4, [sp, 9108]
@@ -3176,11 +3202,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_495:
+.Linit_501:
 	ldr	w0, [x14]
 	cmp	w0, 46
-	beq	.Linit_584
-.Linit_496:
+	beq	.Linit_590
+.Linit_502:
 	ldr	x1, [sp, 336]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -3195,7 +3221,7 @@ jail_main:
 #NO_APP
 	add	x6, x22, 40
 	.p2align 3,,7
-.Linit_498:
+.Linit_504:
 	ldr	w7, [x6]
 	mov	x8, 57
 	mov	x1, 0
@@ -3204,18 +3230,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w7
 	mov	x5, 0
-	tbnz	w7, #31, .Linit_497
+	tbnz	w7, #31, .Linit_503
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_497:
+.Linit_503:
 	add	x6, x6, 4
 	cmp	x6, x20
-	bne	.Linit_498
+	bne	.Linit_504
 	ldr	w0, [sp, 9084]
-	tbnz	w0, #31, .Linit_499
+	tbnz	w0, #31, .Linit_505
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -3228,7 +3254,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_499:
+.Linit_505:
 	ubfiz	x6, x24, 4, 32
 	mov	x7, 1314
 	and	x6, x6, 32
@@ -3249,8 +3275,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_500
-	cbz	w21, .Linit_502
+	tbnz	x0, #63, .Linit_506
+	cbz	w21, .Linit_508
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -3260,8 +3286,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_500
-.Linit_502:
+	tbnz	x0, #63, .Linit_506
+.Linit_508:
 	mov	w4, w23
 	mov	x0, x22
 	mov	w20, w23
@@ -3269,19 +3295,19 @@ jail_main:
 	mov	w2, 0
 	mov	w1, 4
 	bl	report
-	tbnz	x0, #63, .Linit_585
-.Linit_504:
+	tbnz	x0, #63, .Linit_591
+.Linit_510:
 	add	x23, sp, 112
 	str	wzr, [sp, 100]
 	mov	x0, x23
 	add	x2, x23, 24
 	.p2align 3,,7
-.Linit_506:
+.Linit_512:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_506
+	bne	.Linit_512
 	ldr	w1, [sp, 8748]
 	add	x26, sp, 96
 	ldr	w2, [sp, 8752]
@@ -3296,14 +3322,14 @@ jail_main:
 	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
 	.p2align 3,,7
-.Linit_512:
+.Linit_518:
 	mov	w6, 0
-	b	.Linit_508
+	b	.Linit_514
 	.p2align 2,,3
-.Linit_509:
+.Linit_515:
 	cmp	x27, x0
-	beq	.Linit_586
-.Linit_508:
+	beq	.Linit_592
+.Linit_514:
 	mov	x1, x26
 	mov	x8, 260
 	mov	x0, -1
@@ -3317,9 +3343,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_509
-	cbnz	w6, .Linit_510
-	cbnz	x0, .Linit_511
+	bgt	.Linit_515
+	cbnz	w6, .Linit_516
+	cbnz	x0, .Linit_517
 	mov	x8, 73
 	mov	x0, x23
 	mov	x1, 3
@@ -3329,18 +3355,18 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_511:
+.Linit_517:
 	cmn	x0, #4
-	beq	.Linit_512
-	tbnz	x0, #63, .Linit_587
-.Linit_513:
+	beq	.Linit_518
+	tbnz	x0, #63, .Linit_593
+.Linit_519:
 	ldrsh	w0, [sp, 126]
-	cbnz	w0, .Linit_588
-.Linit_515:
+	cbnz	w0, .Linit_594
+.Linit_521:
 	mov	w10, 64
-	b	.Linit_516
+	b	.Linit_522
 	.p2align 2,,3
-.Linit_589:
+.Linit_595:
 	ldrsw	x0, [sp, 9080]
 #APP
 // 42 "src/sys.h" 1
@@ -3349,11 +3375,11 @@ jail_main:
 #NO_APP
 	mov	x1, x18
 	cmp	x0, x2
-	bne	.Linit_520
+	bne	.Linit_526
 	ldr	w2, [sp, 160]
 	mov	w0, w20
 	cmp	w2, 17
-	beq	.Linit_517
+	beq	.Linit_523
 	ldr	w4, [sp, 168]
 	ldr	x3, [sp, 208]
 	cmn	w4, #1
@@ -3362,10 +3388,10 @@ jail_main:
 	stp	wzr, w4, [sp, 144]
 	str	x3, [sp, 152]
 	bl	send_signal
-.Linit_517:
+.Linit_523:
 	subs	w10, w10, #1
-	beq	.Linit_520
-.Linit_516:
+	beq	.Linit_526
+.Linit_522:
 	ldrsh	w0, [sp, 118]
 	mov	x1, x19
 	mov	x8, 63
@@ -3373,12 +3399,12 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_589
-.Linit_520:
+	cbnz	w0, .Linit_595
+.Linit_526:
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_512
+	cbz	w0, .Linit_518
 	.p2align 3,,7
-.Linit_522:
+.Linit_528:
 	ldrsw	x0, [sp, 8748]
 	mov	x1, x18
 	mov	x8, 207
@@ -3392,26 +3418,26 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_522
+	beq	.Linit_528
 	cmp	x0, x2
-	beq	.Linit_523
-	tbz	x0, #63, .Linit_524
+	beq	.Linit_529
+	tbz	x0, #63, .Linit_530
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_512
-.Linit_524:
+	bne	.Linit_518
+.Linit_530:
 	mov	w0, -1
 	str	w0, [sp, 128]
-	b	.Linit_512
+	b	.Linit_518
 	.p2align 2,,3
-.Linit_588:
+.Linit_594:
 	mov	w2, w24
 	mov	w1, w20
 	mov	x0, x22
 	bl	end_unheard
-	b	.Linit_515
-.Linit_577:
+	b	.Linit_521
+.Linit_583:
 	ldr	w4, [sp, 9108]
 	mov	x0, x22
 	mov	x3, 18
@@ -3430,8 +3456,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_480
-.Linit_581:
+	b	.Linit_486
+.Linit_587:
 	mov	x0, x23
 	mov	x8, 129
 	mov	x1, 9
@@ -3440,17 +3466,17 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_492
+	b	.Linit_498
 	.p2align 2,,3
-.Linit_586:
+.Linit_592:
 	ldr	w0, [sp, 96]
 	mov	w6, w2
 	str	w0, [sp, 100]
-	b	.Linit_508
+	b	.Linit_514
 	.p2align 2,,3
-.Linit_587:
-	cbz	w25, .Linit_590
-.Linit_514:
+.Linit_593:
+	cbz	w25, .Linit_596
+.Linit_520:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -3463,16 +3489,16 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_513
-.Linit_590:
+	b	.Linit_519
+.Linit_596:
 	mov	w1, w20
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_514
-.Linit_510:
-	cbz	w25, .Linit_528
-.Linit_530:
+	b	.Linit_520
+.Linit_516:
+	cbz	w25, .Linit_534
+.Linit_536:
 	ldr	w4, [sp, 100]
 	mov	x0, x22
 	mov	x3, 0
@@ -3500,13 +3526,13 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_523:
+.Linit_529:
 	ldr	w0, [sp, 136]
 	cmp	w0, 2
-	beq	.Linit_591
+	beq	.Linit_597
 	cmp	w0, 3
-	bne	.Linit_512
-	cbz	w25, .Linit_527
+	bne	.Linit_518
+	cbz	w25, .Linit_533
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -3517,12 +3543,12 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_512
-.Linit_532:
+	b	.Linit_518
+.Linit_538:
 	mov	x26, x23
-.Linit_573:
+.Linit_579:
 	add	x19, sp, 160
-.Linit_488:
+.Linit_494:
 	ldr	w2, [sp, 9104]
 	neg	x3, x26
 	ldr	w4, [sp, 9108]
@@ -3543,8 +3569,8 @@ jail_main:
 #NO_APP
 	ldr	x3, [sp, 9096]
 	mov	x23, x26
-	tbz	x3, #63, .Linit_494
-.Linit_583:
+	tbz	x3, #63, .Linit_500
+.Linit_589:
 	ldr	w2, [sp, 9104]
 	neg	x3, x3
 	ldr	w4, [sp, 9108]
@@ -3563,10 +3589,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_494
-.Linit_585:
-	cbz	w25, .Linit_592
-.Linit_505:
+	b	.Linit_500
+.Linit_591:
+	cbz	w25, .Linit_598
+.Linit_511:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -3579,8 +3605,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_504
-.Linit_500:
+	b	.Linit_510
+.Linit_506:
 	mov	x0, x23
 	mov	x8, 129
 	mov	x1, 9
@@ -3611,19 +3637,19 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_502
-.Linit_527:
+	b	.Linit_508
+.Linit_533:
 	add	x2, sp, 100
 	mov	w1, w20
 	mov	x0, x22
 	bl	kill_tree
-.Linit_528:
+.Linit_534:
 	mov	w1, w20
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_530
-.Linit_574:
+	b	.Linit_536
+.Linit_580:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, w11
@@ -3642,8 +3668,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_475
-.Linit_580:
+	b	.Linit_481
+.Linit_586:
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3662,8 +3688,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_487
-.Linit_578:
+	b	.Linit_493
+.Linit_584:
 	ldr	w4, [sp, 9108]
 	neg	x3, x3
 	mov	x0, x22
@@ -3682,8 +3708,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_481
-.Linit_576:
+	b	.Linit_487
+.Linit_582:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
@@ -3702,8 +3728,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_479
-.Linit_575:
+	b	.Linit_485
+.Linit_581:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
@@ -3722,8 +3748,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_478
-.Linit_584:
+	b	.Linit_484
+.Linit_590:
 	ldr	w2, [sp, 9104]
 	mov	x0, x22
 	mov	w4, 0
@@ -3742,23 +3768,23 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_496
-.Linit_591:
+	b	.Linit_502
+.Linit_597:
 	mov	w0, w20
 	bl	send_signal
-	b	.Linit_512
-.Linit_592:
+	b	.Linit_518
+.Linit_598:
 	mov	w1, w23
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_505
-.Linit_582:
+	b	.Linit_511
+.Linit_588:
 	mov	w2, w24
 	mov	w1, w23
 	mov	x0, x22
 	bl	end_unheard
-	b	.Linit_492
+	b	.Linit_498
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

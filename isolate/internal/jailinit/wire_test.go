@@ -29,7 +29,7 @@ var constants = []struct {
 	{"OP_UNSHARE", uint64(OpUnshare)},
 	{"OP_SETNS", uint64(OpSetns)},
 	{"OP_OPEN", uint64(OpOpen)},
-	{"OP_WRITE_AT", uint64(OpWriteAt)},
+	{"OP_WRITE_SLOT", uint64(OpWriteSlot)},
 	{"OP_ENTER", uint64(OpEnter)},
 	{"OP_DUMPABLE", uint64(OpDumpable)},
 	{"OP_LO_UP", uint64(OpLoUp)},

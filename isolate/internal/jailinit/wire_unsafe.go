@@ -20,7 +20,7 @@ const (
 	OpUnshare
 	OpSetns
 	OpOpen
-	OpWriteAt
+	OpWriteSlot
 	OpEnter
 	OpDumpable
 	OpLoUp

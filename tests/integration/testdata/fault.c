@@ -1,7 +1,8 @@
 // fault WHO N ERRNO COMMAND…: runs a launcher and lets its Nth system call fail with ERRNO, or, where that is
 // 0, kills the process that makes it. WHO is launcher, or init for whatever the launcher makes up to the
-// payload's exec. Then it waits until nothing is left, and tells fd 3: the launcher's wait status, the calls
-// that were counted, and the number of the call that was hit, or -1.
+// payload's exec, or any for both. Then it waits until nothing is left, or SIGTERM comes, and tells fd 3: the
+// launcher's wait status, or -1 if it lives; the calls that were counted; and the number of the call that was
+// hit, or -1.
 //
 // strace --inject counts the calls of each task by itself, so one fault would be as many as there are tasks,
 // and one in jail-init would hit the launcher first.
@@ -31,6 +32,12 @@ static struct task {
 } tasks[MAX_TASKS];
 
 static pid_t launcher;
+static char program[256];
+static volatile sig_atomic_t over;
+
+static void stop(int sig) {
+	over = sig;
+}
 
 static void fail(const char *what) {
 	perror(what);
@@ -66,13 +73,14 @@ static struct task *task_of(pid_t tid) {
 	return empty;
 }
 
-// is_payload says whether what a task has just executed has a name: jail-init has none.
+// is_payload says whether what a task has just executed has a name, and another than the launcher's:
+// jail-init has none, runc's init is runc.
 static int is_payload(pid_t tid) {
 	char path[64], exe[256];
 	snprintf(path, sizeof path, "/proc/%d/exe", tid);
 	ssize_t n = readlink(path, exe, sizeof exe - 1);
 	exe[n < 0 ? 0 : n] = 0;
-	return !strstr(exe, " (deleted)");
+	return !strstr(exe, " (deleted)") && strcmp(exe, program);
 }
 
 // cant_fail says whether a call can't, whatever the machine lacks.
@@ -165,10 +173,14 @@ static void set_number(pid_t tid, int nr) {
 int main(int argc, char **argv) {
 	if (argc < 5)
 		return 99;
-	int on_launcher = !strcmp(argv[1], "launcher"), error = atoi(argv[3]), status = -1;
+	int on_launcher = !strcmp(argv[1], "launcher"), any = !strcmp(argv[1], "any"), error = atoi(argv[3]),
+	    status = -1;
 	long n = atol(argv[2]), count = 0, hit = -1;
 
 	fcntl(3, F_SETFD, FD_CLOEXEC);
+	snprintf(program, sizeof program, "%s", argv[4]);
+	struct sigaction act = {.sa_handler = stop}; // without SA_RESTART
+	sigaction(SIGTERM, &act, NULL);
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); // orphans of the launcher are waited for as well
 	launcher = fork();
 	if (launcher < 0)
@@ -187,7 +199,7 @@ int main(int argc, char **argv) {
 	kill(launcher, SIGCONT);
 	int begun = 0; // with the launcher's exec
 
-	for (;;) {
+	while (!over) {
 		int s;
 		pid_t tid = waitpid(-1, &s, __WALL);
 		if (tid < 0 && errno == EINTR)
@@ -220,9 +232,9 @@ int main(int argc, char **argv) {
 			sig = 0;
 			if (ptrace(PTRACE_GET_SYSCALL_INFO, tid, sizeof info, &info) > 0) {
 				if (info.op == PTRACE_SYSCALL_INFO_ENTRY && begun &&
-				    t->launcher == on_launcher &&
+				    (any || t->launcher == on_launcher) &&
 				    !(error && (cant_fail(info.entry.nr) ||
-						(on_launcher && go_runtime(tid, &info)))) &&
+						((any || on_launcher) && go_runtime(tid, &info)))) &&
 				    ++count == n) {
 					hit = info.entry.nr;
 					if (!error)

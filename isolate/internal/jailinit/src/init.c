@@ -112,20 +112,26 @@ static long report(struct state *s, int kind, int step, long err, int status) {
 
 /* ---- steps of the init side ---- */
 
-static long write_file(int dir, at path, at text) {
-	long n = 0, f = S(SYS_openat, dir, path, O_WRONLY | O_CLOEXEC);
-	if (f < 0)
-		return f;
+static long write_to(int f, at text) {
+	long n = 0;
 	while (((str)text)[n])
 		n++;
 	long r = S(SYS_write, f, text, n);
-	S(SYS_close, f);
 	return r < 0 ? r : r == n ? 0 : -EIO;
+}
+
+static long write_file(at path, at text) {
+	long f = S(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CLOEXEC);
+	if (f < 0)
+		return f;
+	long r = write_to(f, text);
+	S(SYS_close, f);
+	return r;
 }
 
 static long enter(struct state *s, const struct step *o) {
 	struct rusage u;
-	long r = write_file(AT_FDCWD, o->s1, o->s2);
+	long r = write_file(o->s1, o->s2);
 	if (r < 0 || (r = S(SYS_getrusage, RUSAGE_SELF, &u)) < 0)
 		return r;
 	s->outside_us = microseconds(&u.ru_utime) + microseconds(&u.ru_stime);
@@ -393,7 +399,7 @@ static long run_step(struct state *s, const struct step *o) {
 		return -(long)s->plan->fail_errno;
 	switch (o->op) {
 	case OP_WRITE:
-		return write_file(AT_FDCWD, o->s1, o->s2);
+		return write_file(o->s1, o->s2);
 	case OP_OWN_MOUNTS:
 		return own_mounts(o);
 	case OP_SUBREAPER:
@@ -410,8 +416,8 @@ static long run_step(struct state *s, const struct step *o) {
 		return S(SYS_setns, s->slot[o->a], 0);
 	case OP_OPEN:
 		return s->slot[o->a] = S(SYS_openat, AT_FDCWD, o->s1, O_RDONLY | O_CLOEXEC);
-	case OP_WRITE_AT:
-		return write_file(s->slot[o->a], o->s1, o->s2);
+	case OP_WRITE_SLOT:
+		return write_to(s->slot[o->a], o->s2);
 	case OP_ENTER:
 		return enter(s, o);
 	case OP_DUMPABLE:

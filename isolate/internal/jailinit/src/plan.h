@@ -20,7 +20,7 @@ enum op {
 	OP_UNSHARE,    /* new namespaces a */
 	OP_SETNS,      /* enter the namespace in slot a */
 	OP_OPEN,       /* open s1 in slot a */
-	OP_WRITE_AT,   /* write s2 to the existing file s1 of the folder in slot a */
+	OP_WRITE_SLOT, /* write s2 to the file that slot a holds */
 	OP_ENTER,      /* the same as OP_WRITE; our CPU time counts from now on */
 	OP_DUMPABLE,   /* /proc/self is ours again after a change of uid */
 	OP_LO_UP,      /* bring the network device s1 up */
