@@ -19,8 +19,8 @@ func TestEvaluate(t *testing.T) {
 		vm := newVM(t, filter)
 		for _, list := range []map[string]uint32{abi.refuse, abi.allow} {
 			for name, nr := range list {
-				got, _, err := Evaluate(Bytes(filter), name, runtime.GOARCH)
-				if want := run(t, vm, call{nr: nr, audit: abi.audit}); err != nil || got != want {
+				got, err := Evaluate(Bytes(filter), name, runtime.GOARCH)
+				if want := run(t, vm, call{nr: nr, audit: abi.audit}); err != nil || got.Action != want {
 					t.Errorf("%s: %v, %v; want %v", name, got, err, want)
 				}
 			}
@@ -28,17 +28,17 @@ func TestEvaluate(t *testing.T) {
 	}
 	filter := Bytes(mustCompile(t, Baseline(), runtime.GOARCH))
 	for name, want := range map[string]bool{"ioctl": true, "read": false, "bpf": false} {
-		if _, by, err := Evaluate(filter, name, runtime.GOARCH); err != nil || by != want {
-			t.Errorf("%s goes by its arguments: %t, %v", name, by, err)
+		if got, err := Evaluate(filter, name, runtime.GOARCH); err != nil || got.ByArguments != want {
+			t.Errorf("%s goes by its arguments: %t, %v", name, got.ByArguments, err)
 		}
 	}
-	if _, _, err := Evaluate(filter, "frobnicate", runtime.GOARCH); err == nil {
+	if _, err := Evaluate(filter, "frobnicate", runtime.GOARCH); err == nil {
 		t.Error("a call that there is not")
 	}
-	if _, _, err := Evaluate(nil, "read", runtime.GOARCH); err == nil {
+	if _, err := Evaluate(nil, "read", runtime.GOARCH); err == nil {
 		t.Error("an empty filter")
 	}
-	if _, _, err := Evaluate(Bytes([]unix.SockFilter{{Code: 0xffff}}), "read", runtime.GOARCH); err == nil {
+	if _, err := Evaluate(Bytes([]unix.SockFilter{{Code: 0xffff}}), "read", runtime.GOARCH); err == nil {
 		t.Error("an instruction that there is not")
 	}
 }

@@ -53,9 +53,9 @@ func (o *options) allowList() (*isolate.AllowList, error) {
 func evaluate(spec *isolate.Spec, name string) ([]verdict, error) {
 	var verdicts []verdict
 	ask := func(filter string, program []byte) error {
-		action, byArguments, err := seccomp.Evaluate(program, name, runtime.GOARCH)
-		passes := action == seccomp.Allow || action == seccomp.Log
-		verdicts = append(verdicts, verdict{filter: filter, action: action.String(), passes: passes, byArguments: byArguments})
+		answer, err := seccomp.Evaluate(program, name, runtime.GOARCH)
+		passes := answer.Action == seccomp.Allow || answer.Action == seccomp.Log
+		verdicts = append(verdicts, verdict{filter: filter, action: answer.Action.String(), passes: passes, byArguments: answer.ByArguments})
 		return err
 	}
 	filters := 0
@@ -72,7 +72,7 @@ func evaluate(spec *isolate.Spec, name string) ([]verdict, error) {
 		}
 	}
 	if filters == 0 { // a word that is no call is a mistake all the same
-		if _, _, err := seccomp.Evaluate(allowAll, name, runtime.GOARCH); err != nil {
+		if _, err := seccomp.Evaluate(allowAll, name, runtime.GOARCH); err != nil {
 			return nil, err
 		}
 	}
