@@ -283,26 +283,44 @@ func (c *compiler) payload() error {
 	step("supervisors alive", wire{op: jailinit.OpAlive})
 	c.give(DiesWithLauncher, ListedFDs)
 	c.add(SidePayload, Step{Op: "signals", List: signalNames(h.Ignored), wire: wire{op: jailinit.OpSignals, a: h.Ignored}})
-	if len(s.Filter) > 0 && !s.NoFilter { // last: it may refuse what was done before it
-		c.add(SidePayload, Step{
-			Op: "seccomp filter", Data: strconv.Itoa(len(s.Filter)/8) + " instructions",
-			wire: wire{op: jailinit.OpFilter, a: uint64(len(s.Filter) / 8), bytes: s.Filter},
-		})
-		c.give(BaselineFilter)
-	}
-	if list := s.AllowList; list != nil { // behind the other: it may refuse to load one
-		c.add(SidePayload, Step{
-			Op: "seccomp allow-list", Path: list.Name, Data: strconv.Itoa(len(list.BPF)/8) + " instructions",
-			wire: wire{op: jailinit.OpFilter, a: uint64(len(list.BPF) / 8), bytes: list.BPF},
-		})
-		c.give(AllowListFilter)
-	}
+	c.filters() // last: they may refuse what was done before
 	env := c.environment()
 	c.add(SidePayload, Step{
 		Op: "exec", List: candidates(s.Process.Args[0], env), Args: s.Process.Args, Env: env,
 		wire: wire{op: jailinit.OpExec, a: h.Mask},
 	})
 	return nil
+}
+
+// filters are loaded one after the other. Each may refuse to load the next.
+func (c *compiler) filters() {
+	s := c.spec
+	add := func(op, name string, bpf []byte, log bool) {
+		step := Step{
+			Op: op, Path: name, Data: strconv.Itoa(len(bpf)/8) + " instructions",
+			wire: wire{op: jailinit.OpFilter, a: uint64(len(bpf) / 8), bytes: bpf},
+		}
+		if log || s.FilterLog {
+			step.Data += ", logged"
+			step.wire.b = unix.SECCOMP_FILTER_FLAG_LOG
+		}
+		c.add(SidePayload, step)
+	}
+	rules := func() { add("seccomp rules", "", s.CallRules.BPF, false) }
+	if len(s.Filter) > 0 && !s.NoFilter {
+		add("seccomp filter", "", s.Filter, false)
+		c.give(BaselineFilter)
+	}
+	if s.CallRules != nil && s.CallRules.First {
+		rules()
+	}
+	if list := s.AllowList; list != nil {
+		add("seccomp allow-list", list.Name, list.BPF, list.Log)
+		c.give(AllowListFilter)
+	}
+	if s.CallRules != nil && !s.CallRules.First {
+		rules()
+	}
 }
 
 func (c *compiler) environment() []string {
