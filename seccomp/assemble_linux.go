@@ -116,22 +116,25 @@ func withSubcalls(own []Verdict, rules []CallRule, by map[string][]int, name str
 			21: "shmat", "shmdt", "shmget", "shmctl",
 		},
 	}[name]
-	last := own[len(own)-1]
-	list := slices.Clone(own[:len(own)-1])
-	for nr, sub := range subcalls {
-		if sub == "" {
-			continue
+	// The kernel looks at 32 bits, of ipc's at 16.
+	mask := map[string]uint64{"socketcall": 0xffffffff, "ipc": 0xffff}[name]
+	var list []Verdict
+	for _, v := range own {
+		for nr, sub := range subcalls {
+			if sub == "" {
+				continue
+			}
+			strictest := slices.MinFunc(decide(rules, by, findCall(sub)), func(a, b Verdict) int { return cmp.Compare(a.Action.rank(), b.Action.rank()) })
+			if stricter(strictest.Action, v.Action) {
+				v := v
+				v.Conds = append(slices.Clone(v.Conds), Cond{Arg: 0, Op: MaskedEqual, Mask: mask, Value: uint64(nr)})
+				v.Action, v.Rule = strictest.Action, strictest.Rule
+				list = append(list, v)
+			}
 		}
-		strictest := slices.MinFunc(decide(rules, by, findCall(sub)), func(a, b Verdict) int { return cmp.Compare(a.Action.rank(), b.Action.rank()) })
-		if slices.ContainsFunc(own, func(v Verdict) bool { return stricter(strictest.Action, v.Action) }) {
-			// The kernel looks at 32 bits, of ipc's at 16.
-			mask := map[string]uint64{"socketcall": 0xffffffff, "ipc": 0xffff}[name]
-			strictest.Conds = []Cond{{Arg: 0, Op: MaskedEqual, Mask: mask, Value: uint64(nr)}}
-			list = append(list, strictest)
-		}
+		list = append(list, v)
 	}
-	slices.SortStableFunc(list, func(a, b Verdict) int { return cmp.Compare(a.Action.rank(), b.Action.rank()) })
-	return append(list, last)
+	return list
 }
 
 // tree finds the span of a number by halves, and ends with its verdicts.
@@ -153,15 +156,15 @@ func tree(spans []span) []unix.SockFilter {
 // judge ends with the first verdict whose conditions hold.
 func judge(verdicts []Verdict) []unix.SockFilter {
 	var code []unix.SockFilter
-	last := verdicts[len(verdicts)-1]
-	for _, v := range verdicts[:len(verdicts)-1] {
+	last := len(verdicts) - 1
+	for _, v := range verdicts[:last] {
 		branch := []unix.SockFilter{ret(v.Action)}
 		for _, c := range slices.Backward(v.Conds) {
-			branch = append(c.code(uint8(len(branch)), stricter(last.Action, v.Action)), branch...)
+			branch = append(c.code(uint8(len(branch)), v.lax), branch...)
 		}
 		code = append(code, branch...)
 	}
-	return append(code, ret(last.Action))
+	return append(code, ret(verdicts[last].Action))
 }
 
 // maxConds is how many conditions a rule may have: jumps over them have 8 bits.

@@ -169,6 +169,8 @@ type Verdict struct {
 	Action Action
 	Conds  []Cond
 	Rule   int // an index of the rules; -1 is none
+
+	lax bool // without its conditions something stricter would count
 }
 
 // Decide returns what rules do with a call: the first verdict whose conditions hold counts, and the last one has none.
@@ -207,11 +209,14 @@ func decide(rules []CallRule, by map[string][]int, c *namedCall) []Verdict {
 		for _, i := range by[word] {
 			switch r := rules[i]; {
 			case len(r.Conds) > 0:
-				list = append(list, Verdict{r.Action, r.Conds, i})
+				list = append(list, Verdict{Action: r.Action, Conds: r.Conds, Rule: i})
 			case first || !stricter(last.Action, r.Action):
 				last, first = Verdict{Action: r.Action, Rule: i}, false
 			}
 		}
+	}
+	for i := range list {
+		list[i].lax = stricter(last.Action, list[i].Action)
 	}
 	slices.Reverse(list) // of two errnos the later counts
 	slices.SortStableFunc(list, func(a, b Verdict) int { return cmp.Compare(a.Action.rank(), b.Action.rank()) })
