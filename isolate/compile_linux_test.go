@@ -339,3 +339,31 @@ func TestCompileWorkdirBelowDir(t *testing.T) {
 		t.Errorf("the working folder is not shown:\n%v", plan.Steps)
 	}
 }
+
+// TestFilterLog: the flag goes with the filters that it was asked for.
+func TestFilterLog(t *testing.T) {
+	for _, c := range []struct {
+		all, list bool
+		want      []uint64 // the filter, the allow-list, the rules
+	}{
+		{false, false, []uint64{0, 0, 0}},
+		{false, true, []uint64{0, unix.SECCOMP_FILTER_FLAG_LOG, 0}},
+		{true, false, []uint64{unix.SECCOMP_FILTER_FLAG_LOG, unix.SECCOMP_FILTER_FLAG_LOG, unix.SECCOMP_FILTER_FLAG_LOG}},
+	} {
+		s := NewSpec(User, "true")
+		s.FilterLog, s.AllowList, s.CallRules = c.all, &AllowList{BPF: make([]byte, 8), Log: c.list}, &CallRules{BPF: make([]byte, 8)}
+		plan, err := Compile(s, rootHost())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []uint64
+		for _, step := range plan.Steps {
+			if strings.HasPrefix(step.Op, "seccomp ") {
+				got = append(got, step.wire.b)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}

@@ -60,10 +60,10 @@ type span struct {
 
 // spansOf are all numbers of an ABI.
 func spansOf(rules []CallRule, by map[string][]int, abi int) []span {
-	byNumber := map[uint32]*namedCall{}
+	var byNumber [x32Last + 1]*namedCall
 	for i := range calls {
 		if nr := calls[i].nr[abi]; nr >= 0 {
-			byNumber[uint32(nr)] = &calls[i]
+			byNumber[nr] = &calls[i]
 		}
 	}
 	unnamed := decide(rules, by, nil)
@@ -83,13 +83,12 @@ func spansOf(rules []CallRule, by map[string][]int, abi int) []span {
 	}
 	addKnown := func(first, last uint32) {
 		for nr := first; nr <= last; nr++ {
-			c := byNumber[nr]
 			v := unnamed
-			if c != nil {
+			if c := byNumber[nr]; c != nil {
 				v = decide(rules, by, c)
-			}
-			if abi == i386 && c != nil {
-				v = withSubcalls(v, rules, by, c.name)
+				if c.name == "socketcall" || c.name == "ipc" {
+					v = withSubcalls(v, rules, by, c.name)
+				}
 			}
 			add(nr, v)
 		}

@@ -194,11 +194,11 @@ func rulesByWord(rules []CallRule) map[string][]int {
 }
 
 // words are what rules may call a call, the least specific first; nil is one without a name.
-func (c *namedCall) words() []string {
+func (c *namedCall) words() [3]string {
 	if c == nil {
-		return []string{AllCalls}
+		return [3]string{AllCalls}
 	}
-	return []string{AllCalls, groups[c.group].Name, c.name}
+	return [3]string{AllCalls, groups[c.group].Name, c.name}
 }
 
 func decide(rules []CallRule, by map[string][]int, c *namedCall) []Verdict {
@@ -252,7 +252,8 @@ func checkRules(rules []CallRule, by map[string][]int) error {
 		}
 	}
 	refused := func(c *namedCall) bool { // by some rule
-		return slices.ContainsFunc(c.words(), func(word string) bool {
+		words := c.words()
+		return slices.ContainsFunc(words[:], func(word string) bool {
 			return slices.ContainsFunc(by[word], func(i int) bool { return rules[i].Action != Allow })
 		})
 	}
@@ -266,7 +267,9 @@ func checkRules(rules []CallRule, by map[string][]int) error {
 				says = refused(findCall(word))
 				continue
 			}
-			says = slices.ContainsFunc(calls[:], func(c namedCall) bool { return slices.Contains(c.words(), word) && refused(&c) })
+			says = slices.ContainsFunc(calls[:], func(c namedCall) bool {
+				return (word == AllCalls || word == groups[c.group].Name) && refused(&c)
+			})
 		}
 		if !says {
 			return &RuleError{i, "says nothing: what no rule refuses is allowed; to refuse all other calls, deny " + AllCalls}
