@@ -70,7 +70,7 @@ func (s *Setting) id() string {
 
 // single says whether two policies that say it differently contradict each other.
 func (s *Setting) single() bool {
-	return s.Section != filesSection && s.Section != syscallsSection && !slices.Contains([]string{"cap-add", "cap-drop", "io"}, s.Key)
+	return s.Section != filesSection && !slices.Contains([]string{"cap-add", "cap-drop", "io"}, s.Key)
 }
 
 // reader makes the settings of one policy.

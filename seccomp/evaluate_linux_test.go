@@ -43,6 +43,38 @@ func TestEvaluate(t *testing.T) {
 	}
 }
 
+// TestEvaluateSteps: arguments are seen, by every ABI, and instructions are counted as they are walked.
+func TestEvaluateSteps(t *testing.T) {
+	filter := Bytes([]unix.SockFilter{
+		load(offArch), jump(unix.BPF_JEQ, unix.AUDIT_ARCH_I386, 2, 0),
+		load(offArgs + 8*2 + 4), jump(unix.BPF_JEQ, 7, 1, 0), // the high half of the third argument
+		ret(Allow), ret(KillProcess),
+	})
+	for _, c := range []struct {
+		abi  string
+		args []uint64
+		want Answer
+	}{
+		{"amd64", nil, Answer{Allow, true, 5}},
+		{"amd64", []uint64{7 << 32, 7 << 32, 7<<32 | 1}, Answer{KillProcess, true, 5}},
+		{"arm64", []uint64{7 << 32}, Answer{Allow, true, 5}},
+		{"i386", nil, Answer{Allow, false, 3}},
+	} {
+		if got, err := Evaluate(filter, "read", c.abi, c.args...); err != nil || got != c.want {
+			t.Errorf("%s %#x: %+v, %v, want %+v", c.abi, c.args, got, err, c.want)
+		}
+	}
+	byNumber := Bytes([]unix.SockFilter{load(offNr), jump(unix.BPF_JEQ, x32Bit|520, 0, 1), ret(Log), ret(Trap)})
+	for name, want := range map[string]Action{"execve": Log, "read": Trap} {
+		if got, err := Evaluate(byNumber, name, "x32"); err != nil || got.Action != want {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	if got, err := Evaluate(byNumber, "mmap2", "amd64"); err == nil {
+		t.Errorf("a call that amd64 has not: %+v", got)
+	}
+}
+
 func TestActionString(t *testing.T) {
 	for a, want := range map[Action]string{
 		Allow: "allow", Errno(unix.EPERM): "EPERM", Errno(unix.ENOSYS): "ENOSYS", KillProcess: "kill the process",

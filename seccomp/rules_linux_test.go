@@ -556,6 +556,28 @@ func TestRulesRefused(t *testing.T) {
 	}
 }
 
+// TestRulesOfEachLength: a jump has 8 bits, what it goes over may be longer. Each length is there: a condition makes 3
+// instructions, one with a mask 4, two 5.
+func TestRulesOfEachLength(t *testing.T) {
+	for _, last := range []string{"deny write", "deny read if arg0 & 7 == 7", "deny read if arg0 == 1, arg1 == 1"} {
+		rules := rulesOf(t, last, "kill-process write")
+		for i := range uint64(170) {
+			filter, err := CompileCalls(rules, "amd64")
+			if err != nil {
+				t.Fatal(err)
+			}
+			vm := newVM(t, filter)
+			for nr, arg := range []uint64{1000 + i, 0, 0} { // read, write, open
+				c := call{nr: uint32(nr), audit: unix.AUDIT_ARCH_X86_64, args: [6]uint64{arg}}
+				if got, want := run(t, vm, c), ruleModel(rules, "amd64", c); got != want {
+					t.Fatalf("%s and %d more: call %d: %v, want %v", last, i, nr, got, want)
+				}
+			}
+			rules = append(rules, CallRule{Action: enosys, Calls: []string{"read"}, Conds: []Cond{{Op: Equal, Value: 1000 + i}}})
+		}
+	}
+}
+
 // TestDecide: jail why goes by it.
 func TestDecide(t *testing.T) {
 	rules := rulesOf(t, "deny @network-io", "deny @all", "allow socket if arg0 == 1", "kill-process socket if arg0 == 16", "allow read")
