@@ -283,7 +283,19 @@ func (c *compiler) payload() error {
 	step("supervisors alive", wire{op: jailinit.OpAlive})
 	c.give(DiesWithLauncher, ListedFDs)
 	c.add(SidePayload, Step{Op: "signals", List: signalNames(h.Ignored), wire: wire{op: jailinit.OpSignals, a: h.Ignored}})
-	c.filters() // last: they may refuse what was done before
+	for _, f := range s.filters() { // last: they may refuse what was done before
+		data, flags := strconv.Itoa(len(f.bpf)/8)+" instructions", uint64(0)
+		if f.log || s.FilterLog {
+			data, flags = data+", logged", unix.SECCOMP_FILTER_FLAG_LOG
+		}
+		c.add(SidePayload, Step{
+			Op: f.op, Path: f.name, Data: data,
+			wire: wire{op: jailinit.OpFilter, a: uint64(len(f.bpf) / 8), b: flags, bytes: f.bpf},
+		})
+		if f.gives != "" {
+			c.give(f.gives)
+		}
+	}
 	env := c.environment()
 	c.add(SidePayload, Step{
 		Op: "exec", List: candidates(s.Process.Args[0], env), Args: s.Process.Args, Env: env,
@@ -292,35 +304,30 @@ func (c *compiler) payload() error {
 	return nil
 }
 
-// filters are loaded one after the other. Each may refuse to load the next.
-func (c *compiler) filters() {
-	s := c.spec
-	add := func(op, name string, bpf []byte, log bool) {
-		step := Step{
-			Op: op, Path: name, Data: strconv.Itoa(len(bpf)/8) + " instructions",
-			wire: wire{op: jailinit.OpFilter, a: uint64(len(bpf) / 8), bytes: bpf},
-		}
-		if log || s.FilterLog {
-			step.Data += ", logged"
-			step.wire.b = unix.SECCOMP_FILTER_FLAG_LOG
-		}
-		c.add(SidePayload, step)
-	}
-	rules := func() { add("seccomp rules", "", s.CallRules.BPF, false) }
+// filter is a program that the payload's process loads.
+type filter struct {
+	op, name string
+	bpf      []byte
+	log      bool
+	gives    Guarantee // "" is none
+}
+
+// filters are those of the Spec, in the order in which they are loaded: each may refuse to load the next.
+func (s *Spec) filters() []filter {
+	var list []filter
 	if len(s.Filter) > 0 && !s.NoFilter {
-		add("seccomp filter", "", s.Filter, false)
-		c.give(BaselineFilter)
+		list = append(list, filter{op: "seccomp filter", bpf: s.Filter, gives: BaselineFilter})
 	}
 	if s.CallRules != nil && s.CallRules.First {
-		rules()
+		list = append(list, filter{op: "seccomp rules", bpf: s.CallRules.BPF})
 	}
-	if list := s.AllowList; list != nil {
-		add("seccomp allow-list", list.Name, list.BPF, list.Log)
-		c.give(AllowListFilter)
+	if l := s.AllowList; l != nil {
+		list = append(list, filter{op: "seccomp allow-list", name: l.Name, bpf: l.BPF, log: l.Log, gives: AllowListFilter})
 	}
 	if s.CallRules != nil && !s.CallRules.First {
-		rules()
+		list = append(list, filter{op: "seccomp rules", bpf: s.CallRules.BPF})
 	}
+	return list
 }
 
 func (c *compiler) environment() []string {
