@@ -283,7 +283,7 @@ func (c *compiler) payload() error {
 	step("supervisors alive", wire{op: jailinit.OpAlive})
 	c.give(DiesWithLauncher, ListedFDs)
 	c.add(SidePayload, Step{Op: "signals", List: signalNames(h.Ignored), wire: wire{op: jailinit.OpSignals, a: h.Ignored}})
-	for _, f := range s.filters() { // last: they may refuse what was done before
+	for _, f := range c.filters() { // last: they may refuse what was done before
 		data, flags := strconv.Itoa(len(f.bpf)/8)+" instructions", uint64(0)
 		if f.log || s.FilterLog {
 			data, flags = data+", logged", unix.SECCOMP_FILTER_FLAG_LOG
@@ -313,7 +313,8 @@ type filter struct {
 }
 
 // filters are those of the Spec, in the order in which they are loaded: each may refuse to load the next.
-func (s *Spec) filters() []filter {
+func (c *compiler) filters() []filter {
+	s := c.spec
 	var list []filter
 	if len(s.Filter) > 0 && !s.NoFilter {
 		list = append(list, filter{op: "seccomp filter", bpf: s.Filter, gives: BaselineFilter})
