@@ -305,19 +305,18 @@ func (c *compiler) payload() error {
 	step("supervisors alive", wire{op: jailinit.OpAlive})
 	c.give(DiesWithLauncher, ListedFDs)
 	c.add(SidePayload, Step{Op: "signals", List: signalNames(h.Ignored), wire: wire{op: jailinit.OpSignals, a: h.Ignored}})
-	if len(s.Filter) > 0 && !s.NoFilter { // last: it may refuse what was done before it
+	for _, f := range c.filters() { // last: they may refuse what was done before
+		data, flags := strconv.Itoa(len(f.bpf)/8)+" instructions", uint64(0)
+		if f.log || s.FilterLog {
+			data, flags = data+", logged", unix.SECCOMP_FILTER_FLAG_LOG
+		}
 		c.add(SidePayload, Step{
-			Op: "seccomp filter", Data: strconv.Itoa(len(s.Filter)/8) + " instructions",
-			wire: wire{op: jailinit.OpFilter, a: uint64(len(s.Filter) / 8), bytes: s.Filter},
+			Op: f.op, Path: f.name, Data: data,
+			wire: wire{op: jailinit.OpFilter, a: uint64(len(f.bpf) / 8), b: flags, bytes: f.bpf},
 		})
-		c.give(BaselineFilter)
-	}
-	if list := s.AllowList; list != nil { // behind the other: it may refuse to load one
-		c.add(SidePayload, Step{
-			Op: "seccomp allow-list", Path: list.Name, Data: strconv.Itoa(len(list.BPF)/8) + " instructions",
-			wire: wire{op: jailinit.OpFilter, a: uint64(len(list.BPF) / 8), bytes: list.BPF},
-		})
-		c.give(AllowListFilter)
+		if f.gives != "" {
+			c.give(f.gives)
+		}
 	}
 	env := c.environment()
 	c.add(SidePayload, Step{
@@ -325,6 +324,33 @@ func (c *compiler) payload() error {
 		wire: wire{op: jailinit.OpExec, a: h.Mask},
 	})
 	return nil
+}
+
+// filter is a program that the payload's process loads.
+type filter struct {
+	op, name string
+	bpf      []byte
+	log      bool
+	gives    Guarantee // "" is none
+}
+
+// filters are those of the Spec, in the order in which they are loaded: each may refuse to load the next.
+func (c *compiler) filters() []filter {
+	s := c.spec
+	var list []filter
+	if len(s.Filter) > 0 && !s.NoFilter {
+		list = append(list, filter{op: "seccomp filter", bpf: s.Filter, gives: BaselineFilter})
+	}
+	if s.CallRules != nil && s.CallRules.First {
+		list = append(list, filter{op: "seccomp rules", bpf: s.CallRules.BPF})
+	}
+	if l := s.AllowList; l != nil {
+		list = append(list, filter{op: "seccomp allow-list", name: l.Name, bpf: l.BPF, log: l.Log, gives: AllowListFilter})
+	}
+	if s.CallRules != nil && !s.CallRules.First {
+		list = append(list, filter{op: "seccomp rules", bpf: s.CallRules.BPF})
+	}
+	return list
 }
 
 func (c *compiler) environment() []string {

@@ -218,6 +218,9 @@ func drawSpec(t *rapid.T) (*Spec, *Host) {
 	if rapid.Bool().Draw(t, "allow-list") {
 		s.AllowList = &AllowList{BPF: make([]byte, 8)}
 	}
+	if rapid.Bool().Draw(t, "call-rules") {
+		s.CallRules = &CallRules{BPF: make([]byte, 8)}
+	}
 	s.Identity = rapid.SampledFrom([]Identity{"", IdentityOwn, IdentityCaller, IdentityFixed}).Draw(t, "identity")
 	s.Process.User.UID = rapid.SampledFrom([]uint32{0, 7, 1000}).Draw(t, "uid")
 	caps := rapid.SliceOfN(rapid.SampledFrom([]string{"ALL", "NET_RAW", "cap_kill", "SYS_ADMIN", "odd"}), 0, 2)
@@ -300,7 +303,10 @@ func checkPlan(t *rapid.T, s *Spec, h *Host, plan *Plan) {
 	if _, ok := at["seccomp allow-list"]; ok != (s.AllowList != nil) {
 		t.Fatal("the allow-list that was asked for is not in the Plan, or another one")
 	}
-	sequence := []string{"setrlimit", "setgroups", "setresgid", "setresuid", "drop from bounding set", "capset", "no_new_privs", "landlock restrict", "die with jail-init", "seccomp filter", "seccomp allow-list", "exec"}
+	if _, ok := at["seccomp rules"]; ok != (s.CallRules != nil) {
+		t.Fatal("the rules that were asked for are not in the Plan, or others")
+	}
+	sequence := []string{"setrlimit", "setgroups", "setresgid", "setresuid", "drop from bounding set", "capset", "no_new_privs", "landlock restrict", "die with jail-init", "seccomp filter", "seccomp allow-list", "seccomp rules", "exec"}
 	if _, ok := at["setns"]; !ok { // no user namespace of the payload's own
 		sequence[1], sequence[2], sequence[3], sequence[4] = "drop from bounding set", "setgroups", "setresgid", "setresuid"
 	}
@@ -335,5 +341,33 @@ func TestCompileWorkdirBelowDir(t *testing.T) {
 	}
 	if !slices.ContainsFunc(plan.Steps, func(s Step) bool { return s.Op == "bind" && s.Path == "srv/data" }) {
 		t.Errorf("the working folder is not shown:\n%v", plan.Steps)
+	}
+}
+
+// TestFilterLog: the flag goes with the filters that it was asked for.
+func TestFilterLog(t *testing.T) {
+	for _, c := range []struct {
+		all, list bool
+		want      []uint64 // the filter, the allow-list, the rules
+	}{
+		{false, false, []uint64{0, 0, 0}},
+		{false, true, []uint64{0, unix.SECCOMP_FILTER_FLAG_LOG, 0}},
+		{true, false, []uint64{unix.SECCOMP_FILTER_FLAG_LOG, unix.SECCOMP_FILTER_FLAG_LOG, unix.SECCOMP_FILTER_FLAG_LOG}},
+	} {
+		s := NewSpec(User, "true")
+		s.FilterLog, s.AllowList, s.CallRules = c.all, &AllowList{BPF: make([]byte, 8), Log: c.list}, &CallRules{BPF: make([]byte, 8)}
+		plan, err := Compile(s, rootHost())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []uint64
+		for _, step := range plan.Steps {
+			if strings.HasPrefix(step.Op, "seccomp ") {
+				got = append(got, step.wire.b)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%+v: %v", c, got)
+		}
 	}
 }

@@ -123,9 +123,12 @@ func (e *explainer) permissions() []string {
 	if list := spec.AllowList; list != nil {
 		e.say("system calls: those of the allow-list %q alone", list.Name)
 	}
+	if rules := spec.CallRules; rules != nil {
+		e.say("system calls, by rules of their own: %s", strings.Join(rules.Rules, "; "))
+	}
 	if e.gives(BaselineFilter) {
 		e.say("system calls: all but those of the baseline (keys, bpf, perf, io_uring, modules, kexec, userfaultfd, limits of others, terminal injection, calls newer than it)")
-	} else if spec.AllowList == nil {
+	} else if spec.AllowList == nil && spec.CallRules == nil {
 		e.say("system calls: all")
 	}
 	return e.take()
@@ -262,7 +265,7 @@ func (e *explainer) escapeRoutes() []string {
 	if e.plan.keepKill && slices.ContainsFunc(e.plan.mounts, func(m mounted) bool { return m.write }) {
 		e.say("writable folders: new files belong to the folder's owner, and the payload may make them set-uid")
 	}
-	if !e.gives(BaselineFilter) && e.spec.AllowList == nil {
+	if !e.gives(BaselineFilter) && e.spec.AllowList == nil && e.spec.CallRules == nil {
 		e.say("system calls: no filter")
 	}
 	switch r := e.spec.Linux.Resources; {

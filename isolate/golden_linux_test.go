@@ -111,6 +111,14 @@ var flagCases = []struct {
 	{name: "allow-list-alone", level: Namespaced, hosts: "user", set: func(s *Spec) {
 		s.NoFilter, s.AllowList = true, &AllowList{Name: "default", BPF: make([]byte, 3*8)}
 	}},
+	{name: "call-rules", level: Contained, set: func(s *Spec) {
+		s.CallRules = &CallRules{BPF: make([]byte, 5*8)}
+		s.AllowList = &AllowList{Name: "default", Log: true}
+	}},
+	{name: "call-rules-first", level: Namespaced, hosts: "user", set: func(s *Spec) {
+		s.CallRules, s.FilterLog = &CallRules{BPF: make([]byte, 5*8), First: true}, true
+		s.AllowList = &AllowList{Name: "./strict.json"}
+	}},
 	{name: "env", level: Namespaced, set: func(s *Spec) {
 		s.Process.Env = []string{"PATH=/opt/bin::/usr/bin/", "TMPDIR=/cache", "HOME=/home/else"}
 		s.Process.Args[0] = "python3"
@@ -295,7 +303,7 @@ func golden(t *testing.T, name string, s *Spec, h *Host) {
 			s.Filter = make([]byte, 2*8) // the real one is another on each architecture, and is checked where it is made
 		}
 		if s.AllowList != nil {
-			s.AllowList = &AllowList{Name: s.AllowList.Name, BPF: make([]byte, 3*8)}
+			s.AllowList = &AllowList{Name: s.AllowList.Name, BPF: make([]byte, 3*8), Log: s.AllowList.Log}
 		}
 		plan, err := Compile(s, h)
 		var got string

@@ -37,6 +37,8 @@ type Spec struct {
 	Filter      []byte `json:"-"`                  // classic BPF, struct sock_filter by struct sock_filter
 
 	AllowList *AllowList `json:"allowList,omitempty"` // a second filter; NoFilter is not about it, none is a choice
+	CallRules *CallRules `json:"callRules,omitempty"` // a third one; neither is about it
+	FilterLog bool       `json:"filterLog,omitempty"` // the kernel logs what the filters refuse (SECCOMP_FILTER_FLAG_LOG)
 
 	Cgroup       bool   `json:"cgroup,omitempty"`       // the jail gets a cgroup of its own; Linux.Resources are its limits
 	CgroupParent string `json:"cgroupParent,omitempty"` // where that is made; "" is the best place found
@@ -57,8 +59,16 @@ type Spec struct {
 // AllowList is a filter that was asked for beyond the level's. Both are loaded, so that it can't take back what the
 // level's refuses: of two verdicts the kernel takes the stricter.
 type AllowList struct {
-	Name string `json:"name"` // "default", or a file's: for an Explanation
-	BPF  []byte `json:"-"`    // as Spec.Filter
+	Name string `json:"name"`          // "default", or a file's: for an Explanation
+	BPF  []byte `json:"-"`             // as Spec.Filter
+	Log  bool   `json:"log,omitempty"` // as Spec.FilterLog, for this one
+}
+
+// CallRules is a filter of rules for single calls. It refuses what the others let through, never the other way.
+type CallRules struct {
+	Rules []string `json:"rules"`           // in words, for an Explanation
+	BPF   []byte   `json:"-"`               // as Spec.Filter
+	First bool     `json:"first,omitempty"` // is loaded before the AllowList: that one lets nobody load a filter
 }
 
 // DefaultAllowList is Docker's default profile for a payload without capabilities, with the sockets of Unix, IP and

@@ -12,12 +12,19 @@ func FromFlag(flag, value string) Setting {
 	s := Setting{Flag: flag, Value: value, Written: value}
 	name := strings.TrimPrefix(flag, "--")
 	for _, k := range Keys() {
-		if k.Name == name && k.Section != filesSection {
+		if k.Name == name && !k.ofRule() && name != "syscalls" {
 			s.Section, s.Key = k.Section, name
 			return s
 		}
 	}
-	for _, a := range actions {
+	if flag == "--syscalls" {
+		if parts, err := SplitSyscallRule(value); err == nil {
+			s.Section, s.Key = syscallsSection, parts.Action
+			_, s.Written, _ = strings.Cut(value, "=")
+		}
+		return s
+	}
+	for _, a := range fileActions {
 		if a.flag == strings.TrimSuffix(flag, "-try") {
 			s.Section, s.Key, s.optional = filesSection, a.key, a.flag != flag
 			s.split()
@@ -71,7 +78,12 @@ func Effective(settings []Setting) []Setting {
 	}
 	order := map[string]int{}
 	for i, k := range Keys() {
-		if k.Section != filesSection {
+		switch {
+		case k.Name == "syscalls":
+			for _, a := range syscallActions {
+				order[syscallsSection+a.key] = i
+			}
+		case !k.ofRule():
 			order[k.Section+k.Name] = i
 		}
 	}
@@ -89,7 +101,8 @@ func Format(comment string, settings []Setting, values bool) string {
 	b.WriteString("version: 1\n")
 	section, key := "", ""
 	var rules []Setting // they come first
-	for _, s := range Effective(settings) {
+	list := Effective(settings)
+	for i, s := range list {
 		if s.Section == filesSection {
 			rules = append(rules, s)
 			continue
@@ -99,9 +112,19 @@ func Format(comment string, settings []Setting, values bool) string {
 			formatRules(&b, rules)
 			rules = nil
 		}
-		if s.Section != section {
-			section, key = s.Section, ""
+		if name, _, _ := strings.Cut(s.Section, "."); name != section {
+			section, key = name, ""
 			b.WriteString(section + ":\n")
+		}
+		if s.Section == syscallsSection {
+			if i == 0 || list[i-1].Section != syscallsSection {
+				end := i + 1
+				for end < len(list) && list[end].Section == syscallsSection {
+					end++
+				}
+				formatSyscalls(&b, list[i:end])
+			}
+			continue
 		}
 		value := s.Value
 		if s.Key == "env" && !values {
@@ -174,19 +197,16 @@ func formatRules(b *strings.Builder, rules []Setting) {
 	for len(rules) > 0 {
 		first := rules[0]
 		subject, beside := first.rule()
-		list, width := []string{plain(subject)}, len(subject)
+		list, width := []string{subject}, len(subject)
 		for _, s := range rules[1:] {
 			next, also := s.rule()
 			if s.Key != first.Key || also != beside || !slices.Contains([]string{"", optional, report}, also) || first.giveBoth() || width+len(next) > widest {
 				break
 			}
 			width += len(next)
-			list = append(list, plain(next))
+			list = append(list, next)
 		}
-		words := list[0]
-		if len(list) > 1 {
-			words = "[" + strings.Join(list, ", ") + "]"
-		}
+		words := flow(list)
 		fmt.Fprintf(b, "    - %s: %s\n%s", first.Key, words, beside)
 		if first.giveBoth() {
 			fmt.Fprintf(b, "    - exec: %s\n%s", words, beside)
@@ -200,21 +220,26 @@ func (s *Setting) giveBoth() bool { return s.At.File == "" && s.Key == "write" }
 
 // plain is a value as YAML has it: as it is where that reads the same to everybody, else in quotes.
 func plain(s string) string {
-	safe := s != "" && !strings.ContainsRune("-?~", rune(s[0])) && s[len(s)-1] != ':' && !strings.ContainsFunc(s, func(r rune) bool {
+	safe := s != "" && !strings.ContainsRune("-?~@", rune(s[0])) && s[len(s)-1] != ':' && !strings.ContainsFunc(s, func(r rune) bool {
 		return !strings.ContainsRune("/._-+=@%:~", r) && !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
 	})
 	if safe && !slices.Contains([]string{"null", "true", "false", "yes", "no", "on", "off", "y", "n"}, strings.ToLower(s)) {
 		return s
 	}
-	quoted, err := json.Marshal(s)
-	if err != nil {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(s); err != nil {
 		panic(err) // a string
 	}
-	return string(quoted)
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 // Line is a setting in one line.
 func (s *Setting) Line() string {
+	if s.Section == syscallsSection {
+		return syscallLine(s.Value)
+	}
 	if s.Section != filesSection {
 		return s.Section + "." + s.Key + ": " + plain(s.Value)
 	}

@@ -22,6 +22,8 @@ func FuzzLoad(f *testing.F) {
 			f.Add(string(file.Data), "version: 1\nextends: ./c.yaml\n", "version: 1\nextends: ./a.yaml\n")
 		}
 	}
+	f.Add("version: 1\npermissions:\n  seccomp-log: true\n  syscalls: [{deny: [\"@all\"], errno: 0}, {allow: [read, write], when: [arg0 == 1, arg1 & 0xf != 2]}, {kill-process: ptrace}]\n",
+		"version: 1\npermissions: {syscalls: [{log: \"a:b\", when: x=y}, {trap: \"c d\"}]}\n", "version: 1\n")
 	for _, name := range Builtin() {
 		text, err := Text(name)
 		if err != nil {

@@ -193,6 +193,9 @@ func (s *source) syntax(err error) error {
 		GetMessage() string
 	}
 	if errors.As(err, &e) {
+		if strings.HasPrefix(e.GetMessage(), "'@'") {
+			return &Error{s.position(e.GetToken()), "begins with @, which YAML keeps for itself: a group stands in quotes, as \"@mount\""}
+		}
 		return &Error{s.position(e.GetToken()), "is not YAML: " + e.GetMessage()}
 	}
 	return &Error{s.at(1, 1, 1), "is not YAML: " + strings.SplitN(err.Error(), "\n", 2)[0]}

@@ -232,13 +232,14 @@ func TestFormat(t *testing.T) {
 	folder(t, map[string]string{
 		"all.yaml": "version: 1\nextends: [agent, ./more.yaml]\n",
 		"more.yaml": "version: 1\npermissions:\n  env: [\"A=: - #'\\\"\", TERM]\n  fd: [3, \"4:5\"]\n  files:\n    - symlink: /link\n      to: ../x\n    - tmpfs: /t:u\n      size: 1M\n    - dir: /d\n" +
-			"    - file: /f\n      fd: 7\n    - overlay: ./sub\n      at: /o\n    - device: /dev/fuse\n    - deny: \"./**/*.key\"\n      if-absent: report\nborders:\n  rlimit: {nofile: \"64:128\", cpu: 3}\n  hostname: \"~\"\n  name: \"true\"\n",
+			"    - file: /f\n      fd: 7\n    - overlay: ./sub\n      at: /o\n    - device: /dev/fuse\n    - deny: \"./**/*.key\"\n      if-absent: report\n" +
+			"  syscalls:\n    - deny: [\"@mount\", ptrace]\n    - deny: socket\n      errno: ENOSYS\n      when: [arg0 == 16, arg1 & 0xf != 3]\n    - allow: umount2\n    - kill-process: kcmp\n      when: arg0==1\n  seccomp-log: true\nborders:\n  rlimit: {nofile: \"64:128\", cpu: 3}\n  hostname: \"~\"\n  name: \"true\"\n",
 	})
 	loaded, err := Load("./all.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range [][2]string{{"--bind", "/w"}, {"--ro-bind-try", "/r:/s"}, {"--memory", "1G"}, {"--deny", "/w/x"}, {"--json", "true"}, {"--help", "true"}} {
+	for _, s := range [][2]string{{"--bind", "/w"}, {"--ro-bind-try", "/r:/s"}, {"--memory", "1G"}, {"--deny", "/w/x"}, {"--json", "true"}, {"--help", "true"}, {"--syscalls", "deny:0=chown,@clock:arg0 == 1"}} {
 		loaded.Settings = append(loaded.Settings, FromFlag(s[0], s[1]))
 	}
 	text := Format("first\nsecond\n", loaded.Settings, true)
@@ -258,13 +259,55 @@ func TestFormat(t *testing.T) {
 	if !strings.HasPrefix(text, "# first\n# second\nversion: 1\n") {
 		t.Error(text)
 	}
-	for _, want := range []string{"- write: /w\n", "- exec: /w\n", "- exec: /r\n      at: /s\n      optional: true\n", "memory: 1G\n", `hostname: "~"`, `- "A=: - #'\"": `} {
+	for _, want := range []string{
+		"- write: /w\n", "- exec: /w\n", "- exec: /r\n      at: /s\n      optional: true\n", "memory: 1G\n", `hostname: "~"`, "    - deny: [\"@mount\", ptrace]\n    - deny: socket\n      errno: ENOSYS\n      when: [\"arg0 == 16\", \"arg1 & 0xf != 3\"]\n    - allow: umount2\n",
+		"    - deny: [chown, \"@clock\"]\n      errno: 0\n      when: \"arg0 == 1\"\n", `- "A=: - #'\"": `,
+	} {
 		if !strings.Contains(text, strings.TrimSuffix(want, ": ")) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
 	}
 	if secret := Format("", loaded.Settings, false); strings.Contains(secret, "A=") || !strings.Contains(secret, "    - A\n") {
 		t.Errorf("values are left:\n%s", secret)
+	}
+}
+
+// TestSyscallsAddUp: rules for calls of all policies count, each once, in their order, and stand behind other
+// permissions; none contradicts another.
+func TestSyscallsAddUp(t *testing.T) {
+	dir := folder(t, map[string]string{
+		"a.yaml":   "version: 1\npermissions: {syscalls: [{deny: ptrace}, {allow: kcmp}], env: [A=1]}\n",
+		"b.yaml":   "version: 1\npermissions: {syscalls: [{deny: ptrace, errno: ENOSYS}, {deny: ptrace}]}\n",
+		"top.yaml": "version: 1\nextends: [./a.yaml, ./b.yaml]\npermissions: {syscalls: [{log: socket, when: [arg0 == 1, arg1 == 2]}], files: [{read: /x}]}\n",
+	})
+	want := []string{
+		"permissions.files: read: /x # top.yaml:3:87",
+		"permissions.env: A=1 # a.yaml:2:64",
+		"permissions.syscalls: allow: kcmp # a.yaml:2:50",
+		"permissions.syscalls: deny: ptrace, errno: ENOSYS # b.yaml:2:33",
+		"permissions.syscalls: deny: ptrace # b.yaml:2:64",
+		`permissions.syscalls: log: socket, when: ["arg0 == 1", "arg1 == 2"] # top.yaml:3:32`,
+	}
+	if diff := cmp.Diff(want, lines(t, dir, "./top.yaml")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestSplitSyscallRule: what is written for one rule is read as it.
+func TestSplitSyscallRule(t *testing.T) {
+	for value, want := range map[string]SyscallRuleParts{
+		"deny=ptrace":                     {Action: "deny", Calls: []string{"ptrace"}},
+		"deny:0=@mount,chown":             {Action: "deny", Errno: "0", Calls: []string{"@mount", "chown"}},
+		"log=socket:arg0 == 1,arg1&3 !=2": {Action: "log", Calls: []string{"socket"}, When: []string{"arg0 == 1", "arg1&3 !=2"}},
+	} {
+		if got, err := SplitSyscallRule(value); err != nil || !cmp.Equal(got, want) {
+			t.Errorf("%s: %+v, %v", value, got, err)
+		}
+	}
+	for _, bad := range []string{"", "deny", "deny=", "=ptrace", "deny:=ptrace", "deny=ptrace:", "deny=:arg0==1", "notify=ptrace", "allow:EPERM=ptrace", "ptrace=deny"} {
+		if got, err := SplitSyscallRule(bad); err == nil {
+			t.Errorf("%q: %+v", bad, got)
+		}
 	}
 }
 

@@ -22,19 +22,21 @@ type Policy struct {
 
 // Permissions is what the payload is given. A field is the flag of jail run that has its name.
 type Permissions struct {
-	Files    []FileRule   `json:"files,omitempty" jsonschema_description:"the file view: the most specific path wins, deny wins ties, and the rights of all rules for one path add up"`
-	Env      []Variable   `json:"env,omitempty" jsonschema_description:"NAME=VALUE, or NAME to pass the caller's"`
-	EnvAll   Switch       `json:"env-all,omitempty" jsonschema_description:"pass all of the caller's environment"`
-	ClearEnv Switch       `json:"clearenv,omitempty" jsonschema_description:"pass none of it but what env lists"`
-	Network  Network      `json:"network,omitempty" jsonschema_description:"none is a loopback device alone"`
-	Proc     Proc         `json:"proc,omitempty" jsonschema_description:"outer: where the sandbox around jail lets nobody have a /proc of its own, show that one"`
-	CapAdd   []Capability `json:"cap-add,omitempty" jsonschema_description:"capabilities, as NET_ADMIN, or ALL"`
-	CapDrop  []Capability `json:"cap-drop,omitempty" jsonschema_description:"capabilities that are taken away again"`
-	Seccomp  PathOrWord   `json:"seccomp,omitempty" jsonschema_description:"system calls: baseline, default, unconfined, or the file of a profile in Docker's or OCI's form, as ./profile.json"`
-	FD       []Word       `json:"fd,omitempty" jsonschema_description:"N or N:M: the caller's fd N becomes the payload's fd M"`
-	Stdin    Path         `json:"stdin,omitempty" jsonschema_description:"the file that is standard input"`
-	Stdout   Path         `json:"stdout,omitempty" jsonschema_description:"the file that is emptied and becomes standard output"`
-	Stderr   Path         `json:"stderr,omitempty" jsonschema_description:"the same for errors"`
+	Files      []FileRule    `json:"files,omitempty" jsonschema_description:"the file view: the most specific path wins, deny wins ties, and the rights of all rules for one path add up"`
+	Env        []Variable    `json:"env,omitempty" jsonschema_description:"NAME=VALUE, or NAME to pass the caller's"`
+	EnvAll     Switch        `json:"env-all,omitempty" jsonschema_description:"pass all of the caller's environment"`
+	ClearEnv   Switch        `json:"clearenv,omitempty" jsonschema_description:"pass none of it but what env lists"`
+	Network    Network       `json:"network,omitempty" jsonschema_description:"none is a loopback device alone"`
+	Proc       Proc          `json:"proc,omitempty" jsonschema_description:"outer: where the sandbox around jail lets nobody have a /proc of its own, show that one"`
+	CapAdd     []Capability  `json:"cap-add,omitempty" jsonschema_description:"capabilities, as NET_ADMIN, or ALL"`
+	CapDrop    []Capability  `json:"cap-drop,omitempty" jsonschema_description:"capabilities that are taken away again"`
+	Seccomp    PathOrWord    `json:"seccomp,omitempty" jsonschema_description:"system calls: baseline, default, unconfined, or the file of a profile in Docker's or OCI's form, as ./profile.json"`
+	Syscalls   []SyscallRule `json:"syscalls,omitempty" jsonschema_description:"rules for single system calls and for groups of them (docs/syscalls.md), besides seccomp: what a level refuses stays refused"`
+	SeccompLog Switch        `json:"seccomp-log,omitempty" jsonschema_description:"the kernel's log has what the filters refuse"`
+	FD         []Word        `json:"fd,omitempty" jsonschema_description:"N or N:M: the caller's fd N becomes the payload's fd M"`
+	Stdin      Path          `json:"stdin,omitempty" jsonschema_description:"the file that is standard input"`
+	Stdout     Path          `json:"stdout,omitempty" jsonschema_description:"the file that is emptied and becomes standard output"`
+	Stderr     Path          `json:"stderr,omitempty" jsonschema_description:"the same for errors"`
 }
 
 // Borders is what holds the payload.
@@ -88,6 +90,20 @@ type FileRule struct {
 	Absent  IfAbsent `json:"if-absent,omitempty" jsonschema_description:"report: where the path does not exist the run goes on, and the Result tells if it appears"`
 }
 
+// SyscallRule is one rule of permissions.syscalls: one action, and the calls that get it. A rule with when is more
+// specific than one without, a call's name more than its group, a group more than @all; the most specific counts, and
+// among equals the strictest.
+type SyscallRule struct {
+	Allow       Calls      `json:"allow,omitempty" jsonschema_description:"calls, as ptrace, and groups, as \"@mount\", that are let through where a wider rule refuses them"`
+	Deny        Calls      `json:"deny,omitempty" jsonschema_description:"refused with EPERM, or with errno; \"@all\" is what no other rule names"`
+	KillProcess Calls      `json:"kill-process,omitempty" jsonschema_description:"they kill the process"`
+	KillThread  Calls      `json:"kill-thread,omitempty" jsonschema_description:"they kill the thread that makes them"`
+	Trap        Calls      `json:"trap,omitempty" jsonschema_description:"they send SIGSYS, which a program may catch"`
+	Log         Calls      `json:"log,omitempty" jsonschema_description:"let through, with a line in the kernel's log"`
+	Errno       Errno      `json:"errno,omitempty" jsonschema_description:"of deny: ENOSYS or a number; with 0 the call does nothing and succeeds"`
+	When        Conditions `json:"when,omitempty" jsonschema_description:"only where all of this holds: arg0 == 16, arg1 & 0xff != 3, and < <= > >="`
+}
+
 // The kinds of values. A file may write any of them plainly or in quotes. What a value has to look like is for the flag
 // to say; the JSON Schema has it for editors.
 type (
@@ -109,15 +125,23 @@ type (
 	OutputLimit string
 	IfAbsent    string
 	Paths       []Path // one, or a list
+	Call        string // or "@" and a group
+	Calls       []Call
+	Errno       string
+	Condition   string // of arguments of a call
+	Conditions  []Condition
 )
 
 // Key is something that a policy can say.
 type Key struct {
-	Section string // "permissions", "borders", "monitor"; "permissions.files" of what a rule has
+	Section string // "permissions", "borders", "monitor"; "permissions.files" and "permissions.syscalls" of what a rule has
 	Name    string
 	Doc     string
 	kind    reflect.Type
 }
+
+// ofRule says whether it is a key of the rules of a list.
+func (k Key) ofRule() bool { return strings.Contains(k.Section, ".") }
 
 // Keys lists all keys below the sections, in their order.
 func Keys() []Key { return keys() }
@@ -135,7 +159,8 @@ var keys = sync.OnceValue(func() []Key {
 			add(keyOf("", f).Name, f.Type)
 		}
 	}
-	add("permissions.files", reflect.TypeFor[FileRule]())
+	add(filesSection, reflect.TypeFor[FileRule]())
+	add(syscallsSection, reflect.TypeFor[SyscallRule]())
 	return list
 })
 

@@ -22,6 +22,10 @@ type Setting struct {
 	Written string   // as it stands in the policy
 	At      Position // zero of a flag
 
+	// Of a rule for calls, where these stand.
+	ErrnoAt Position
+	WhenAt  []Position
+
 	place    string // of a file rule: the path in the jail
 	optional bool
 	source   string // of a file rule with one: the path on the host
@@ -50,11 +54,14 @@ func (s *Setting) id() string {
 			name = to
 		}
 	case "cap-add", "cap-drop", "io":
-	case "deny":
-		name = s.place
 	default:
-		if s.Section != "permissions.files" {
+		switch {
+		case s.Section == syscallsSection:
+			return s.Section + " " + s.Value
+		case s.Section != filesSection:
 			return s.Section + " " + s.Key
+		case s.Key == "deny":
+			return s.Section + " deny " + s.place
 		}
 		return s.Section + " " + s.place
 	}
@@ -63,7 +70,7 @@ func (s *Setting) id() string {
 
 // single says whether two policies that say it differently contradict each other.
 func (s *Setting) single() bool {
-	return s.Section != "permissions.files" && !slices.Contains([]string{"cap-add", "cap-drop", "io"}, s.Key)
+	return s.Section != filesSection && !slices.Contains([]string{"cap-add", "cap-drop", "io"}, s.Key)
 }
 
 // reader makes the settings of one policy.
@@ -142,8 +149,11 @@ func (r *reader) section(name string, n *node) error {
 func (r *reader) key(k Key, key, n *node) error {
 	switch k.kind.Kind() {
 	case reflect.Slice:
-		if k.Name == "files" {
-			return r.files(n)
+		switch k.Name {
+		case "files":
+			return r.rules(n, k.Name, "read: ./data", r.fileRule)
+		case "syscalls":
+			return r.rules(n, k.Name, "deny: ptrace", r.syscallRule)
 		}
 		list, err := scalars(key, n)
 		if err != nil {
@@ -234,11 +244,13 @@ func scalars(key, n *node) ([]*node, error) {
 	return list, nil
 }
 
-// actions of a file rule, and the keys that may stand beside each.
-var actions = []struct {
+// action is what a rule does: a key that each rule has one of.
+type action struct {
 	key, flag string
-	beside    []string
-}{
+	beside    []string // the keys that may stand beside it
+}
+
+var fileActions = []action{
 	{"read", "--ro-bind", []string{"at", "optional", "if-absent"}},
 	{"write", "--bind", []string{"at", "optional"}},
 	{"exec", "--ro-bind", []string{"at", "optional", "if-absent"}},
@@ -254,7 +266,7 @@ var actions = []struct {
 // FileFlags are the flags of file rules.
 func FileFlags() []string {
 	flags := []string{"--bind-try", "--ro-bind-try"}
-	for _, a := range actions {
+	for _, a := range fileActions {
 		if !slices.Contains(flags, a.flag) {
 			flags = append(flags, a.flag)
 		}
@@ -264,52 +276,65 @@ func FileFlags() []string {
 
 const filesSection = "permissions.files"
 
-func (r *reader) files(n *node) error {
+// rules reads a list of rules.
+func (r *reader) rules(n *node, name, example string, read func(*node) error) error {
 	if n.kind != listNode {
-		return n.fail("files is %s; it is a list of rules, as - read: ./data", n.kind)
+		return n.fail("%s is %s; it is a list of rules, as - %s", name, n.kind, example)
 	}
 	for _, item := range n.items {
 		if item.kind != mapNode {
-			return item.fail("is %s where a rule has to be, as read: ./data", item.kind)
+			return item.fail("is %s where a rule has to be, as %s", item.kind, example)
 		}
-		if err := r.fileRule(item); err != nil {
+		if err := read(item); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *reader) fileRule(n *node) error {
-	at := map[string]*node{}
-	action := -1
+// rule finds the one action of a rule, and refuses what can't stand beside it. at has all values by their keys.
+func rule(n *node, section, name string, actions []action) (a action, at map[string]*node, err error) {
+	at = map[string]*node{}
+	var words []string
+	for _, other := range actions {
+		words = append(words, other.key)
+	}
 	for i, key := range n.keys {
-		if !slices.Contains(names(filesSection), key.value) {
-			return unknownKey(key, "a file rule", names(filesSection))
-		}
-		if n.items[i].null {
-			return key.fail("%q has no value", key.value)
+		switch {
+		case !slices.Contains(names(section), key.value):
+			return a, nil, unknownKey(key, name, names(section))
+		case n.items[i].null:
+			return a, nil, key.fail("%q has no value", key.value)
 		}
 		at[key.value] = n.items[i]
-		for j, a := range actions {
-			if a.key != key.value {
-				continue
-			}
-			if action >= 0 {
-				return key.fail("is a second action, beside %s; each has a rule of its own, and the rights for one path add up", actions[action].key)
-			}
-			action = j
+		switch j := slices.Index(words, key.value); {
+		case j >= 0 && a.key != "":
+			return a, nil, key.fail("is a second action, beside %s; each has a rule of its own%s", a.key, map[bool]string{true: ", and the rights for one path add up"}[section == filesSection])
+		case j >= 0:
+			a = actions[j]
 		}
 	}
-	if action < 0 {
-		return n.fail("is a rule without an action: read, write, exec, deny, overlay, device, tmpfs, dir, symlink or file")
+	if a.key == "" {
+		last := len(words) - 1
+		return a, nil, n.fail("is a rule without an action: %s or %s", strings.Join(words[:last], ", "), words[last])
 	}
-	a := actions[action]
+	for _, key := range n.keys {
+		if key.value != a.key && !slices.Contains(a.beside, key.value) {
+			return a, nil, key.fail("%s can't stand beside %s", key.value, a.key)
+		}
+	}
+	return a, at, nil
+}
+
+func (r *reader) fileRule(n *node) error {
+	a, at, err := rule(n, filesSection, "a file rule", fileActions)
+	if err != nil {
+		return err
+	}
 	extra := map[string]string{}
 	for i, key := range n.keys {
 		switch value := n.items[i]; {
 		case key.value == a.key:
-		case !slices.Contains(a.beside, key.value):
-			return key.fail("%s can't stand beside %s", key.value, a.key)
 		case value.kind != scalarNode || value.value == "":
 			return value.fail("%s has to be one value", key.value)
 		case key.value == "optional" && value.value != "true" && value.value != "false":

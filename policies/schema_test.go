@@ -67,6 +67,9 @@ func generateSchema(t *testing.T) []byte {
 		reflect.TypeFor[Count]():       number,
 		reflect.TypeFor[OutputLimit](): either(number, one(`^`+size+`(:(kill|truncate|block))?$`)),
 		reflect.TypeFor[IfAbsent]():    words("report"),
+		reflect.TypeFor[Call]():        {Ref: "#/$defs/call"},
+		reflect.TypeFor[Errno]():       either(number, one(`^E[A-Z0-9]+$`)),
+		reflect.TypeFor[Condition]():   one(`^arg[0-5] *(& *(0x[0-9A-Fa-f]+|[0-9]+) *)?(==|!=|<=?|>=?) *(0x[0-9A-Fa-f]+|[0-9]+)$`),
 	}
 	var r jsonschema.Reflector
 	r = jsonschema.Reflector{
@@ -77,7 +80,7 @@ func generateSchema(t *testing.T) []byte {
 				return &kind
 			}
 			switch {
-			case t.Kind() == reflect.Slice && t.Elem() != reflect.TypeFor[FileRule]():
+			case t.Kind() == reflect.Slice && t.Elem().Kind() != reflect.Struct:
 				unique, least := true, uint64(1)
 				item := r.Mapper(t.Elem())
 				return either(item, &jsonschema.Schema{Type: "array", Items: item, MinItems: &least, UniqueItems: unique})
@@ -93,14 +96,43 @@ func generateSchema(t *testing.T) []byte {
 	s.Title = "A policy of jail"
 	permissions, _ := s.Properties.Get("permissions")
 	files, _ := permissions.Properties.Get("files")
-	for _, a := range actions {
+	for _, a := range fileActions {
 		files.Items.OneOf = append(files.Items.OneOf, &jsonschema.Schema{Required: []string{a.key}})
 	}
+	syscalls, _ := permissions.Properties.Get("syscalls")
+	for _, a := range syscallActions {
+		syscalls.Items.OneOf = append(syscalls.Items.OneOf, &jsonschema.Schema{Required: []string{a.key}})
+	}
+	s.Definitions = jsonschema.Definitions{"call": words(callNames(t)...)}
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return append(text, '\n')
+}
+
+// callNames are the groups and the calls.
+func callNames(t *testing.T) []any {
+	t.Helper()
+	text, err := os.ReadFile("../seccomp/groups.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups, names := []string{"@all"}, []string{}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "@") {
+			name, _, _ := strings.Cut(line, ":")
+			groups = append(groups, name)
+		} else if strings.HasPrefix(line, "\t") {
+			names = append(names, strings.Fields(line)...)
+		}
+	}
+	slices.Sort(names)
+	var list []any
+	for _, name := range append(groups, names...) {
+		list = append(list, name)
+	}
+	return list
 }
 
 // validate checks a policy as an editor does.
@@ -187,12 +219,17 @@ func TestSchemaRefuses(t *testing.T) {
 		"version: 1\npermissions: {files: [{optional: true}]}", "version: 1\npermissions: {files: [{raed: ./x}]}",
 		"version: 1\npermissions: {files: [{deny: ./x, if-absent: ignore}]}", "version: 1\nborders: {rlimit: {nofiles: 1}}",
 		"version: 1\npermissions: {env-all: 1}", "version: 1\nmonitor: {denied: true}", "version: 1\npermissions: {env: []}",
+		"version: 1\npermissions: {syscalls: [ptrace]}", "version: 1\npermissions: {syscalls: [{deny: ptrce}]}", "version: 1\npermissions: {syscalls: [{kill: ptrace}]}",
+		"version: 1\npermissions: {syscalls: [{deny: ptrace, log: kcmp}]}", "version: 1\npermissions: {syscalls: [{deny: \"@mounts\"}]}",
+		"version: 1\npermissions: {syscalls: [{deny: ptrace, errno: eperm}]}", "version: 1\npermissions: {syscalls: [{deny: socket, when: arg6 == 1}]}",
+		"version: 1\npermissions: {syscalls: [{when: arg0 == 1}]}", "version: 1\npermissions: {seccomp-log: 1}",
 	} {
 		if validate(t, []byte(bad)) == nil {
 			t.Errorf("taken: %s", bad)
 		}
 	}
-	good := "version: 1\nborders: {memory: 1G, timeout: 1h30m, rlimit: {nofile: \"64:128\", core: 0}, cpus: 0.5}\npermissions: {env: LANG, files: [{read: [./a, ./b], optional: true}]}"
+	good := "version: 1\nborders: {memory: 1G, timeout: 1h30m, rlimit: {nofile: \"64:128\", core: 0}, cpus: 0.5}\npermissions: {env: LANG, files: [{read: [./a, ./b], optional: true}], " +
+		"syscalls: [{deny: [\"@mount\", ptrace], errno: 38, when: [arg0==1, arg1 & 0xff != 3]}, {allow: \"@all\"}, {kill-process: mseal, when: arg5 >= 7}], seccomp-log: true}"
 	if err := validate(t, []byte(good)); err != nil {
 		t.Error(err)
 	}
@@ -228,8 +265,8 @@ func TestReference(t *testing.T) {
 func valueOf(k Key) string {
 	switch k.kind.Kind() {
 	case reflect.Slice:
-		if k.Name == "files" {
-			return "list of rules, see permissions.files"
+		if k.kind.Elem().Kind() == reflect.Struct {
+			return "list of rules, see permissions." + k.Name
 		}
 		return strings.ToLower(k.kind.Elem().Name()) + ", or a list"
 	case reflect.Map:
@@ -238,5 +275,5 @@ func valueOf(k Key) string {
 	return map[string]string{
 		"PathOrWord": "word or path", "Switch": "true or false", "OutputLimit": "size[:action]", "IfAbsent": "report",
 		"Network": "none or host", "Proc": "own or outer", "Level": "a level", "Time": "a time, as 300ms or 10m", "Size": "a size, as 64M",
-	}[k.kind.Name()] + map[bool]string{true: strings.ToLower(k.kind.Name())}[slices.Contains([]string{"Word", "Path", "Count"}, k.kind.Name())]
+	}[k.kind.Name()] + map[bool]string{true: strings.ToLower(k.kind.Name())}[slices.Contains([]string{"Word", "Path", "Count", "Errno"}, k.kind.Name())]
 }

@@ -2,6 +2,7 @@ package seccomp
 
 import "golang.org/x/sys/unix"
 
+//go:generate go run ./internal/generate calls
 //go:generate go run ./internal/generate ../isolate
 
 // newest is the last call that golang.org/x/sys knew when the baseline was

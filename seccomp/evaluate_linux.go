@@ -4,42 +4,66 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
-	libseccomp "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/sys/unix"
 )
 
 // offArgs is where the arguments are in struct seccomp_data, behind the instruction pointer.
 const offArgs = 16
 
-// Evaluate runs a filter, as [Bytes] lays it out, on a call of goarch's own ABI whose arguments are all 0, and tells
-// whether the filter looked at an argument: with other ones the answer may be another.
-func Evaluate(filter []byte, name, goarch string) (a Action, byArguments bool, err error) {
-	nr, ok := number(name)
-	if call, err := libseccomp.GetSyscallFromName(name); err == nil && call >= 0 {
-		nr = uint32(call)
-	} else if !ok {
-		return 0, false, fmt.Errorf("no system call %q is known", name)
+// Answer is what a filter says of a call.
+type Answer struct {
+	Action      Action
+	ByArguments bool // the filter looked at an argument: with other ones the answer may be another
+	Steps       int  // instructions that it took
+}
+
+// Evaluate runs a filter, as [Bytes] lays it out, on a call of an ABI: "amd64", "i386", "x32" or "arm64". A call that the
+// ABI does not have is an *UnknownCallError. Arguments that are not given are 0.
+func Evaluate(filter []byte, name, abi string, args ...uint64) (Answer, error) {
+	i := slices.Index([]string{amd64: "amd64", i386: "i386", x32: "x32", arm64: "arm64"}, abi)
+	c := findCall(name)
+	if c == nil || c.nr[i] < 0 {
+		return Answer{}, &UnknownCallError{name}
 	}
-	audit := map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}[goarch]
+	nr := uint32(c.nr[i])
+	if i == x32 {
+		nr |= x32Bit
+	}
+	return EvaluateNumber(filter, nr, abi, args...)
+}
+
+// EvaluateNumber is Evaluate for a call that may have no name. The number of x32 has its bit.
+func EvaluateNumber(filter []byte, nr uint32, abi string, args ...uint64) (Answer, error) {
+	data := map[uint32]uint32{offNr: nr, offArch: map[string]uint32{
+		"amd64": unix.AUDIT_ARCH_X86_64, "i386": unix.AUDIT_ARCH_I386, "x32": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64,
+	}[abi]}
+	for i, arg := range args {
+		at := offArgs + 8*uint32(i)
+		data[at], data[at+4] = uint32(arg), uint32(arg>>32)
+	}
 	program := make([]unix.SockFilter, len(filter)/unix.SizeofSockFilter)
 	if _, err := binary.Decode(filter, binary.LittleEndian, program); err != nil {
-		return 0, false, err
+		return Answer{}, err
 	}
+	var answer Answer
 	var accumulator uint32
 	for pc := 0; pc < len(program); pc++ { // a filter has no jump back
 		in := program[pc]
+		answer.Steps++
 		var holds bool
 		switch in.Code {
 		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
-			accumulator = map[uint32]uint32{offNr: nr, offArch: audit}[in.K]
-			byArguments = byArguments || in.K >= offArgs
+			accumulator = data[in.K]
+			answer.ByArguments = answer.ByArguments || in.K >= offArgs
 			continue
 		case unix.BPF_ALU | unix.BPF_AND | unix.BPF_K:
 			accumulator &= in.K
 			continue
 		case unix.BPF_RET | unix.BPF_K:
-			return Action(in.K), byArguments, nil
+			answer.Action = Action(in.K)
+			return answer, nil
 		case unix.BPF_JMP | unix.BPF_JA:
 			pc += int(in.K)
 			continue
@@ -52,7 +76,7 @@ func Evaluate(filter []byte, name, goarch string) (a Action, byArguments bool, e
 		case unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K:
 			holds = accumulator&in.K != 0
 		default:
-			return 0, false, fmt.Errorf("instruction %d of the filter, %#x, is not known here", pc, in.Code)
+			return Answer{}, fmt.Errorf("instruction %d of the filter, %#x, is not known here", pc, in.Code)
 		}
 		if holds {
 			pc += int(in.Jt)
@@ -60,7 +84,7 @@ func Evaluate(filter []byte, name, goarch string) (a Action, byArguments bool, e
 			pc += int(in.Jf)
 		}
 	}
-	return 0, false, errors.New("the filter ends without an answer")
+	return Answer{}, errors.New("the filter ends without an answer")
 }
 
 // String is the action in the words of seccomp(2): "allow", "EPERM", "kill the process".

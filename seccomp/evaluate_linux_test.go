@@ -19,8 +19,8 @@ func TestEvaluate(t *testing.T) {
 		vm := newVM(t, filter)
 		for _, list := range []map[string]uint32{abi.refuse, abi.allow} {
 			for name, nr := range list {
-				got, _, err := Evaluate(Bytes(filter), name, runtime.GOARCH)
-				if want := run(t, vm, call{nr: nr, audit: abi.audit}); err != nil || got != want {
+				got, err := Evaluate(Bytes(filter), name, runtime.GOARCH)
+				if want := run(t, vm, call{nr: nr, audit: abi.audit}); err != nil || got.Action != want {
 					t.Errorf("%s: %v, %v; want %v", name, got, err, want)
 				}
 			}
@@ -28,18 +28,50 @@ func TestEvaluate(t *testing.T) {
 	}
 	filter := Bytes(mustCompile(t, Baseline(), runtime.GOARCH))
 	for name, want := range map[string]bool{"ioctl": true, "read": false, "bpf": false} {
-		if _, by, err := Evaluate(filter, name, runtime.GOARCH); err != nil || by != want {
-			t.Errorf("%s goes by its arguments: %t, %v", name, by, err)
+		if got, err := Evaluate(filter, name, runtime.GOARCH); err != nil || got.ByArguments != want {
+			t.Errorf("%s goes by its arguments: %t, %v", name, got.ByArguments, err)
 		}
 	}
-	if _, _, err := Evaluate(filter, "frobnicate", runtime.GOARCH); err == nil {
+	if _, err := Evaluate(filter, "frobnicate", runtime.GOARCH); err == nil {
 		t.Error("a call that there is not")
 	}
-	if _, _, err := Evaluate(nil, "read", runtime.GOARCH); err == nil {
+	if _, err := Evaluate(nil, "read", runtime.GOARCH); err == nil {
 		t.Error("an empty filter")
 	}
-	if _, _, err := Evaluate(Bytes([]unix.SockFilter{{Code: 0xffff}}), "read", runtime.GOARCH); err == nil {
+	if _, err := Evaluate(Bytes([]unix.SockFilter{{Code: 0xffff}}), "read", runtime.GOARCH); err == nil {
 		t.Error("an instruction that there is not")
+	}
+}
+
+// TestEvaluateSteps: arguments are seen, by every ABI, and instructions are counted as they are walked.
+func TestEvaluateSteps(t *testing.T) {
+	filter := Bytes([]unix.SockFilter{
+		load(offArch), jump(unix.BPF_JEQ, unix.AUDIT_ARCH_I386, 2, 0),
+		load(offArgs + 8*2 + 4), jump(unix.BPF_JEQ, 7, 1, 0), // the high half of the third argument
+		ret(Allow), ret(KillProcess),
+	})
+	for _, c := range []struct {
+		abi  string
+		args []uint64
+		want Answer
+	}{
+		{"amd64", nil, Answer{Allow, true, 5}},
+		{"amd64", []uint64{7 << 32, 7 << 32, 7<<32 | 1}, Answer{KillProcess, true, 5}},
+		{"arm64", []uint64{7 << 32}, Answer{Allow, true, 5}},
+		{"i386", nil, Answer{Allow, false, 3}},
+	} {
+		if got, err := Evaluate(filter, "read", c.abi, c.args...); err != nil || got != c.want {
+			t.Errorf("%s %#x: %+v, %v, want %+v", c.abi, c.args, got, err, c.want)
+		}
+	}
+	byNumber := Bytes([]unix.SockFilter{load(offNr), jump(unix.BPF_JEQ, x32Bit|520, 0, 1), ret(Log), ret(Trap)})
+	for name, want := range map[string]Action{"execve": Log, "read": Trap} {
+		if got, err := Evaluate(byNumber, name, "x32"); err != nil || got.Action != want {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	if got, err := Evaluate(byNumber, "mmap2", "amd64"); err == nil {
+		t.Errorf("a call that amd64 has not: %+v", got)
 	}
 }
 

@@ -220,7 +220,62 @@ func child(int80 string) error {
 	if int80 != "" {
 		wrong = append(wrong, childI386(int80)...)
 	}
-	return errors.Join(wrong...)
+	return errors.Join(append(wrong, childRules(int80)...)...)
+}
+
+// childRules loads a filter of rules as well.
+func childRules(int80 string) (wrong []error) {
+	edom := Errno(unix.EDOM)
+	filter, err := CompileCalls([]CallRule{
+		{Action: edom, Calls: []string{"getppid", "socket"}},
+		{Action: edom, Calls: []string{"sysinfo"}, Conds: []Cond{{Arg: 0, Op: Equal, Value: 7}}},
+	}, runtime.GOARCH)
+	if err == nil {
+		err = loadFilter(filter)
+	}
+	if err != nil {
+		return []error{err}
+	}
+	first := func(nr uint32, arg uintptr) unix.Errno {
+		_, _, errno := unix.Syscall(uintptr(nr), arg, 0, 0)
+		return errno
+	}
+	type made struct {
+		nr   uint32
+		arg  uintptr
+		want unix.Errno
+	}
+	calls := []made{
+		{unix.SYS_GETPPID, 0, unix.EDOM},
+		{unix.SYS_GETPID, 0, 0},
+		{unix.SYS_SYSINFO, 7, unix.EDOM},
+		{unix.SYS_SYSINFO, 1<<32 | 7, unix.EDOM},
+		{unix.SYS_SYSINFO, 8, unix.EFAULT},
+	}
+	if runtime.GOARCH == "amd64" {
+		calls = append(calls, made{x32Bit | unix.SYS_GETPPID, 0, unix.EDOM})
+	}
+	for _, c := range calls {
+		if got := first(c.nr, c.arg); got != c.want {
+			wrong = append(wrong, fmt.Errorf("rules: call %#x with %#x: got %v, want %v", c.nr, c.arg, got, c.want))
+		}
+	}
+	if int80 == "" {
+		return wrong
+	}
+	for _, c := range []made{
+		{64 /* getppid */, 0, unix.EDOM},
+		{116 /* sysinfo */, 7, unix.EDOM},
+		{116, 8, unix.EFAULT},
+		{102 /* socketcall: socket */, 1, unix.EDOM},
+		{102 /* bind */, 2, unix.EFAULT},
+		{359 /* socket */, 1, unix.EDOM},
+	} {
+		if got, err := callI386(int80, c.nr, uint32(c.arg), 0, 0); err != nil || got != c.want {
+			wrong = append(wrong, fmt.Errorf("rules: i386 call %d with %d: got %v, %v, want %v", c.nr, c.arg, got, err, c.want))
+		}
+	}
+	return wrong
 }
 
 func childI386(int80 string) (wrong []error) {

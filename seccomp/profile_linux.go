@@ -24,6 +24,10 @@ type Profile struct {
 	// different actions would match one call, one of them must be narrowed.
 	Rules []Rule
 
+	// Log asks for a line in the kernel's log for each call that is refused
+	// (SECCOMP_FILTER_FLAG_LOG). It is for who loads the filter.
+	Log bool
+
 	// Tree makes the program search call numbers by halves instead of one by
 	// one. Measured with 312 names for amd64: 13 ms to compile instead of
 	// 9, but 0.23 ms to load instead of 0.60. So it pays where a filter is
@@ -77,7 +81,8 @@ const (
 	LessEqual
 	Greater
 	GreaterEqual
-	MaskedEqual // argument & Mask == Value
+	MaskedEqual    // argument & Mask == Value
+	MaskedNotEqual // of a [CallRule] alone
 )
 
 // An Action is what happens to a call: a return value of a filter, as the

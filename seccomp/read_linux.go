@@ -46,9 +46,10 @@ func ThisHost(capabilities []string) (Target, error) {
 // conditions on rules.
 //
 // What this package or its loader can't do is an error, as is every key,
-// action and operator that it does not know. A name that no call is known by is
-// left out, as container runtimes do, and returned in unknown: it may be newer
-// than libseccomp, or misspelt.
+// action, flag and operator that it does not know. A name that no call is known
+// by is misspelt, or newer than this package: in a rule that is stricter than the
+// default it is an error with an *UnknownCallError, in others it is left out and
+// returned in unknown, as by container runtimes.
 //
 // Calls are ENOSYS if they are newer than every call that the profile names,
 // unless the default action lets calls through. Calls older than Linux 5.1 are
@@ -65,7 +66,14 @@ func Read(r io.Reader, t Target) (p Profile, unknown []string, err error) {
 	if err != nil {
 		return Profile{}, nil, err
 	}
-	return convert(config, t)
+	p, unknown, err = convert(config, t)
+	var name *UnknownCallError
+	if errors.As(err, &name) {
+		if i := bytes.Index(text, []byte(`"`+name.Name+`"`)); i >= 0 {
+			err = fmt.Errorf("line %s: %w", place(text, int64(i)+1), err)
+		}
+	}
+	return p, unknown, err
 }
 
 // Default returns the allow-list that is embedded: Docker's default profile for a payload without capabilities, on
@@ -143,8 +151,16 @@ func place(text []byte, offset int64) string {
 // convert resolves the conditions on rules, and makes them ours.
 func convert(config *moby.Seccomp, t Target) (p Profile, unknown []string, err error) {
 	for _, flag := range config.Flags {
-		if flag != "SECCOMP_FILTER_FLAG_TSYNC" { // the payload has one thread when it loads the filter
-			return Profile{}, nil, fmt.Errorf("flag %q can't be given", flag)
+		switch flag {
+		case "SECCOMP_FILTER_FLAG_TSYNC": // the payload has one thread when it loads the filter
+		case specs.LinuxSeccompFlagLog:
+			p.Log = true
+		case specs.LinuxSeccompFlagSpecAllow:
+			return Profile{}, nil, fmt.Errorf("flag %q can't be given: the level's filter is loaded without it, and what the kernel then switches on stays on", flag)
+		case specs.LinuxSeccompFlagWaitKillableRecv:
+			return Profile{}, nil, fmt.Errorf("flag %q can't be given: it is about calls that are handed to another process, and none are", flag)
+		default:
+			return Profile{}, nil, fmt.Errorf("unknown flag %q", flag)
 		}
 	}
 	if config.ListenerPath != "" || config.ListenerMetadata != "" {
@@ -164,6 +180,9 @@ func convert(config *moby.Seccomp, t Target) (p Profile, unknown []string, err e
 		}
 		if !included(s, t) {
 			continue
+		}
+		if len(left) > 0 && stricter(r.Action, p.Default) { // what it is to refuse would be let through
+			return Profile{}, nil, fmt.Errorf("syscalls[%d]: %w", i, &UnknownCallError{left[0]})
 		}
 		unknown = append(unknown, left...)
 		if len(r.Names)+len(r.Numbers) > 0 {
@@ -303,41 +322,13 @@ func rule(s *moby.Syscall, newest *uint32) (r Rule, unknown []string, err error)
 	return r, unknown, nil
 }
 
-// number is that of a call which has the same one on every ABI: those that are
-// newer than libseccomp 2.5.4 by their names, others as libseccomp knows them.
+// number is that of a call which has the same one on every ABI.
 func number(name string) (uint32, bool) {
-	for _, c := range []struct {
-		name string
-		nr   uint32
-	}{
-		{"cachestat", unix.SYS_CACHESTAT},
-		{"fchmodat2", unix.SYS_FCHMODAT2},
-		{"map_shadow_stack", unix.SYS_MAP_SHADOW_STACK},
-		{"futex_wake", unix.SYS_FUTEX_WAKE},
-		{"futex_wait", unix.SYS_FUTEX_WAIT},
-		{"futex_requeue", unix.SYS_FUTEX_REQUEUE},
-		{"statmount", unix.SYS_STATMOUNT},
-		{"listmount", unix.SYS_LISTMOUNT},
-		{"lsm_get_self_attr", unix.SYS_LSM_GET_SELF_ATTR},
-		{"lsm_set_self_attr", unix.SYS_LSM_SET_SELF_ATTR},
-		{"lsm_list_modules", unix.SYS_LSM_LIST_MODULES},
-		{"mseal", unix.SYS_MSEAL},
-		{"setxattrat", unix.SYS_SETXATTRAT},
-		{"getxattrat", unix.SYS_GETXATTRAT},
-		{"listxattrat", unix.SYS_LISTXATTRAT},
-		{"removexattrat", unix.SYS_REMOVEXATTRAT},
-		{"open_tree_attr", unix.SYS_OPEN_TREE_ATTR},
-		{"file_getattr", unix.SYS_FILE_GETATTR},
-		{"file_setattr", unix.SYS_FILE_SETATTR},
-		{"listns", unix.SYS_LISTNS},
-		{"rseq_slice_yield", unix.SYS_RSEQ_SLICE_YIELD},
-	} {
-		if c.name == name {
-			return c.nr, true
-		}
+	c := findCall(name)
+	if c == nil || c.nr[amd64] < firstShared || c.nr[amd64] >= x32First {
+		return 0, false
 	}
-	nr, err := libseccomp.GetSyscallFromNameByArch(name, libseccomp.ArchAMD64)
-	return uint32(nr), err == nil && nr >= firstShared && nr < x32First
+	return uint32(c.nr[amd64]), true
 }
 
 func actionOf(name specs.LinuxSeccompAction, value *uint) (Action, error) {

@@ -31,7 +31,10 @@ func TestReadErrors(t *testing.T) {
 		{`{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4096}`, `defaultAction: action "SCMP_ACT_ERRNO" can't have the value 4096`},
 		{`{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_VAX"]}`, `unknown architecture "SCMP_ARCH_VAX"`},
 		{`{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86"], "archMap": [{"architecture": "SCMP_ARCH_X86_64"}]}`, "both architectures and archMap are given"},
-		{`{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]}`, `flag "SECCOMP_FILTER_FLAG_LOG" can't be given`},
+		{`{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]}`, `flag "SECCOMP_FILTER_FLAG_SPEC_ALLOW" can't be given: the level's filter`},
+		{`{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}`, `flag "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" can't be given: it is about`},
+		{`{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_NEW"]}`, `unknown flag "SECCOMP_FILTER_FLAG_NEW"`},
+		{"{\n" + `"defaultAction": "SCMP_ACT_LOG", "syscalls": [{"names": ["read", "redd"], "action": "SCMP_ACT_ERRNO"}]}`, `line 2, column 66: syscalls[0]: "redd" is no system call`},
 		{`{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/x"}`, "listenerPath can't be given: no calls are handed to another process"},
 		{one("null"), "syscalls[0]: null"},
 		{allow(`"names": []`), "syscalls[0]: no names"},
@@ -98,11 +101,11 @@ func TestReadOCI(t *testing.T) {
 		"defaultAction": "SCMP_ACT_ERRNO",
 		"defaultErrnoRet": 13,
 		"architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X32", "SCMP_ARCH_S390X"],
-		"flags": ["SECCOMP_FILTER_FLAG_TSYNC"],
+		"flags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"],
 		"syscalls": [
 			{"names": ["read", "redd", "mseal", "mseal"], "action": "SCMP_ACT_ALLOW"},
 			{"names": ["mseal"], "action": "SCMP_ACT_ALLOW"},
-			{"names": ["write", "redd"], "action": "SCMP_ACT_KILL"},
+			{"names": ["write"], "action": "SCMP_ACT_KILL"},
 			{"names": ["pause"], "action": "SCMP_ACT_KILL_PROCESS"},
 			{"names": ["sync"], "action": "SCMP_ACT_TRAP"},
 			{"names": ["acct"], "action": "SCMP_ACT_TRACE", "errnoRet": 7},
@@ -115,8 +118,8 @@ func TestReadOCI(t *testing.T) {
 			]}
 		]
 	}`, amd64Target)
-	if !slices.Equal(unknown, []string{"redd"}) {
-		t.Errorf("unknown: %q", unknown)
+	if !slices.Equal(unknown, []string{"redd"}) || !p.Log {
+		t.Errorf("unknown: %q, log %t", unknown, p.Log)
 	}
 	filter := mustCompile(t, p, "amd64")
 	eacces := Errno(unix.EACCES)

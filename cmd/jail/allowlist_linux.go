@@ -28,7 +28,12 @@ func (o *options) allowList() (*isolate.AllowList, error) {
 		if errors.As(err, &path) {
 			err = path.Err
 		}
-		return &isolate.SpecError{Field: "seccomp", Value: o.seccomp, Problem: "can't be used: " + err.Error()}
+		problem := &isolate.SpecError{Field: "seccomp", Value: o.seccomp, Problem: "can't be used: " + err.Error()}
+		var unknown *seccomp.UnknownCallError
+		if errors.As(err, &unknown) {
+			return &hinted{problem, nearestCall(unknown.Name)}
+		}
+		return problem
 	}
 	f, err := os.Open(o.seccomp)
 	if err != nil {
@@ -46,38 +51,5 @@ func (o *options) allowList() (*isolate.AllowList, error) {
 	if len(unknown) > 0 {
 		complain("note: seccomp " + quote(o.seccomp) + ": left out, as no such call is known: " + strings.Join(unknown, ", "))
 	}
-	return &isolate.AllowList{Name: o.seccomp, BPF: seccomp.Bytes(program)}, nil
+	return &isolate.AllowList{Name: o.seccomp, BPF: seccomp.Bytes(program), Log: profile.Log}, nil
 }
-
-// evaluate asks the filters of a Spec about a call.
-func evaluate(spec *isolate.Spec, name string) ([]verdict, error) {
-	var verdicts []verdict
-	ask := func(filter string, program []byte) error {
-		action, byArguments, err := seccomp.Evaluate(program, name, runtime.GOARCH)
-		passes := action == seccomp.Allow || action == seccomp.Log
-		verdicts = append(verdicts, verdict{filter: filter, action: action.String(), passes: passes, byArguments: byArguments})
-		return err
-	}
-	filters := 0
-	if !spec.NoFilter && len(spec.Filter) > 0 {
-		filters++
-		if err := ask("", spec.Filter); err != nil {
-			return nil, err
-		}
-	}
-	if spec.AllowList != nil {
-		filters++
-		if err := ask(spec.AllowList.Name, spec.AllowList.BPF); err != nil {
-			return nil, err
-		}
-	}
-	if filters == 0 { // a word that is no call is a mistake all the same
-		if _, _, err := seccomp.Evaluate(allowAll, name, runtime.GOARCH); err != nil {
-			return nil, err
-		}
-	}
-	return verdicts, nil
-}
-
-// allowAll is a filter that returns SECCOMP_RET_ALLOW.
-var allowAll = []byte{6, 0, 0, 0, 0, 0, 0xff, 0x7f}

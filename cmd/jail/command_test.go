@@ -17,7 +17,7 @@ import (
 )
 
 func TestHelpFitsAScreen(t *testing.T) {
-	for _, topic := range append([]string{"", "limits", "rootfs"}, commands...) {
+	for _, topic := range append([]string{"", "limits", "rootfs", "syscalls"}, commands...) {
 		lines := strings.Split(strings.TrimSuffix(helpText(topic), "\n"), "\n")
 		if len(lines) > 40 || len(lines) < 3 {
 			t.Errorf("help %q has %d lines", topic, len(lines))
@@ -31,7 +31,7 @@ func TestHelpFitsAScreen(t *testing.T) {
 }
 
 func TestHelpNamesEveryFlag(t *testing.T) {
-	text := helpText("run") + helpText("limits") + helpText("rootfs")
+	text := helpText("run") + helpText("limits") + helpText("rootfs") + helpText("syscalls")
 	for _, f := range runFlags {
 		if f.name == "--help" {
 			continue

@@ -18,7 +18,7 @@ func help(args []string) int {
 	if text == "" {
 		return fail(&usageError{
 			problem: "no help on " + quote(topic),
-			hint:    didYouMean(topic, append([]string{"limits", "rootfs", "result"}, commands...), "jail help ", "there is help on run, limits, rootfs, explain, policy, why, levels, gc, version, help and result"),
+			hint:    didYouMean(topic, append([]string{"limits", "rootfs", "syscalls", "result"}, commands...), "jail help ", "there is help on run, limits, rootfs, syscalls, explain, policy, why, levels, gc, version, help and result"),
 		})
 	}
 	fmt.Print(text)
@@ -52,6 +52,8 @@ func helpText(topic string) string {
 		return limitsHelp
 	case "rootfs":
 		return rootfsHelp
+	case "syscalls":
+		return syscallsHelp
 	case "version":
 		return versionHelp
 	case "help":
@@ -110,8 +112,7 @@ Levels, each with all of the one before:
   --network none|host              none but its own loopback (--net)
   --proc own|outer                 outer: that of a sandbox around, if need be
   --cap-add, --cap-drop NAME       capabilities, or ALL
-  --seccomp NAME|FILE              baseline; default (Docker's, stricter) or
-                                   a profile's besides; unconfined is none
+  --seccomp …, --syscalls RULE     which system calls: jail help syscalls
   --fd N[:M]                       pass your fd N, as its fd M
   --stdin, --stdout, --stderr FILE read from it; empty it and write there
   --result FILE|-                  write what happened; - is stderr
@@ -146,7 +147,7 @@ named, never found: --policy NAME for a built-in one, --policy ./x.yaml.
 
   version: 1
   extends: agent          # or a list; files lie below this one's folder
-  permissions:            # files, env, network, seccomp, cap-add, fd, stdin, …
+  permissions:            # files, env, network, syscalls, seccomp, fd, stdin, …
     files:
       - write: ./out      # read, write, exec: all rights for a path add up
       - exec: ./out       # deny; overlay, device, tmpfs, dir, symlink, file
@@ -164,7 +165,8 @@ The file has to be yours or root's. COMMAND finds what holds for it in the file
 that JAIL_POLICY names (from level namespaced up, not with --rootfs).
 
   jail policy list            the built-in ones
-  jail policy show POLICY     it, with all that it extends
+  jail policy show POLICY     it, with all that it extends; with --seccomp what
+                              its filters do, and what they cost
   jail policy check POLICY …  is it right, and can this host give it
   jail policy diff A B        what they say differently (exit code 1)
   jail policy schema          the JSON Schema, for editors
@@ -234,6 +236,41 @@ At each level:
 
   $ jail run --level=limited --memory 256M --cpu-time 2s -- ./a.out
 `
+	syscallsHelp = `System calls of jail run, from level user up
+
+  --seccomp baseline        the level's filter alone
+  --seccomp default         Docker's profile besides, made stricter
+  --seccomp FILE            a profile in Docker's form or OCI's besides
+  --seccomp unconfined      neither
+  --syscalls RULE           a rule for single calls, besides all of these
+  --seccomp-log             what the filters refuse is in the kernel's log
+
+RULE is ACTION=CALL,… or deny:ERRNO=CALL,… with :CONDITION,… behind it, or none.
+In a policy it is
+
+  permissions:
+    syscalls:
+      - deny: ["@debug", mount]    # EPERM
+      - allow: ptrace              # though it is in @debug
+      - deny: "@clock"
+        errno: ENOSYS              # with 0 nothing is done, and it succeeds
+      - kill-process: socket
+        when: arg0 == 16           # or a list; also != < <= > >= and & MASK
+
+Actions are allow, deny, kill-process, kill-thread, trap (SIGSYS) and log. For
+each call the most specific rule counts: one with when, then the call's name,
+then its group, then @all; of several the strictest. What no rule names is
+allowed: for a list of all that is allowed, deny "@all" and allow that. No rule
+gives back what another filter refuses. The groups (docs/syscalls.md has them):
+
+  @admin @aio @basic-io @bpf @chown @clock @cpu-emulation @debug @file-system
+  @file-watch @info @io-event @io-uring @ipc @keyring @memory @module @mount
+  @namespace @network-io @numa @obsolete @process @raw-io @reboot @resources
+  @sandbox @setuid @signal @swap @thread @time
+
+  $ jail run --syscalls deny=@network-io,ptrace -- make
+  $ jail policy show --seccomp ./mine.yaml
+`
 	gcHelp = `jail gc
 
 Removes what is left where jail run was killed: cgroups, and at level user the
@@ -245,7 +282,7 @@ the cgroup as well.
 
 Prints the version, the Go version it was built with, and what it needs.
 `
-	helpHelp = `jail help [run|limits|rootfs|explain|policy|why|levels|gc|version|result]
+	helpHelp = `jail help [COMMAND|limits|rootfs|syscalls|result]
 
 Prints the help of a command; "result" prints the JSON Schema of the result that
 jail run --json writes.

@@ -14,6 +14,8 @@ import (
 func hint(err error) string {
 	var policy *policyError
 	var usage *usageError
+	var part *partError
+	var own *hinted
 	var spec *isolate.SpecError
 	var unsupported *isolate.UnsupportedError
 	var exec *isolate.ExecError
@@ -23,6 +25,10 @@ func hint(err error) string {
 		return policy.hint()
 	case errors.As(err, &usage):
 		return usage.hint
+	case errors.As(err, &part):
+		return part.hint
+	case errors.As(err, &own):
+		return own.hint
 	case errors.As(err, &spec):
 		return specHint(spec)
 	case errors.As(err, &unsupported):

@@ -5,12 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/jailrun/jail/isolate"
 	"github.com/jailrun/jail/policies"
+	"github.com/jailrun/jail/seccomp"
 )
 
 // keyCases has each key with a value, the flags that say the same, and flags that take its place.
@@ -28,6 +30,8 @@ var keyCases = []struct {
 	{"cap-add", "cap-add: [KILL]", []string{"--cap-add", "KILL"}, []string{"--cap-drop", "KILL"}, []string{"--cap-add", "KILL", "--cap-drop", "KILL"}},
 	{"cap-drop", "cap-drop: [KILL]", []string{"--cap-drop", "KILL"}, []string{"--cap-add", "KILL"}, nil},
 	{"seccomp", "seccomp: default", []string{"--seccomp", "default"}, []string{"--seccomp", "baseline"}, nil},
+	{"syscalls", "syscalls: [{deny: ptrace}]", []string{"--syscalls", "deny=ptrace"}, []string{"--syscalls", "deny:ENOSYS=ptrace"}, []string{"--syscalls", "deny=ptrace", "--syscalls", "deny:ENOSYS=ptrace"}},
+	{"seccomp-log", "seccomp-log: true", []string{"--seccomp-log"}, []string{"--seccomp-log=false"}, nil},
 	{"fd", "fd: [$FD]", []string{"--fd", "$FD"}, []string{"--fd", "$OTHER:$FD"}, nil},
 	{"stdin", "stdin: ./x", []string{"--stdin", "$DIR/x"}, []string{"--stdin", "/y"}, nil},
 	{"stdout", "stdout: ./x", []string{"--stdout", "$DIR/x"}, []string{"--stdout", "/y"}, nil},
@@ -112,7 +116,7 @@ func TestKeysAreFlags(t *testing.T) {
 	missing := map[string]bool{}
 	sections := map[string]string{}
 	for _, k := range policies.Keys() {
-		if k.Section != "permissions.files" && k.Name != "files" {
+		if !strings.Contains(k.Section, ".") && k.Name != "files" {
 			missing[k.Name], sections[k.Name] = true, k.Section
 		}
 	}
@@ -206,6 +210,59 @@ func TestFileRules(t *testing.T) {
 		if k.Section == "permissions.files" && !tried[k.Name] {
 			t.Errorf("%s has no case", k.Name)
 		}
+	}
+}
+
+// TestSyscallRules: each action and what may stand beside it comes to the value of a flag, and to a rule.
+func TestSyscallRules(t *testing.T) {
+	dir := t.TempDir()
+	eperm, enosys := seccomp.Errno(syscall.EPERM), seccomp.Errno(syscall.ENOSYS)
+	cond := []seccomp.Cond{{Arg: 0, Op: seccomp.Equal, Value: 16}}
+	tried := map[string]bool{}
+	for yaml, want := range map[string]struct {
+		flags []string
+		rules []seccomp.CallRule
+	}{
+		`allow: ptrace`:             {[]string{"allow=ptrace"}, []seccomp.CallRule{{Action: seccomp.Allow, Calls: []string{"ptrace"}}}},
+		`deny: ptrace`:              {[]string{"deny=ptrace"}, []seccomp.CallRule{{Action: eperm, Calls: []string{"ptrace"}}}},
+		`deny: "@all"`:              {[]string{"deny=@all"}, []seccomp.CallRule{{Action: eperm, Calls: []string{"@all"}}}},
+		`kill-process: ptrace`:      {[]string{"kill-process=ptrace"}, []seccomp.CallRule{{Action: seccomp.KillProcess, Calls: []string{"ptrace"}}}},
+		`kill-thread: ptrace`:       {[]string{"kill-thread=ptrace"}, []seccomp.CallRule{{Action: seccomp.KillThread, Calls: []string{"ptrace"}}}},
+		`trap: ptrace`:              {[]string{"trap=ptrace"}, []seccomp.CallRule{{Action: seccomp.Trap, Calls: []string{"ptrace"}}}},
+		`log: ptrace`:               {[]string{"log=ptrace"}, []seccomp.CallRule{{Action: seccomp.Log, Calls: []string{"ptrace"}}}},
+		`deny: read, errno: 38`:     {[]string{"deny:38=read"}, []seccomp.CallRule{{Action: enosys, Calls: []string{"read"}}}},
+		`deny: read, errno: 0`:      {[]string{"deny:0=read"}, []seccomp.CallRule{{Action: seccomp.Errno(0), Calls: []string{"read"}}}},
+		`deny: [read, "@mount"]`:    {[]string{"deny=read", "deny=@mount"}, []seccomp.CallRule{{Action: eperm, Calls: []string{"read"}}, {Action: eperm, Calls: []string{"@mount"}}}},
+		`log: read, when: arg0==16`: {[]string{"log=read:arg0==16"}, []seccomp.CallRule{{Action: seccomp.Log, Calls: []string{"read"}, Conds: cond}}},
+		`deny: read, errno: ENOSYS, when: [arg0 == 16, arg1 & 0xf != 3]`: {
+			[]string{"deny:ENOSYS=read:arg0 == 16,arg1 & 0xf != 3"},
+			[]seccomp.CallRule{{Action: enosys, Calls: []string{"read"}, Conds: append(cond[:1:1], seccomp.Cond{Arg: 1, Op: seccomp.MaskedNotEqual, Mask: 15, Value: 3})}},
+		},
+	} {
+		policy := filepath.Join(dir, "policy.yaml")
+		if err := os.WriteFile(policy, []byte("version: 1\npermissions:\n  syscalls:\n    - {"+yaml+"}\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		o := given(t, "--policy", policy)
+		if !slices.Equal(o.syscalls, want.flags) {
+			t.Errorf("%s: %q, want %q", yaml, o.syscalls, want.flags)
+		}
+		if rules, err := o.readCallRules(); err != nil || !reflect.DeepEqual(rules, want.rules) {
+			t.Errorf("%s: %+v, %v, want %+v", yaml, rules, err, want.rules)
+		}
+		for _, k := range policies.Keys() {
+			tried[k.Name] = tried[k.Name] || k.Section == "permissions.syscalls" && strings.Contains(yaml, k.Name+": ")
+		}
+	}
+	for _, k := range policies.Keys() {
+		if k.Section == "permissions.syscalls" && !tried[k.Name] {
+			t.Errorf("%s has no case", k.Name)
+		}
+	}
+	// One flag may name several.
+	o := given(t, "--syscalls", "deny:ENOSYS=read,@mount")
+	if rules, err := o.readCallRules(); err != nil || !reflect.DeepEqual(rules, []seccomp.CallRule{{Action: enosys, Calls: []string{"read", "@mount"}}}) {
+		t.Errorf("%+v, %v", rules, err)
 	}
 }
 

@@ -50,6 +50,8 @@ type options struct {
 	capAdd      []string
 	capDrop     []string
 	seccomp     string
+	syscalls    []string // rules, as --syscalls takes them
+	seccompLog  bool
 	fds         map[int]int // the payload's fd → the caller's
 	stdin       string
 	stdout      string
@@ -262,6 +264,11 @@ var runFlags = []flag{
 		o.seccomp = v
 		return nil
 	}},
+	{"--syscalls", "", "ACTION[:ERRNO]=CALL[,…][:COND]", func(o *options, v string) error {
+		o.syscalls = append(o.syscalls, v)
+		return checkSyscallRule(v)
+	}},
+	{"--seccomp-log", "", "", func(o *options, v string) error { o.seccompLog = v == "true"; return nil }},
 	{"--fd", "", "N[:M]", func(o *options, v string) error {
 		from, to, err := isolate.ParseFD(v)
 		if err != nil {
@@ -421,9 +428,13 @@ func (o *options) spec() (*isolate.Spec, error) {
 		}
 		s.AllowList = list
 	}
+	var err error
+	if s.CallRules, err = o.callRules(s.AllowList); err != nil {
+		return nil, err
+	}
+	s.FilterLog = o.seccompLog
 	s.Timeout, s.KillAfter = o.timeout, o.killAfter
 	s.CPUTime, s.CgroupParent, s.Name = o.cpuTime, o.cgroup, o.name
-	var err error
 	if s.Linux.Resources, err = o.limits(); err != nil {
 		return nil, err
 	}
@@ -463,6 +474,10 @@ func (o *options) conflict() error {
 		return needs(isolate.Namespaced, "hostname", o.hostname)
 	case o.level < isolate.User && o.seccomp != "" && o.seccomp != "unconfined":
 		return needs(isolate.User, "seccomp", o.seccomp)
+	case o.level < isolate.User && len(o.syscalls) > 0:
+		return needs(isolate.User, "syscalls", o.syscalls[0])
+	case o.level < isolate.User && o.seccompLog:
+		return needs(isolate.User, "seccomp-log", "true")
 	case o.level < isolate.User && len(o.rules) > 0:
 		return needs(isolate.User, string(o.rules[0].Kind), o.rules[0].Path)
 	}

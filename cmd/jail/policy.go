@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/jailrun/jail/isolate"
@@ -74,13 +75,55 @@ func (o *options) about(s *policies.Setting, err error) error {
 	if s.At.File == "" {
 		return err
 	}
-	text := withoutDashes(err.Error())
+	at, text := s.At, withoutDashes(err.Error())
 	var spec *isolate.SpecError
-	if errors.As(err, &spec) {
+	var part *partError
+	switch {
+	case errors.As(err, &part):
+		at, text = part.in(s)
+	case errors.As(err, &spec):
 		text = fmt.Sprintf("%s %q %s", s.Key, s.Written, withoutDashes(spec.Problem))
 	}
-	return &policyError{&policies.Error{Position: s.At, Problem: text}, err}
+	return &policyError{&policies.Error{Position: at, Problem: text}, err}
 }
+
+// partError is about a part of a rule for calls.
+type partError struct {
+	part  string // "errno", "when"; "" is the call
+	index int    // of several conditions
+	text  string // begins with the part in quotes
+	hint  string
+}
+
+func (e *partError) Error() string { return "syscalls: " + e.words("") }
+
+// words are what is wrong; key is that of the rule.
+func (e *partError) words(key string) string {
+	if e.part != "" {
+		key = e.part
+	}
+	return strings.TrimSpace(key + " " + e.text)
+}
+
+// in is where the part stands in a policy, and what is wrong with it.
+func (e *partError) in(s *policies.Setting) (policies.Position, string) {
+	at := s.At
+	switch e.part {
+	case "errno":
+		at = s.ErrnoAt
+	case "when":
+		at = s.WhenAt[e.index]
+	}
+	return at, e.words(s.Key)
+}
+
+// hinted is a problem with a hint of its own.
+type hinted struct {
+	*isolate.SpecError
+	hint string
+}
+
+func (e *hinted) Unwrap() error { return e.SpecError }
 
 // withoutDashes makes keys of the flags that a sentence names.
 func withoutDashes(text string) string { return strings.ReplaceAll(" "+text, " --", " ")[1:] }
@@ -109,6 +152,8 @@ func (o *options) blame(err error) error {
 		a := &o.asked[i]
 		name := strings.TrimPrefix(a.Flag, "--")
 		switch {
+		case name == "syscalls" && spec != nil && spec.Value != a.Value: // another rule
+			continue
 		case usage != nil && usage.flag == a.Flag, spec != nil && len(a.rules) == 0 && spec.Field == name:
 			return o.about(&a.Setting, err)
 		case spec == nil:
@@ -195,7 +240,7 @@ func (o *options) origins() []string {
 	var lines []string
 	for _, s := range policies.Effective(o.settings()) {
 		written := ""
-		if s.At.File != "" && s.Written != s.Value {
+		if s.At.File != "" && s.Written != s.Value && s.Flag != "--syscalls" {
 			written = " (" + s.Written + ")"
 		}
 		lines = append(lines, s.Line()+"  # "+s.Origin()+written)
@@ -220,6 +265,8 @@ func policy(args []string) int {
 	}
 	v, ok := verbs[args[0]]
 	switch rest := args[1:]; {
+	case args[0] == "show" && slices.Contains(rest, "--seccomp"):
+		return showFilters(slices.DeleteFunc(slices.Clone(rest), func(word string) bool { return word == "--seccomp" }))
 	case !ok:
 		return fail(&usageError{
 			problem: "unknown command policy " + quote(args[0]),
@@ -264,6 +311,31 @@ func showPolicy(args []string) int {
 		}
 	}
 	printLines(strings.Split(strings.TrimSuffix(policies.Format(comment, loaded.Settings, true), "\n"), "\n"))
+	return 0
+}
+
+// showFilters prints what the filters of a policy do, or those of jail run without one.
+func showFilters(args []string) int {
+	if len(args) > 1 {
+		return fail(&usageError{problem: "jail policy show --seccomp takes one policy, or none"})
+	}
+	var flags []string
+	for _, name := range args {
+		flags = append(flags, "--policy="+name)
+	}
+	o, err := readOptions(runFlags, append(flags, "true"))
+	if err != nil {
+		return fail(err)
+	}
+	spec, err := o.spec()
+	if err != nil {
+		return fail(o.blame(err))
+	}
+	lines, err := o.describeFilters(spec)
+	if err != nil {
+		return fail(err)
+	}
+	printLines(lines)
 	return 0
 }
 

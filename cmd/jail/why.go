@@ -207,27 +207,48 @@ func (o *options) whyHost(plan *isolate.Plan, what string) (allowed bool, lines 
 
 // verdict of one filter.
 type verdict struct {
-	filter, action string
+	filter, action string // "" is the level's filter, or that of the rules
 	passes         bool
 	byArguments    bool
+	branches       []branch // of the rules alone
+}
+
+// branch is what rules do with a call under conditions.
+type branch struct {
+	action string
+	passes bool
+	when   []string
+	rule   int // of --syscalls; -1 is none
 }
 
 func (o *options) whyCall(spec *isolate.Spec, name string) (allowed bool, lines []string, err error) {
-	verdicts, err := evaluate(spec, name)
+	verdicts, err := o.evaluate(spec, name)
 	if err != nil {
 		return false, nil, &usageError{problem: "no path, host or system call: " + quote(name), hint: "a path has a slash, a host a dot or a port; " + err.Error()}
 	}
 	allowed = true
+	var ways []string
 	origin, _ := o.last("--seccomp")
 	for _, v := range verdicts {
+		allowed = allowed && v.passes
+		if v.branches != nil {
+			if !v.passes {
+				ways = append(ways, "to allow it: that line has to go, or one that is more specific has to allow it")
+			}
+			lines = append(lines, o.whyRules(v.branches)...)
+			if allowed && len(v.branches) > 1 {
+				lines = append(lines, "allowed is the answer for arguments that are 0")
+			}
+			continue
+		}
 		if v.filter == "" {
 			v.filter = "the filter of level " + o.level.String()
 		} else {
 			v.filter = fmt.Sprintf("the allow-list %s, %s", quote(v.filter), origin)
 		}
 		if !v.passes {
-			allowed = false
 			lines = append(lines, "denied ("+v.action+"): "+v.filter)
+			ways = []string{"to allow it: permissions.seccomp: unconfined, or a profile that has it"}
 		}
 		if v.byArguments {
 			lines = append(lines, v.filter+" goes by its arguments; this is the answer for 0")
@@ -235,8 +256,40 @@ func (o *options) whyCall(spec *isolate.Spec, name string) (allowed bool, lines 
 	}
 	if allowed {
 		lines = append([]string{"allowed: no filter refuses it"}, lines...)
-	} else {
-		lines = append(lines, "to allow it: permissions.seccomp: unconfined, or a profile that has it")
 	}
-	return allowed, lines, nil
+	return allowed, append(lines, ways...), nil
+}
+
+// whyRules says which lines of permissions.syscalls decide about a call.
+func (o *options) whyRules(branches []branch) []string {
+	var lines []string
+	for i, b := range branches {
+		if b.rule < 0 {
+			if i > 0 {
+				lines = append(lines, "else allowed by the rules for system calls")
+			}
+			continue
+		}
+		line := "denied (" + b.action + ")"
+		if b.passes {
+			line = "allowed"
+			if b.action != "allow" {
+				line = b.action
+			}
+		}
+		switch {
+		case len(b.when) > 0:
+			line = "where " + strings.Join(b.when, " and ") + ": " + line
+		case i > 0:
+			line = "else " + line
+		}
+		for j := range o.asked {
+			if a := &o.asked[j]; a.Flag == "--syscalls" && a.Value == o.syscalls[b.rule] {
+				line += ": " + a.describe()
+				break
+			}
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }

@@ -2686,12 +2686,12 @@ run_step:
 	cmpl	$44, %eax
 	je	.Linit_496
 	movq	16(%rbp), %rax
+	movq	24(%rbp), %rsi
 	leaq	32(%rsp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$1, %edi
-	xorl	%esi, %esi
 	movw	%ax, 32(%rsp)
 	movq	56(%rbp), %rax
 	movq	%rax, 40(%rsp)

@@ -2698,12 +2698,11 @@ run_step:
 .Linit_424:
 	cmp	w3, 44
 	beq	.Linit_458
-	ldr	x7, [x12, 16]
+	ldp	x7, x1, [x12, 16]
 	add	x2, sp, 32
 	ldr	x6, [x12, 56]
 	mov	x8, 277
 	mov	x0, 1
-	mov	x1, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0

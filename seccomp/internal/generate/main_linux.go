@@ -1,6 +1,6 @@
-// Generate writes the embedded filters of package isolate.
+// Generate writes the embedded filters of package isolate, and the table of calls and their groups.
 //
-// It is run by go generate in package seccomp.
+// It is run by go generate in package seccomp: with calls first, since the filters are made of the table.
 package main
 
 import (
@@ -21,7 +21,19 @@ var goarches = []string{"amd64", "arm64"}
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) != 2 {
-		log.Fatal("usage: generate FOLDER")
+		log.Fatal("usage: generate calls|FOLDER")
+	}
+	if os.Args[1] == "calls" {
+		for name := range callFiles {
+			source, err := generateCalls(".", name)
+			if err != nil {
+				log.Fatal(err)
+			}
+			if err := os.WriteFile(name, source, 0o644); err != nil {
+				log.Fatal(err)
+			}
+		}
+		return
 	}
 	for name := range filters {
 		for _, goarch := range goarches {
@@ -34,6 +46,22 @@ func main() {
 			}
 		}
 	}
+}
+
+// generateCalls makes one of the callFiles; dir is that of package seccomp.
+func generateCalls(dir, name string) ([]byte, error) {
+	groups, err := readGroups(filepath.Join(dir, "groups.txt"))
+	if err != nil {
+		return nil, err
+	}
+	numbers, err := readNumbers()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkGroups(groups, numbers); err != nil {
+		return nil, err
+	}
+	return callFiles[name](groups, numbers)
 }
 
 // filters are those that are embedded.

@@ -364,7 +364,7 @@ static long load_filter(const struct step *o) {
 	} f;
 	f.n = o->a;
 	f.insns = o->s1;
-	return S(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &f);
+	return S(SYS_seccomp, SECCOMP_SET_MODE_FILTER, o->b, &f);
 }
 
 /* As execvp(3): a name that is not there, or may not be run, makes way for the next; EACCES is told if no

@@ -57,7 +57,7 @@ enum op {
 	OP_PDEATHSIG, /* die when jail-init dies */
 	OP_ALIVE,     /* are jail-init and the launcher still there? */
 	OP_SIGNALS,   /* ignore the signals of the set a, the default for all others */
-	OP_FILTER,    /* seccomp filter of a instructions at s1 */
+	OP_FILTER,    /* seccomp filter of a instructions at s1, loaded with the flags b */
 	OP_TRY,	      /* all went well: end here */
 	OP_EXEC,      /* the first of the files s1 that can be run, arguments s2, environment s3, mask a */
 };
