@@ -160,7 +160,7 @@ A key is the name of its flag. A flag counts more than a policy, a policy more
 than what it extends; two that it extends may not contradict each other. The
 most specific path wins, then deny, then a path named before a pattern.
 The file has to be yours or root's. COMMAND finds what holds for it in the file
-that JAIL_POLICY names (from level namespaced up, not with --rootfs).
+that JAIL_POLICY names.
 
   jail policy list            the built-in ones
   jail policy show POLICY     it, with all that it extends

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/jailrun/jail/isolate"
@@ -152,16 +153,19 @@ func (o *options) protectPolicy() []isolate.Rule {
 const policyPath = "/jail-policy.yaml"
 
 // tellPolicy shows the payload its own policy, that it knows why something was refused. Where the jail has no root of
-// its own there is no place for it.
+// its own to put a file in, or may come to have none by a downgrade, it is an fd.
 func (o *options) tellPolicy(s *isolate.Spec) error {
-	if o.policy == nil || o.level < isolate.Namespaced || o.root != nil {
+	if o.policy == nil {
 		return nil
+	}
+	text := policies.Format(o.policyComment(), o.settings(), false)
+	if o.level < isolate.Namespaced || o.root != nil || o.downgrade {
+		return o.passPolicy(text)
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	text := policies.Format(policyComment(o.policy.Name, o.level), o.settings(), false)
 	go func() {
 		_, _ = w.WriteString(text) // where nobody reads it there is no jail
 		w.Close()
@@ -172,10 +176,37 @@ func (o *options) tellPolicy(s *isolate.Spec) error {
 	return nil
 }
 
-func policyComment(name string, level isolate.Level) string {
-	return "What this jail allows: the policy " + quote(name) + " with the flags it was run with.\n" +
-		"What is not listed is as level " + level.String() + " has it: the system's programs and the working folder can be read,\n" +
-		"/tmp and the home are private and empty, and there is no network but a loopback device.\n" +
+// passPolicy gives the payload its policy as an fd that scripts, which count theirs from 3 up, leave alone.
+func (o *options) passPolicy(text string) (err error) {
+	for fd := 99; fd > 2; fd-- {
+		if _, taken := o.fds[fd]; taken || fits(fd) != nil {
+			continue
+		}
+		o.policyFile, err = sealed("jail-policy.yaml", text)
+		o.policyFD = fd
+		o.env = append(o.env, "JAIL_POLICY=/proc/self/fd/"+strconv.Itoa(fd))
+		return err
+	}
+	return errors.New("no fd is left for JAIL_POLICY")
+}
+
+// policyComment is what a payload has to know beside the settings.
+func (o *options) policyComment() string {
+	rest := "What is not listed is as level " + o.level.String() + " has it: "
+	switch {
+	case o.level == isolate.Basic:
+		rest += "files, the network and all else are the caller's.\n"
+	case o.level == isolate.User:
+		rest += "the system's programs and the working folder can be read,\n" +
+			"TMPDIR is private and empty, other files are closed, and the network is the caller's.\n"
+	case o.root != nil:
+		rest += "files are those of the root file system, /tmp is private and\n" +
+			"empty, and there is no network but a loopback device.\n"
+	default:
+		rest += "the system's programs and the working folder can be read,\n" +
+			"/tmp and the home are private and empty, and there is no network but a loopback device.\n"
+	}
+	return "What this jail allows: the policy " + quote(o.policy.Name) + " with the flags it was run with.\n" + rest +
 		"What is refused here is refused for good: to try again, or in another way, does not help. Work in the folders\n" +
 		"that can be written to, and ask who started this jail for more: `jail why` tells them which line it takes.\n" +
 		"Values of variables are left out.\n"
