@@ -237,6 +237,9 @@ func (s *source) convert(from ast.Node, depth int) (*node, error) {
 		if strings.Contains(strings.TrimSpace(t.Origin), "\n") { // where it ends is a matter of indentation
 			return nil, n.fail("is written in more than one line")
 		}
+		if t.Value == "?" && t.Indicator != token.QuotedScalarIndicator { // to others it begins a key
+			return nil, n.fail(`is a lone "?"; as a value it stands in quotes`)
+		}
 		n.value = t.Value
 	default:
 		return nil, n.fail("is not understood")
