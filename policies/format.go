@@ -3,6 +3,7 @@ package policies
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -216,7 +217,11 @@ func plain(s string) string {
 // Line is a setting in one line.
 func (s *Setting) Line() string {
 	if s.Section != filesSection {
-		return s.Section + "." + s.Key + ": " + plain(s.Value)
+		value := s.Value
+		if k, ok := keysOf(s.Section)[s.Key]; !ok || k.kind.Kind() != reflect.Bool {
+			value = plain(value)
+		}
+		return s.Section + "." + s.Key + ": " + value
 	}
 	subject, beside := s.rule()
 	line := filesSection + ": " + s.Key + ": " + plain(subject)

@@ -226,6 +226,9 @@ func (s *source) convert(from ast.Node, depth int) (*node, error) {
 			if err != nil {
 				return nil, err
 			}
+			if !v.IsFlowStyle && !child.null && child.at.Column <= n.at.Column { // to others it belongs to what the list is in
+				return nil, child.fail("has to stand deeper than the dash that it belongs to")
+			}
 			n.items = append(n.items, child)
 		}
 	case *ast.NullNode:

@@ -236,9 +236,12 @@ func (b *builder) throttle(s *Setting) error {
 	if err != nil {
 		return err
 	}
-	major, minor, err := blockDevice(device)
+	kind, major, minor, err := deviceNumber(device)
 	if err != nil {
 		return err
+	}
+	if kind != "b" {
+		return problem("names a file that is not a block device")
 	}
 	if b.resources.BlockIO == nil {
 		b.resources.BlockIO = &specs.LinuxBlockIO{}

@@ -166,6 +166,8 @@ that JAIL_POLICY names.
   jail policy show POLICY     it, with all that it extends
   jail policy check POLICY …  is it right, and can this host give it
   jail policy diff A B        what they say differently (exit code 1)
+  jail policy convert POLICY  as an OCI config.json, and one as a policy; what
+                              is lost is listed (exit code 1)
   jail policy schema          the JSON Schema, for editors
 
   $ jail run --policy judge --memory 64M -- ./submission

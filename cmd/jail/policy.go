@@ -243,18 +243,19 @@ func policy(args []string) int {
 		arguments int // -1 is one or more
 		do        func(args []string) int
 	}{
-		"list":   {0, listPolicies},
-		"show":   {1, showPolicy},
-		"check":  {-1, checkPolicies},
-		"diff":   {2, diffPolicies},
-		"schema": {0, func([]string) int { fmt.Print(policies.Schema); return 0 }},
+		"list":    {0, listPolicies},
+		"show":    {1, showPolicy},
+		"check":   {-1, checkPolicies},
+		"diff":    {2, diffPolicies},
+		"convert": {1, convertPolicy},
+		"schema":  {0, func([]string) int { fmt.Print(policies.Schema); return 0 }},
 	}
 	v, ok := verbs[args[0]]
 	switch rest := args[1:]; {
 	case !ok:
 		return fail(&usageError{
 			problem: "unknown command policy " + quote(args[0]),
-			hint:    didYouMean(args[0], []string{"list", "show", "check", "diff", "schema"}, "jail policy ", "there are list, show, check, diff and schema"),
+			hint:    didYouMean(args[0], []string{"list", "show", "check", "diff", "convert", "schema"}, "jail policy ", "there are list, show, check, diff, convert and schema"),
 		})
 	case v.arguments >= 0 && len(rest) != v.arguments, v.arguments < 0 && len(rest) == 0:
 		return fail(&usageError{problem: "jail policy " + args[0] + " takes " + map[int]string{0: "no argument", 1: "one policy", 2: "two policies", -1: "policies"}[v.arguments]})

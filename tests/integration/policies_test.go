@@ -624,3 +624,53 @@ func TestPolicyAppearedInRoots(t *testing.T) {
 		}
 	})
 }
+
+// A policy as a configuration holds in an OCI runtime as well, and a runtime's own configuration in a jail.
+func TestPolicyConvert(t *testing.T) {
+	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+		b := policyBox(t, a)
+		b.tree("root", busybox(t), mountPoints...)
+		config := `{"ociVersion": "1.0.2", "process": {"user": {"uid": 0, "gid": 0}, "args": ["sh"], "cwd": "/tmp", "env": ["PATH=/bin", "X=1"]}, "root": {"path": "root", "readonly": true},
+			"hostname": "cell", "mounts": [{"destination": "/data", "type": "bind", "source": "shown", "options": ["rbind", "ro", "noexec"]}],
+			"linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}]}}`
+		b.write("config.json", config, 0o644)
+		b.mkdir("shown", 0o755)
+		b.write("shown/file", "text", 0o755)
+		o := b.finish(b.as(jailPath, "policy", "convert", "config.json"))
+		if o.code != 1 {
+			t.Fatalf("%+v", o)
+		}
+		policy := b.write("converted.yaml", o.stdout, 0o644)
+		got := b.fine(policy, nil, "id -u; hostname; pwd; cat /data/file; echo $X; /data/file 2>/dev/null || echo no; touch /data/x /bin/x 2>/dev/null || echo read-only")
+		if got != "0\ncell\n/tmp\ntext1\nno\nread-only\n" {
+			t.Errorf("got %q", got)
+		}
+		if !a.root {
+			return
+		}
+		runc := need(t, "runc")
+		bundle := b.mkdir("bundle", 0o755)
+		b.mkdir("bundle/rootfs", 0o755)
+		b.write(".env", "canary", 0o644)
+		b.write("plain", "text\n", 0o644)
+		o = b.finish(b.as(jailPath, "policy", "convert", "agent"))
+		var spec map[string]any
+		if err := json.Unmarshal([]byte(o.stdout), &spec); err != nil || o.code != 1 {
+			t.Fatalf("%v: %+v", err, o)
+		}
+		process := spec["process"].(map[string]any)
+		process["args"] = []string{"sh", "-c", "cat plain; cat .env; cat " + b.home + "/secret; touch /usr/x; echo done"}
+		process["user"] = map[string]int{"uid": 0, "gid": 0}
+		process["env"] = append(process["env"].([]any), b.cookie)
+		text, err := json.Marshal(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.write("bundle/config.json", string(text), 0o644)
+		b.write(filepath.Join(b.home, "secret"), "canary", 0o644)
+		o = b.finish(b.as(runc, "--root", b.dir+"/state", "run", "--bundle", bundle, filepath.Base(b.dir)))
+		if !strings.HasPrefix(o.stdout, "text\n") || !strings.HasSuffix(o.stdout, "done\n") || strings.Contains(o.stdout, "canary") {
+			t.Errorf("%+v", o)
+		}
+	})
+}
