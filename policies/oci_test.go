@@ -166,6 +166,7 @@ permissions:
     - deny: [./w/d, ./closed]
     - {deny: './*.key', if-absent: report}
     - read: ./closed/open
+    - read: ./w/*.txt
     - overlay: ./o
     - device: /dev/null
     - {tmpfs: /t, size: 3M}
@@ -221,6 +222,7 @@ monitor: {result: ./result, json: true, verbose: true}
 	}
 	want := []string{
 		"permissions.files: exec: /work/optional, optional: true", `permissions.files: deny: "/work/*.key", if-absent: report`, "permissions.files: read: /work/closed/open",
+		`permissions.files: read: "/work/w/*.txt"`,
 		"permissions.files: overlay: /work/o", "permissions.files: dir: /d", "permissions.files: symlink: /l, to: x", "permissions.files: file: /f, fd: 0",
 		"permissions.env: B", "permissions.fd: 3", "permissions.stdin: /work/i", "permissions.stdout: /work/o1", "permissions.stderr: /work/o2",
 		"borders.rootfs-overlay: true", "borders.timeout: 1m", "borders.kill-after: 1s", "borders.cpu-time: 1s", "borders.output-limit: 1M", "borders.allow-downgrade: true",
