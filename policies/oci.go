@@ -75,11 +75,9 @@ func (l *Loaded) OCI(filters Filters) (*specs.Spec, []Lost, error) {
 	c := toOCI{}
 	kept := &Loaded{Name: l.Name}
 	for _, s := range l.Settings {
-		// What the command does, and profiles, a Spec has no place for.
-		if slices.Contains([]string{"fd", "stdin", "stdout", "stderr"}, s.Key) || s.Key == "seccomp" && s.file() {
-			continue
+		if s.setter() != nil && !s.profile() { // a Spec has a place for it
+			kept.Settings = append(kept.Settings, s)
 		}
-		kept.Settings = append(kept.Settings, s)
 	}
 	var err error
 	if c.spec, err = kept.Spec("sh"); err != nil {
@@ -106,9 +104,9 @@ func (l *Loaded) OCI(filters Filters) (*specs.Spec, []Lost, error) {
 	return c.config, c.lost, c.files()
 }
 
-// file says whether the value of a setting is the path of a file.
-func (s *Setting) file() bool {
-	return strings.Contains(s.Value, "/") || strings.HasSuffix(s.Value, ".json")
+// profile says whether a setting is a filter of a file.
+func (s *Setting) profile() bool {
+	return s.Section == "permissions" && s.Key == "seccomp" && (strings.Contains(s.Value, "/") || strings.HasSuffix(s.Value, ".json"))
 }
 
 func (c *toOCI) lose(key, why string) { c.lost = append(c.lost, Lost{key, why}) }
@@ -119,6 +117,8 @@ func (c *toOCI) setting(s *Setting, all []Setting) {
 	switch why, none := notInOCI[s.Key]; {
 	case none && s.Value != "false":
 		c.lose(key, why)
+	case !none && s.setter() == nil:
+		c.lose(key, "jail has its own way for it")
 	case s.Key == "env" && !strings.Contains(s.Value, "="):
 		c.lose(key, "a configuration has values alone, and that of whoever starts it is not known")
 	case s.Key == "level" && c.spec.Level < isolate.Namespaced:
@@ -129,7 +129,9 @@ func (c *toOCI) setting(s *Setting, all []Setting) {
 		c.lose(key, "a configuration has no patterns")
 	case s.Section == filesSection && s.Report:
 		c.lose(key, "OCI neither waits for a path to come into being nor tells of it; one that exists is as it should be")
-	case s.source != "" && slices.ContainsFunc(all, func(o Setting) bool { return o.Key == "deny" && o.place != s.place && within(s.place, o.place) }):
+	case s.source != "" && slices.ContainsFunc(all, func(o Setting) bool {
+		return o.Section == filesSection && o.Key == "deny" && o.place != s.place && within(s.place, o.place)
+	}):
 		c.lose(key, "it lies in what is denied, and a configuration masks all of that")
 	case s.Section == filesSection && s.optional:
 		c.lose(key, "a configuration has what it names: it is in there if it exists now")
@@ -253,7 +255,7 @@ func (c *toOCI) filter(filters Filters, kept, all []Setting) {
 	}
 	if len(kept) < len(all) {
 		for _, s := range Effective(all) {
-			if s.Key == "seccomp" && s.file() {
+			if s.profile() {
 				c.lose(s.Line(), "copy the profile into linux.seccomp; this is the level's filter")
 			}
 		}

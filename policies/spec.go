@@ -39,8 +39,8 @@ func (l *Loaded) Spec(name string, args ...string) (*isolate.Spec, error) {
 	b := builder{Spec: isolate.NewSpec(level, name, args...), swap: -1, set: map[string]*Setting{}}
 	for i := range l.Settings {
 		s := &l.Settings[i]
-		apply, ok := setters[s.Key]
-		if !ok {
+		apply := s.setter()
+		if apply == nil {
 			return nil, s.mistake(problem("is for jail run; a program has to see to it itself"))
 		}
 		if err := apply(&b, s); err != nil {
@@ -81,23 +81,23 @@ type builder struct {
 	resources        specs.LinuxResources
 }
 
-// setters has what each key does.
+// setter is what a setting does to a Spec; nil is what a program has to see to.
+func (s *Setting) setter() func(*builder, *Setting) error {
+	switch s.Section {
+	case filesSection:
+		return (*builder).rule
+	case "permissions", "borders", "monitor":
+		return setters[s.Key]
+	}
+	return nil
+}
+
+// setters has what each key below the sections does.
 var setters = map[string]func(*builder, *Setting) error{
 	"level":   func(*builder, *Setting) error { return nil }, // see Loaded.Spec
 	"result":  func(*builder, *Setting) error { return nil },
 	"json":    func(*builder, *Setting) error { return nil },
 	"verbose": func(*builder, *Setting) error { return nil },
-
-	"read":    (*builder).rule,
-	"write":   (*builder).rule,
-	"exec":    (*builder).rule,
-	"deny":    (*builder).rule,
-	"overlay": (*builder).rule,
-	"device":  (*builder).rule,
-	"tmpfs":   (*builder).rule,
-	"dir":     (*builder).rule,
-	"symlink": (*builder).rule,
-	"file":    (*builder).rule,
 
 	"env":      func(b *builder, s *Setting) error { b.env = append(b.env, s.Value); return nil },
 	"env-all":  func(b *builder, s *Setting) error { b.envAll = s.on(); return nil },

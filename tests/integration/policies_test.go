@@ -316,6 +316,89 @@ func TestOpening3NothingIsMade(t *testing.T) {
 	})
 }
 
+// Opening 5, of denied sockets that can be connected to all the same: where a level can't close one, it is an error.
+func TestOpening5DeniedSocket(t *testing.T) {
+	each(t, []string{"user", "namespaced"}, func(t *testing.T, a arm) {
+		b := policyBox(t, a)
+		python := need(t, "python3")
+		dir := b.mkdir(filepath.Join(filepath.Dir(b.tmp), "shown"), 0o777)
+		other := b.mkdir(filepath.Join(filepath.Dir(b.tmp), "hidden"), 0o777)
+		for _, path := range []string{dir + "/open", dir + "/closed", dir + "/a.sock", other + "/docker.sock"} {
+			canarySocket(t, "unix", path)
+		}
+		if err := os.Symlink("closed", dir+"/link"); err != nil {
+			t.Fatal(err)
+		}
+		connects := func(flags []string, path string) bool {
+			t.Helper()
+			o := b.under("./policy.yaml", flags, python, "-c", connectTo("AF_UNIX", fmt.Sprintf("%q", path)))
+			if o.code == 125 {
+				t.Fatalf("%+v", o)
+			}
+			return strings.Contains(o.stdout, "canary")
+		}
+		show := "version: 1\nextends: " + a.level + "\npermissions:\n  files:\n    - write: " + dir + "\n"
+		if a.level == "user" {
+			for _, rule := range []string{"deny: " + other + "/docker.sock", "{deny: '" + other + "/*.sock', if-absent: report}"} {
+				b.write("policy.yaml", "version: 1\nextends: user\npermissions:\n  files:\n    - "+rule+"\n", 0o644)
+				want := "policy.yaml:5:"
+				if o := b.under("./policy.yaml", nil, "true"); o.code != 125 || !strings.Contains(o.stderr, want) || !strings.Contains(o.stderr, "is a Unix socket") || !strings.Contains(o.stderr, "level namespaced can") {
+					t.Errorf("%s: %+v", rule, o)
+				}
+			}
+			return
+		}
+		b.write("policy.yaml", show+"    - deny: "+dir+"/closed\n    - deny: "+dir+"/*.sock\n      if-absent: report\n", 0o644)
+		if !connects(nil, dir+"/open") {
+			t.Error("one that is shown can't be reached")
+		}
+		for _, path := range []string{"/closed", "/link", "/a.sock", "/../shown/closed"} {
+			if connects(nil, dir+path) {
+				t.Errorf("%s can be reached", path)
+			}
+		}
+		for _, path := range []string{other + "/docker.sock", "/proc/self/root" + dir + "/closed"} {
+			if connects(nil, path) {
+				t.Errorf("%s can be reached", path)
+			}
+		}
+		o := b.under("./policy.yaml", nil, "sh", "-c", "mv "+dir+"/closed "+dir+"/x || ln "+dir+"/closed "+dir+"/x || rm "+dir+"/closed || echo held")
+		if !strings.Contains(o.stdout, "held") {
+			t.Errorf("%+v", o)
+		}
+	})
+}
+
+// canarySocket listens and says canary to whoever connects.
+func canarySocket(t *testing.T, network, name string) {
+	t.Helper()
+	l, err := net.Listen(network, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	if network == "unix" && name[0] == '/' {
+		if err := os.Chmod(name, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("canary"))
+			c.Close()
+		}
+	}()
+}
+
+// connectTo is a program that prints what a socket says.
+func connectTo(family, address string) string {
+	return "import socket; s = socket.socket(socket." + family + "); s.settimeout(5); s.connect(" + address + "); print(s.recv(9).decode())"
+}
+
 // Opening 10, of refusals that nobody inside understands: what holds can be read there, and not changed.
 func TestOpening10PolicyInside(t *testing.T) {
 	each(t, []string{"namespaced", "limited", "contained"}, func(t *testing.T, a arm) {
