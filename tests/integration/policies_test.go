@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -177,76 +178,141 @@ func TestPolicyAgentInit(t *testing.T) {
 	})
 }
 
+// attempts of a curious process to read secrets: a name and a program that prints canary where it succeeds.
+func attempts(t *testing.T, b *box) map[string]string {
+	t.Helper()
+	programs := map[string]string{}
+	read := func(path string) string { return fmt.Sprintf("print(open(%q).read())", path) }
+	search := func(pattern, try string) string {
+		return "import glob, os\nfor f in glob.glob(" + fmt.Sprintf("%q", pattern) + "):\n  try: " + try + "\n  except OSError: pass"
+	}
+
+	// In the project: .env, by whatever name.
+	programs[".env"] = read(".env")
+	programs[".env by its real path"] = "import os; print(open(os.path.realpath('.env')).read())"
+	programs[".env through a link"] = "import os; n = 'l%d' % os.getpid(); os.symlink('.env', n); print(open(n).read())"
+	programs[".env by another name"] = "import os; n = 'h%d' % os.getpid(); os.link('.env', n); print(open(n).read())"
+	programs[".env through its folder"] = "import os; d = os.open('.', 0); print(os.read(os.open('.env', 0, dir_fd=d), 99).decode())"
+	programs[".env through /proc"] = read("/proc/self/cwd/.env")
+
+	// In the home.
+	for _, name := range []string{
+		".ssh/id_ed25519", ".config/token", ".aws/credentials", ".kube/config", ".docker/config.json", ".bash_history", ".python_history", ".netrc", ".git-credentials", ".npmrc",
+	} {
+		path := filepath.Join(b.home, name)
+		b.write(path, "canary", 0o600)
+		programs["~/"+name] = read(path)
+	}
+	key := filepath.Join(b.home, ".ssh/id_ed25519")
+	programs["~ through /proc/*/root"] = search("/proc/[0-9]*/root", fmt.Sprintf("print(open(f + %q).read())", key))
+	up, err := filepath.Rel(b.dir, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs["~ through /proc/*/cwd"] = search("/proc/[0-9]*/cwd", fmt.Sprintf("print(open(f + '/' + %q).read())", up))
+	if err := os.Symlink(key, filepath.Join(b.dir, "key")); err != nil {
+		t.Fatal(err)
+	}
+	programs["~ through a link in the project"] = read("key")
+
+	// Of others: files that their modes show to everybody.
+	top := filepath.Dir(b.tmp)
+	others := b.mkdir(filepath.Join(top, "other-home"), 0o755)
+	programs["another user's file"] = read(b.write(filepath.Join(others, "notes"), "canary", 0o644))
+	for _, dir := range []string{"/tmp", "/dev/shm"} {
+		path := filepath.Join(dir, fmt.Sprintf("jail-test-%d-%s", os.Getpid(), filepath.Base(top)))
+		if err := os.WriteFile(path, []byte("canary"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.Remove(path) })
+		programs["a file in "+dir] = read(path)
+	}
+
+	// Of other processes. The words are in two parts, for the program itself is one of those it looks through.
+	b.env = append(b.env, "LAUNCHER_SECRET=canary")
+	found := func(word string) string {
+		return "'" + word + "_' + 'SECRET' in open(f, errors='replace').read() and print('canary')"
+	}
+	programs["the launcher's environment"] = search("/proc/[0-9]*/environ", found("LAUNCHER"))
+	other := exec.Command("sh", "-c", "read x", "COMMAND_SECRET")
+	stdin, err := other.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); _ = other.Wait() })
+	programs["command lines"] = search("/proc/[0-9]*/cmdline", found("COMMAND"))
+	programs["an open file of the launcher's"] = "import os; print(os.pread(9, 99, 0).decode())"
+	programs["open files through /proc"] = search("/proc/[0-9]*/fd/9", "print(os.pread(os.open(f, 0), 99, 0).decode())")
+	programs["shared memory"] = fmt.Sprintf("import ctypes; c = ctypes.CDLL(None); c.shmat.restype = ctypes.c_void_p; p = c.shmat(%d, 0, 0o10000); "+
+		"print(ctypes.string_at(p, 6).decode() if p and p != 2**64 - 1 else '')", sharedMemory(t))
+
+	// Sockets of services.
+	sockets := b.mkdir(filepath.Join(top, "sockets"), 0o777)
+	abstract := fmt.Sprintf("jail-test-%d-%s", os.Getpid(), filepath.Base(top))
+	for _, name := range []string{sockets + "/docker.sock", sockets + "/agent", "@" + abstract} {
+		canarySocket(t, "unix", name)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	canarySocket(t, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	b.env = append(b.env, "SSH_AUTH_SOCK="+sockets+"/agent", "DBUS_SESSION_BUS_ADDRESS="+abstract)
+	programs["the socket of docker"] = connectTo("AF_UNIX", fmt.Sprintf("%q", sockets+"/docker.sock"))
+	programs["the socket of ssh-agent"] = connectTo("AF_UNIX", "__import__('os').environ.get('SSH_AUTH_SOCK', '')")
+	programs["the socket of ssh-agent by its path"] = connectTo("AF_UNIX", fmt.Sprintf("%q", sockets+"/agent"))
+	programs["the socket of D-Bus"] = connectTo("AF_UNIX", fmt.Sprintf("'\\0%s'", abstract))
+	programs["loopback"] = connectTo("AF_INET", fmt.Sprintf("('127.0.0.1', %d)", port))
+	return programs
+}
+
+// sharedMemory is a segment of System V shared memory that everybody may read canary in.
+func sharedMemory(t *testing.T) (id int) {
+	t.Helper()
+	id, err := unix.SysvShmGet(unix.IPC_PRIVATE, 4096, unix.IPC_CREAT|0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil) })
+	memory, err := unix.SysvShmAttach(id, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(memory, "canary")
+	if err := unix.SysvShmDetach(memory); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
 // Attempts of a curious process to read secrets and to reach others. Bare, each of them succeeds, or it would prove
 // nothing; under the policy none does.
 func TestPolicyAgentSecrets(t *testing.T) {
 	at(t, "namespaced", func(t *testing.T, b *box) {
 		b.repository()
 		python := need(t, "python3")
-		for _, dir := range []string{".ssh", ".config", ".aws"} {
+		for _, dir := range []string{".ssh", ".config", ".aws", ".kube", ".docker"} {
 			b.mkdir(filepath.Join(b.home, dir), 0o700)
 		}
-		sockets := b.mkdir(filepath.Join(filepath.Dir(b.tmp), "sockets"), 0o777)
-		listen := func(network, name string) {
-			l, err := net.Listen(network, name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { l.Close() })
-			if network == "unix" && name[0] == '/' {
-				if err := os.Chmod(name, 0o777); err != nil {
-					t.Fatal(err)
-				}
-			}
-			go func() {
-				for {
-					c, err := l.Accept()
-					if err != nil {
-						return
-					}
-					_, _ = c.Write([]byte("canary"))
-					c.Close()
-				}
-			}()
+		programs := attempts(t, b)
+		if len(programs) < 30 {
+			t.Errorf("%d attempts", len(programs))
 		}
-		path, abstract := filepath.Join(sockets, "dbus"), fmt.Sprintf("jail-test-%d-%s", os.Getpid(), filepath.Base(filepath.Dir(b.tmp)))
-		listen("unix", path)
-		listen("unix", "@"+abstract)
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		b.env = append(b.env, "LAUNCHER_SECRET=canary")
-		connect := func(family, address string) string {
-			return "import socket; s = socket.socket(socket." + family + "); s.settimeout(5); s.connect(" + address + "); print(s.recv(9).decode())"
-		}
-		programs := map[string]string{
-			".env":                    "print(open('.env').read())",
-			".env by its real path":   "import os; print(open(os.path.realpath('.env')).read())",
-			".env through a link":     "import os; os.symlink('.env', 'l%d' % os.getpid()); print(open('l%d' % os.getpid()).read())",
-			".env through its folder": "import os; d = os.open('.', 0); print(os.read(os.open('.env', 0, dir_fd=d), 99).decode())",
-			".env through /proc":      "print(open('/proc/self/cwd/.env').read())",
-			"a path socket":           connect("AF_UNIX", fmt.Sprintf("%q", path)),
-			"an abstract socket":      connect("AF_UNIX", fmt.Sprintf("'\\0%s'", abstract)),
-			"loopback":                connect("AF_INET", fmt.Sprintf("('127.0.0.1', %d)", port)),
-			"the launcher's environment": "import glob\nfor f in glob.glob('/proc/[0-9]*/environ'):\n  try:\n    if 'LAUNCHER_' + 'SECRET' in open(f).read(): print('canary')\n" +
-				"  except OSError: pass",
-		}
-		for _, name := range []string{".ssh/id_ed25519", ".config/token", ".aws/credentials", ".bash_history", ".netrc", ".git-credentials", ".npmrc", ".pypirc"} {
-			b.write(filepath.Join(b.home, name), "canary", 0o600)
-			programs["~/"+name] = fmt.Sprintf("print(open(%q).read())", filepath.Join(b.home, name))
-			programs["~/"+name+" through /proc/*/root"] = "import glob\nfor r in glob.glob('/proc/[0-9]*/root'):\n  try: print(open(r + " +
-				fmt.Sprintf("%q", filepath.Join(b.home, name)) + ").read())\n  except OSError: pass"
+		// All of them with a secret open, as an fd that a careless launcher has left.
+		curious := func(words ...string) outcome {
+			return b.finish(b.as(append([]string{"sh", "-c", `exec 9<"$HOME/.ssh/id_ed25519"; exec "$@"`, "sh"}, words...)...))
 		}
 		for name, program := range programs {
-			bare := b.bare(python, "-c", program)
+			bare := curious(python, "-c", program)
 			if !strings.Contains(bare.stdout, "canary") {
 				t.Errorf("bare, %s: %+v", name, bare)
 			}
-			if o := b.under("agent", nil, python, "-c", program); strings.Contains(o.stdout, "canary") {
+			if o := curious(jailPath, "run", "--policy", "agent", "--env", b.cookie, "--", python, "-c", program); strings.Contains(o.stdout, "canary") || o.code == 125 {
 				t.Errorf("%s: %+v", name, o)
 			}
 		}
@@ -256,7 +322,7 @@ func TestPolicyAgentSecrets(t *testing.T) {
 			"import socket; socket.create_connection(('169.254.169.254', 80), 5)", "import socket; socket.getaddrinfo('example.org', 80)",
 			"import os; os.kill(" + fmt.Sprint(os.Getpid()) + ", 0)", "import os; os.chroot('/proc/1/root')",
 		} {
-			if o := b.under("agent", nil, python, "-c", program); o.code == 0 {
+			if o := b.under("agent", nil, python, "-c", program); o.code == 0 || o.code == 125 {
 				t.Errorf("%s: %+v", program, o)
 			}
 		}
