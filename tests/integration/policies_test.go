@@ -245,7 +245,7 @@ func attempts(t *testing.T, b *box) map[string]string {
 	t.Cleanup(func() { stdin.Close(); _ = other.Wait() })
 	programs["command lines"] = search("/proc/[0-9]*/cmdline", found("COMMAND"))
 	programs["an open file of the launcher's"] = "import os; print(os.pread(9, 99, 0).decode())"
-	programs["open files through /proc"] = search("/proc/[0-9]*/fd/9", "print(os.pread(os.open(f, 0), 99, 0).decode())")
+	programs["open files through /proc"] = search("/proc/[0-9]*/fd/9", "os.readlink(f) == "+fmt.Sprintf("%q", key)+" and print(os.pread(os.open(f, 0), 99, 0).decode())")
 	programs["shared memory"] = fmt.Sprintf("import ctypes; c = ctypes.CDLL(None); c.shmat.restype = ctypes.c_void_p; p = c.shmat(%d, 0, 0o10000); "+
 		"print(ctypes.string_at(p, 6).decode() if p and p != 2**64 - 1 else '')", sharedMemory(t))
 
