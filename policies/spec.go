@@ -46,7 +46,11 @@ func (l *Loaded) Spec(name string, args ...string) (*isolate.Spec, error) {
 		if err := apply(&b, s); err != nil {
 			return nil, s.mistake(err)
 		}
-		b.set[s.Key] = s
+		if s.Section == filesSection {
+			b.lastRule = s
+		} else {
+			b.set[s.Key] = s
+		}
 	}
 	if err := b.check(); err != nil {
 		return nil, err
@@ -74,7 +78,8 @@ func problem(text string) error { return &isolate.SpecError{Problem: text} }
 // builder makes a Spec.
 type builder struct {
 	*isolate.Spec
-	set              map[string]*Setting // the last one of each key
+	set              map[string]*Setting // the last one of each key below the sections
+	lastRule         *Setting            // of the file view
 	env              []string
 	envAll, clearEnv bool
 	swap             int64 // beyond the memory limit; -1 is not given
@@ -264,8 +269,8 @@ func (b *builder) throttle(s *Setting) error {
 func (b *builder) check() error {
 	refuse := func(key, text string) error { return b.set[key].mistake(problem(text)) }
 	network, seccomp := b.set["network"], b.set["seccomp"]
-	needs := func(key string, level isolate.Level) error {
-		return refuse(key, "can't be had at level "+b.Level.String()+", but from level "+level.String()+" up")
+	needs := func(s *Setting, level isolate.Level) error {
+		return s.mistake(problem("can't be had at level " + b.Level.String() + ", but from level " + level.String() + " up"))
 	}
 	switch {
 	case b.envAll && b.clearEnv:
@@ -277,18 +282,16 @@ func (b *builder) check() error {
 	case b.RootOverlay && !b.Root.Readonly:
 		return refuse("rootfs-overlay", "and a rootfs with :rw exclude each other: one keeps writes in memory, the other in the tree")
 	case b.Level < isolate.Namespaced && network != nil && !b.HostNetwork:
-		return needs("network", isolate.Namespaced)
+		return needs(network, isolate.Namespaced)
 	case b.Level < isolate.Namespaced && b.Root != nil:
-		return needs("rootfs", isolate.Namespaced)
+		return needs(b.set["rootfs"], isolate.Namespaced)
 	case b.Level < isolate.Namespaced && b.set["hostname"] != nil:
-		return needs("hostname", isolate.Namespaced)
+		return needs(b.set["hostname"], isolate.Namespaced)
 	case b.Level < isolate.User && seccomp != nil && !b.NoFilter:
-		return needs("seccomp", isolate.User)
+		return needs(seccomp, isolate.User)
 	}
-	for _, a := range actions {
-		if b.Level < isolate.User && b.set[a.key] != nil {
-			return needs(a.key, isolate.User)
-		}
+	if b.Level < isolate.User && b.lastRule != nil {
+		return needs(b.lastRule, isolate.User)
 	}
 	return nil
 }
