@@ -38,7 +38,7 @@ borders:
 	if err != nil {
 		log.Fatal(err)
 	}
-	spec, err := loaded.Spec("/bin/sh", "-c", `echo "$GREETING from $(hostname), whose /tmp has $(ls /tmp | wc -l) files"`)
+	spec, err := loaded.Spec("/bin/sh", "-c", `echo "$GREETING from $(hostname)"`)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -47,5 +47,5 @@ borders:
 		log.Fatal(err)
 	}
 	fmt.Print(string(out))
-	// Output: hello from cell, whose /tmp has 0 files
+	// Output: hello from cell
 }
