@@ -197,7 +197,8 @@ func attempts(t *testing.T, b *box) map[string]string {
 
 	// In the home.
 	for _, name := range []string{
-		".ssh/id_ed25519", ".config/token", ".aws/credentials", ".kube/config", ".docker/config.json", ".bash_history", ".python_history", ".netrc", ".git-credentials", ".npmrc",
+		".ssh/id_ed25519", ".config/token", ".aws/credentials", ".kube/config", ".docker/config.json", ".bash_history", ".zsh_history", ".python_history", ".netrc",
+		".git-credentials", ".npmrc", ".pypirc", ".pgpass", ".my.cnf", ".vault-token", ".config/hosts.yml", ".gnupg/secring.gpg",
 	} {
 		path := filepath.Join(b.home, name)
 		b.write(path, "canary", 0o600)
@@ -296,7 +297,7 @@ func TestPolicyAgentSecrets(t *testing.T) {
 	at(t, "namespaced", func(t *testing.T, b *box) {
 		b.repository()
 		python := need(t, "python3")
-		for _, dir := range []string{".ssh", ".config", ".aws", ".kube", ".docker"} {
+		for _, dir := range []string{".ssh", ".config", ".aws", ".kube", ".docker", ".gnupg"} {
 			b.mkdir(filepath.Join(b.home, dir), 0o700)
 		}
 		programs := attempts(t, b)
