@@ -25,7 +25,7 @@ type Lost struct {
 // Filters has the system-call filters that a word stands for, "baseline" and "default", as OCI has them.
 type Filters map[string]*specs.LinuxSeccomp
 
-// nobody is the payload's id on the host in a configuration, which has to name one.
+// nobody is the id of root's payloads on the host in a configuration, which has to name one.
 const nobody = 65534
 
 // defaultPids is the limit on tasks where nothing is said, as isolate has it.
@@ -170,13 +170,13 @@ func (c *toOCI) process() error {
 		p.User = specs.User{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
 	case isolate.IdentityFixed:
 	default:
-		p.User = specs.User{UID: nobody, GID: nobody}
-		why := "a jail has a uid that nobody else has, to whom the owner's files are its own; a configuration names one: 65534"
+		p.User = hostUser()
 		if c.userNamespace() || c.spec.Root != nil {
-			p.User = specs.User{}
-			why += ", which is 0 inside"
+			p.User = specs.User{} // as most runtimes want it
 		}
-		c.lose("borders.user", why)
+		if os.Getuid() == 0 {
+			c.lose("borders.user", "a jail has a uid that nobody else has, to whom the owner's files are its own; a configuration names one: 65534")
+		}
 	}
 	caps, err := isolate.AddedCapabilities(c.spec.CapAdd, c.spec.CapDrop)
 	if err != nil {
@@ -187,6 +187,14 @@ func (c *toOCI) process() error {
 		p.Capabilities.Inheritable, p.Capabilities.Ambient = caps, caps
 	}
 	return nil
+}
+
+// hostUser is who the payload is on the host when nothing is said: as root somebody else, as an ordinary user the same.
+func hostUser() specs.User {
+	if os.Getuid() == 0 {
+		return specs.User{UID: nobody, GID: nobody}
+	}
+	return specs.User{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
 }
 
 func (c *toOCI) userNamespace() bool {
@@ -205,13 +213,13 @@ func (c *toOCI) namespaces() {
 		list = slices.DeleteFunc(list, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
 	}
 	own := c.spec.Identity == "" || c.spec.Identity == isolate.IdentityOwn
-	if own && c.spec.Root != nil && !c.userNamespace() {
+	if own && (c.spec.Root != nil || os.Getuid() != 0) && !c.userNamespace() {
 		list = append(list, specs.LinuxNamespace{Type: specs.UserNamespace})
 	}
 	c.config.Linux.Namespaces = list
 	if c.userNamespace() {
 		inside := c.config.Process.User
-		host := specs.User{UID: nobody, GID: nobody}
+		host := hostUser()
 		if c.spec.Identity == isolate.IdentityCaller {
 			host = inside
 		}
