@@ -136,6 +136,10 @@ func TestCompileErrors(t *testing.T) {
 
 		{User, ofRoot, view(Rule{Kind: ShowWrite, Path: "/srv", Source: "/srv"}, Rule{Kind: ShowWrite, NoExec: true, Path: "/srv/data", Source: "/srv/data"}), `SpecError: bind "/srv/data" lies in "/srv", where files can be executed, which this level can't enforce; level namespaced can`},
 		{User, ofRoot, view(Rule{Kind: Show, NoExec: true, Path: "/usr/lib", Source: "/usr/lib"}), `SpecError: ro-bind "/usr/lib" lies in "/usr", where files can be executed`},
+		{User, ofRoot, func(s *Spec, h *Host) {
+			view(Rule{Kind: Deny, Path: "/srv/socket"})(s, h)
+			h.Files["/srv/socket"] = FileInfo{Mode: unix.S_IFSOCK | 0o666, Real: "/srv/socket"}
+		}, `SpecError: deny "/srv/socket" is a Unix socket, and to connect to it is no right of Landlock's, which this level can't enforce; level namespaced can`},
 		{User, ofRoot, view(Rule{Kind: Deny, Glob: true, Path: "/us*/lib"}), `SpecError: deny "/us*/lib" is a pattern that could match in "/usr", which is shown, which this level can't enforce; level namespaced can`},
 		{Namespaced, ofRoot, view(Rule{Kind: ShowWrite, Path: "/srv", Source: "/srv"}, Rule{Kind: Deny, Glob: true, Path: "/*/*.key"}), `SpecError: deny "/*/*.key" is a pattern that could match what the payload makes in "/srv", which is writable`},
 		{Namespaced, ofRoot, view(Rule{Kind: Show, Path: "/data", Source: "/srv"}, Rule{Kind: Deny, Glob: true, Path: "/data/*.key"}), `SpecError: deny "/data/*.key" is a pattern for a place that other files than the host's are shown at`},

@@ -124,6 +124,9 @@ func (c *compiler) landlockView(rules []Rule) error {
 			}
 			continue
 		}
+		if f := c.host.Look(r.Path); f.Err == nil && f.Mode&unix.S_IFMT == unix.S_IFSOCK { // up to ABI 7 no right is about connect(2)
+			return notHere(r, "is a Unix socket, and to connect to it is no right of Landlock's")
+		}
 		for _, s := range shown {
 			if r.Glob && reachesInto(r.Path, s.Path) {
 				return notHere(r, fmt.Sprintf("is a pattern that could match in %q, which is shown", s.Path))

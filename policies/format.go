@@ -3,6 +3,7 @@ package policies
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -241,7 +242,11 @@ func (s *Setting) Line() string {
 		return syscallLine(s.Value)
 	}
 	if s.Section != filesSection {
-		return s.Section + "." + s.Key + ": " + plain(s.Value)
+		value := s.Value
+		if k, ok := keysOf(s.Section)[s.Key]; !ok || k.kind.Kind() != reflect.Bool {
+			value = plain(value)
+		}
+		return s.Section + "." + s.Key + ": " + value
 	}
 	subject, beside := s.rule()
 	line := filesSection + ": " + s.Key + ": " + plain(subject)

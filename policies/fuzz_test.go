@@ -65,3 +65,38 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// FuzzFromOCI reads a configuration: whatever it is, it ends, and what it comes to is a policy.
+func FuzzFromOCI(f *testing.F) {
+	files, err := filepath.Glob("testdata/oci/*.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Add([]byte(`{"ociVersion":"1","process":{"args":["a"],"cwd":"/x","env":["A=~","B=- x","C=: #"],"user":{"uid":7}},"root":{"path":"/r"},"hostname":"~","linux":{"maskedPaths":["/a b","/~"]},` +
+		`"mounts":[{"destination":"/t","type":"tmpfs","options":["size=3"]},{"destination":"/b","type":"bind","source":"s: #","options":["noexec"]}]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		settings, _, err := FromOCI(text, "/bundle", testFilters)
+		if err != nil {
+			return
+		}
+		policy := filepath.Join(t.TempDir(), "policy.yaml")
+		written := Format("", settings, true)
+		if err := os.WriteFile(policy, []byte(written), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		loaded, err := Load(policy)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, written)
+		}
+		if again := Format("", loaded.Settings, true); again != written {
+			t.Fatalf("%s\nis read as\n%s", written, again)
+		}
+	})
+}

@@ -229,6 +229,9 @@ func (s *source) convert(from ast.Node, depth int) (*node, error) {
 			if err != nil {
 				return nil, err
 			}
+			if !v.IsFlowStyle && !child.null && child.at.Column <= n.at.Column { // to others it belongs to what the list is in
+				return nil, child.fail("has to stand deeper than the dash that it belongs to")
+			}
 			n.items = append(n.items, child)
 		}
 	case *ast.NullNode:
@@ -239,6 +242,9 @@ func (s *source) convert(from ast.Node, depth int) (*node, error) {
 		t := from.GetToken()
 		if strings.Contains(strings.TrimSpace(t.Origin), "\n") { // where it ends is a matter of indentation
 			return nil, n.fail("is written in more than one line")
+		}
+		if t.Value == "?" && t.Indicator != token.QuotedScalarIndicator { // to others it begins a key
+			return nil, n.fail(`is a lone "?"; as a value it stands in quotes`)
 		}
 		n.value = t.Value
 	default:

@@ -79,7 +79,7 @@ func TestReadsTheSame(t *testing.T) {
 		"a: {b: c, d: [e, f]}\n", "a: \"x\\\n  y\"\n", "a: x#y\n", "a: x #y\n", "{a: b}\n", "a: ''\n", "a: x,y\nb: [x,y]\n", "a: [x:y, z]\n",
 		"a: http://x:80/y\n", "a: ./**/*.key\n", "a: ~/x\n", "a: ${X}/y\n", "a: [~/, ~/x]\n", "a: x:\n", "a: :x\n", "a: b\tc\n", "a: [b\tc]\n", "a: \"b\tc\"\n",
 		"{\n\t\"a\": 1,\n\t\"b\": {\n\t\t\"c\": \"d\"\n\t}\n}\n", "a: b\t# c\td\n", "#\tx\ty\na: b\n", "a: -\r--0\n", "a: 'b\n  c'\n", "a: b\n\n  c\n",
-		"a: \"b\" # c\n", "\"a\": 1\n\"a\\x20\": 2\n", "a: [\n  b, # c\n  d,\n]\n", "a: b  \n", "a:    b\n", "a: [ b , c ]\n", "a: {b: }\n", "a: {b:c}\n", "a: {\"b\":c}\n", "a: {b:}\n", "a: \"\\t\"\n",
+		"a: \"b\" # c\n", "\"a\": 1\n\"a\\x20\": 2\n", "a: [\n  b, # c\n  d,\n]\n", "a: b  \n", "a:    b\n", "a: [ b , c ]\n", "a: {b: }\n", "a: {b:c}\n", "a: {\"b\":c}\n", "a: {b:}\n", "a: \"\\t\"\n", "0:\n?", "a: ?\n", "a: [?]\n", "a: [?, b]\n", "a: {?: b}\n", "a: '?'\n", "- ?\n", "a: ?b\n", "a:\n -\n b:", "a:\n-\nb: c\n", "a:\n  -\n    b: c\n", "a:\n- b:\n  c: d\n- e: f\n",
 	} {
 		readsTheSame(t, text)
 	}

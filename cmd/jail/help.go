@@ -162,13 +162,15 @@ A key is the name of its flag. A flag counts more than a policy, a policy more
 than what it extends; two that it extends may not contradict each other. The
 most specific path wins, then deny, then a path named before a pattern.
 The file has to be yours or root's. COMMAND finds what holds for it in the file
-that JAIL_POLICY names (from level namespaced up, not with --rootfs).
+that JAIL_POLICY names.
 
   jail policy list            the built-in ones
   jail policy show POLICY     it, with all that it extends; with --seccomp what
                               its filters do, and what they cost
   jail policy check POLICY …  is it right, and can this host give it
   jail policy diff A B        what they say differently (exit code 1)
+  jail policy convert POLICY  as an OCI config.json, and one as a policy; what
+                              is lost is listed (exit code 1)
   jail policy schema          the JSON Schema, for editors
 
   $ jail run --policy judge --memory 64M -- ./submission

@@ -285,3 +285,96 @@ func TestLayers(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 }
+
+// commandOnly are the keys that a program has to see to itself.
+var commandOnly = []string{"fd", "stdin", "stdout", "stderr"}
+
+// sameSpec checks that a program gets of a policy what the command makes of it.
+func sameSpec(t *testing.T, policy string) {
+	t.Helper()
+	o, err := readOptions(runFlags, []string{"--policy", policy, "true"})
+	var want *isolate.Spec
+	if err == nil {
+		want, err = o.spec()
+	}
+	loaded, loadErr := policies.Load(policy)
+	if loadErr != nil {
+		t.Fatal(loadErr)
+	}
+	got, gotErr := loaded.Spec("true")
+	if (err == nil) != (gotErr == nil) {
+		t.Fatalf("%s: %v, but the command: %v", policy, gotErr, err)
+	}
+	if err != nil {
+		return
+	}
+	want.View = slices.DeleteFunc(want.View, func(r isolate.Rule) bool { return r.Path == policyPath })
+	told := func(kv string) bool { return strings.HasPrefix(kv, "JAIL_POLICY=") }
+	want.Process.Env = slices.DeleteFunc(want.Process.Env, told)
+	if got.Process.Env == nil {
+		want.Process.Env = nil // with nothing to add to it, isolate's own
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s:\n%+v\nbut the command\n%+v", policy, got, want)
+	}
+}
+
+// TestSpecOfPolicy: the library's way from a policy to a Spec is the command's.
+func TestSpecOfPolicy(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	t.Setenv("HOME", dir+"-home")
+	t.Setenv("B", "of the caller")
+	for _, name := range policies.Builtin() {
+		sameSpec(t, name)
+	}
+	policy := filepath.Join(dir, "policy.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(policy, []byte("version: 1\n"+text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	section := map[string]string{}
+	for _, k := range policies.Keys() {
+		if k.Section != "permissions.files" {
+			section[k.Name] = k.Section
+		}
+	}
+	for _, c := range keyCases {
+		if c.key == "io" && disk() == "" {
+			continue // this machine has none to name
+		}
+		write(section[c.key] + ":\n  " + strings.ReplaceAll(c.yaml, "$DISK", disk()) + "\n")
+		if !slices.Contains(commandOnly, c.key) {
+			sameSpec(t, policy)
+			continue
+		}
+		write(section[c.key] + ":\n  " + strings.ReplaceAll(c.yaml, "$FD", "3") + "\n")
+		loaded, err := policies.Load(policy)
+		if err == nil {
+			_, err = loaded.Spec("true")
+		}
+		if err == nil || !strings.Contains(err.Error(), "policy.yaml:3:") || !strings.Contains(err.Error(), c.key) {
+			t.Errorf("%s: %v", c.key, err)
+		}
+	}
+	for _, text := range []string{
+		"borders: {level: contained, timeout: 1m, kill-after: 1s, memory: 64M, swap: 1M, cpus: 2, cpuset: 0, rootfs-overlay: true, rootfs: ./root, rlimit: {core: 0, nofile: 64}}",
+		"borders: {level: user}\npermissions: {seccomp: default, env-all: true}", "permissions: {clearenv: true, env: [A=1, A=2, B], cap-drop: [KILL], cap-add: [KILL, CHOWN]}",
+		"borders: {rootfs: ./root:rw, user: caller}\npermissions: {env: [X=1], network: host}",
+		"permissions:\n  files:\n    - write: ./\n    - {read: [/a, /b], optional: true}\n    - {deny: './*.key', if-absent: report}\n    - {tmpfs: /t, size: 1M}\n" +
+			"    - {symlink: /l, to: ../x}\n    - {file: /f, fd: 0}\n    - {overlay: ./o, at: /o}\n    - device: /dev/null\n    - dir: /d\n    - {write: /w, at: /v}\n    - {exec: /w, at: /v}",
+		// What can't be had is refused by both.
+		"borders: {kill-after: 1s}", "borders: {swap: 1M}", "borders: {rootfs-overlay: true}", "borders: {rootfs-overlay: true, rootfs: ./x:rw}",
+		"borders: {level: user}\npermissions: {network: none}", "borders: {level: user, hostname: a}", "borders: {level: user, rootfs: ./x}", "borders: {level: basic}\npermissions: {seccomp: default}",
+		"borders: {level: basic}\npermissions: {files: [{read: ./x}]}", "borders: {memory: 0}", "borders: {cpu-time: 0}", "borders: {memory: 9223372036854775807, swap: 1}",
+		"permissions: {env-all: true, clearenv: true}", "permissions: {files: [{tmpfs: /t, size: 0}]}",
+	} {
+		write(text + "\n")
+		sameSpec(t, policy)
+	}
+}

@@ -65,6 +65,7 @@ type options struct {
 	help        bool
 	command     []string
 	policyFile  *os.File // what the payload reads its policy from
+	policyFD    int      // that it is for the payload; 0 is a file in its view
 	environment []string // the caller's
 }
 
@@ -562,7 +563,7 @@ func (o *options) payloadEnv() []string {
 	case o.envAll:
 		env = slices.DeleteFunc(slices.Clone(o.environment), func(kv string) bool {
 			return o.level >= isolate.User && strings.HasPrefix(kv, "TMPDIR=") || // the jail has its own
-				o.level >= isolate.Namespaced && strings.HasPrefix(kv, "JAIL_POLICY=") // an outer jail's
+				strings.HasPrefix(kv, "JAIL_POLICY=") && (o.level >= isolate.Namespaced || strings.HasPrefix(kv, "JAIL_POLICY=/proc/")) // an outer jail's
 		})
 	case !o.clearEnv:
 		env = isolate.DefaultEnv(o.environment, o.network == "host" || o.level < isolate.Namespaced)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jailrun/jail/isolate"
@@ -197,16 +198,19 @@ func (o *options) protectPolicy() []isolate.Rule {
 const policyPath = "/jail-policy.yaml"
 
 // tellPolicy shows the payload its own policy, that it knows why something was refused. Where the jail has no root of
-// its own there is no place for it.
+// its own to put a file in, or may come to have none by a downgrade, it is an fd.
 func (o *options) tellPolicy(s *isolate.Spec) error {
-	if o.policy == nil || o.level < isolate.Namespaced || o.root != nil {
+	if o.policy == nil {
 		return nil
+	}
+	text := policies.Format(o.policyComment(), o.settings(), false)
+	if o.level < isolate.Namespaced || o.root != nil || o.downgrade {
+		return o.passPolicy(text)
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	text := policies.Format(policyComment(o.policy.Name, o.level), o.settings(), false)
 	go func() {
 		_, _ = w.WriteString(text) // where nobody reads it there is no jail
 		w.Close()
@@ -217,10 +221,37 @@ func (o *options) tellPolicy(s *isolate.Spec) error {
 	return nil
 }
 
-func policyComment(name string, level isolate.Level) string {
-	return "What this jail allows: the policy " + quote(name) + " with the flags it was run with.\n" +
-		"What is not listed is as level " + level.String() + " has it: the system's programs and the working folder can be read,\n" +
-		"/tmp and the home are private and empty, and there is no network but a loopback device.\n" +
+// passPolicy gives the payload its policy as an fd that scripts, which count theirs from 3 up, leave alone.
+func (o *options) passPolicy(text string) (err error) {
+	for fd := 99; fd > 2; fd-- {
+		if _, taken := o.fds[fd]; taken || fits(fd) != nil {
+			continue
+		}
+		o.policyFile, err = sealed("jail-policy.yaml", text)
+		o.policyFD = fd
+		o.env = append(o.env, "JAIL_POLICY=/proc/self/fd/"+strconv.Itoa(fd))
+		return err
+	}
+	return errors.New("no fd is left for JAIL_POLICY")
+}
+
+// policyComment is what a payload has to know beside the settings.
+func (o *options) policyComment() string {
+	rest := "What is not listed is as level " + o.level.String() + " has it: "
+	switch {
+	case o.level == isolate.Basic:
+		rest += "files, the network and all else are the caller's.\n"
+	case o.level == isolate.User:
+		rest += "the system's programs and the working folder can be read,\n" +
+			"TMPDIR is private and empty, other files are closed, and the network is the caller's.\n"
+	case o.root != nil:
+		rest += "files are those of the root file system, /tmp is private and\n" +
+			"empty, and there is no network but a loopback device.\n"
+	default:
+		rest += "the system's programs and the working folder can be read,\n" +
+			"/tmp and the home are private and empty, and there is no network but a loopback device.\n"
+	}
+	return "What this jail allows: the policy " + quote(o.policy.Name) + " with the flags it was run with.\n" + rest +
 		"What is refused here is refused for good: to try again, or in another way, does not help. Work in the folders\n" +
 		"that can be written to, and ask who started this jail for more: `jail why` tells them which line it takes.\n" +
 		"Values of variables are left out.\n"
@@ -257,11 +288,12 @@ func policy(args []string) int {
 		arguments int // -1 is one or more
 		do        func(args []string) int
 	}{
-		"list":   {0, listPolicies},
-		"show":   {1, showPolicy},
-		"check":  {-1, checkPolicies},
-		"diff":   {2, diffPolicies},
-		"schema": {0, func([]string) int { fmt.Print(policies.Schema); return 0 }},
+		"list":    {0, listPolicies},
+		"show":    {1, showPolicy},
+		"check":   {-1, checkPolicies},
+		"diff":    {2, diffPolicies},
+		"convert": {1, convertPolicy},
+		"schema":  {0, func([]string) int { fmt.Print(policies.Schema); return 0 }},
 	}
 	v, ok := verbs[args[0]]
 	switch rest := args[1:]; {
@@ -270,7 +302,7 @@ func policy(args []string) int {
 	case !ok:
 		return fail(&usageError{
 			problem: "unknown command policy " + quote(args[0]),
-			hint:    didYouMean(args[0], []string{"list", "show", "check", "diff", "schema"}, "jail policy ", "there are list, show, check, diff and schema"),
+			hint:    didYouMean(args[0], []string{"list", "show", "check", "diff", "convert", "schema"}, "jail policy ", "there are list, show, check, diff, convert and schema"),
 		})
 	case v.arguments >= 0 && len(rest) != v.arguments, v.arguments < 0 && len(rest) == 0:
 		return fail(&usageError{problem: "jail policy " + args[0] + " takes " + map[int]string{0: "no argument", 1: "one policy", 2: "two policies", -1: "policies"}[v.arguments]})

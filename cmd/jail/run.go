@@ -141,12 +141,20 @@ func (o *options) passFiles(cmd *isolate.Cmd) {
 		case 2:
 			cmd.Stderr = f
 		default:
-			for len(cmd.ExtraFiles) <= to-3 {
-				cmd.ExtraFiles = append(cmd.ExtraFiles, nil)
-			}
-			cmd.ExtraFiles[to-3] = f
+			passExtra(cmd, to, f)
 		}
 	}
+	if o.policyFD != 0 {
+		passExtra(cmd, o.policyFD, o.policyFile)
+	}
+}
+
+// passExtra makes f the payload's fd to.
+func passExtra(cmd *isolate.Cmd, to int, f *os.File) {
+	for len(cmd.ExtraFiles) <= to-3 {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, nil)
+	}
+	cmd.ExtraFiles[to-3] = f
 }
 
 // summary is the Result for people, line by line.

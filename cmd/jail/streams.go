@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"strconv"
 
 	"github.com/jailrun/jail/isolate"
 )
@@ -101,13 +102,16 @@ func (o *options) emptyStreams(cmd *isolate.Cmd) error {
 	return nil
 }
 
-// streams says where the standard streams lead, for jail explain.
+// streams says where the standard streams lead, and that of the policy, for jail explain.
 func (o *options) streams() []string {
 	var lines []string
 	for _, s := range []struct{ what, path string }{{"input", o.stdin}, {"output", o.stdout}, {"errors", o.stderr}} {
 		if s.path != "" {
 			lines = append(lines, "standard "+s.what+": "+quote(s.path))
 		}
+	}
+	if o.policyFD != 0 {
+		lines = append(lines, "fd "+strconv.Itoa(o.policyFD)+": its own policy, sealed (JAIL_POLICY)")
 	}
 	return lines
 }

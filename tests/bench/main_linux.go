@@ -9,7 +9,8 @@
 // the payload and an id-mapped working folder.
 //
 // Level limited is compared with level namespaced (limited_linux.go), and level contained on a root file system with
-// crun and runc (contained_linux.go).
+// crun and runc (contained_linux.go). What a policy adds to a start, and filters to ordinary calls, is in
+// policy_linux.go.
 package main
 
 import (
@@ -67,7 +68,7 @@ type account struct {
 func main() {
 	b := &bench{}
 	out := flag.String("json", "", "write the figures to this `file` too")
-	only := flag.String("only", "process,library,memory,limited,contained", "the parts to measure")
+	only := flag.String("only", "process,library,memory,limited,contained,policy,filter", "the parts to measure")
 	flag.IntVar(&b.runs, "runs", 200, "launches of each kind")
 	flag.IntVar(&b.held, "held", 1000, "jails that run at once for the memory figures")
 	flag.Parse()
@@ -95,7 +96,7 @@ func (b *bench) run(parts []string) error {
 	if err == nil {
 		err = command("install", "-m", "755", "bin/jail", b.program("jail")).Run()
 	}
-	if err == nil && slices.ContainsFunc(parts, func(part string) bool { return part != "limited" && part != "contained" }) {
+	if err == nil && slices.ContainsFunc(parts, func(part string) bool { return slices.Contains([]string{"process", "library", "memory"}, part) }) {
 		err = b.build()
 	}
 	if err != nil {
@@ -119,6 +120,10 @@ func (b *bench) run(parts []string) error {
 				b.limited(a)
 			case "contained":
 				err = b.contained(a)
+			case "policy":
+				err = b.policy(a)
+			case "filter":
+				err = b.filter(a)
 			default:
 				err = fmt.Errorf("no part is called %q", part)
 			}
