@@ -133,11 +133,16 @@ func (c *fromOCI) filter(filters Filters) {
 		c.lose("linux.seccomp", "it has no filter; the policy keeps its level's, and with seccomp: unconfined it has none")
 		return
 	}
+	plain := *given
+	plain.Flags = slices.DeleteFunc(slices.Clone(given.Flags), func(f specs.LinuxSeccompFlag) bool { return f == specs.LinuxSeccompFlagLog })
 	for word, known := range filters {
-		a, errA := json.Marshal(given)
+		a, errA := json.Marshal(plain)
 		b, errB := json.Marshal(known)
 		if errA == nil && errB == nil && string(a) == string(b) {
 			c.say("--seccomp", word)
+			if len(plain.Flags) < len(given.Flags) {
+				c.say("--seccomp-log", "true")
+			}
 			c.take("linux.seccomp")
 		}
 	}

@@ -42,6 +42,7 @@ var ownMounts = []specs.Mount{
 // notInOCI says why a key can't be in a configuration.
 var notInOCI = map[string]string{
 	"env-all":         "a configuration has values alone, and those of whoever starts it are not known",
+	"proc":            "a container has a /proc of its own, or does not start",
 	"fd":              "who starts a container passes it its fds",
 	"stdin":           "who starts a container gives it its streams",
 	"stdout":          "who starts a container gives it its streams",
@@ -117,6 +118,8 @@ func (c *toOCI) setting(s *Setting, all []Setting) {
 	switch why, none := notInOCI[s.Key]; {
 	case none && s.Value != "false":
 		c.lose(key, why)
+	case s.Section == syscallsSection:
+		c.lose(key, "a configuration has one filter; this is the level's")
 	case !none && s.setter() == nil:
 		c.lose(key, "jail has its own way for it")
 	case s.Key == "env" && !strings.Contains(s.Value, "="):
@@ -269,6 +272,11 @@ func (c *toOCI) filter(filters Filters, kept, all []Setting) {
 		}
 	}
 	c.config.Linux.Seccomp = filters[word]
+	if filter := filters[word]; filter != nil && c.spec.FilterLog {
+		logged := *filter
+		logged.Flags = append(slices.Clip(logged.Flags), specs.LinuxSeccompFlagLog)
+		c.config.Linux.Seccomp = &logged
+	}
 	why := "a jail answers calls that are newer than the filter with ENOSYS, which a profile has no word for"
 	if word == "default" {
 		why += ", and has the baseline filter besides"

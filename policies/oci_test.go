@@ -178,6 +178,9 @@ permissions:
   network: host
   cap-add: [KILL]
   seccomp: ./profile.json
+  seccomp-log: true
+  syscalls: [{deny: ptrace}]
+  proc: outer
   fd: [3]
   stdin: ./i
   stdout: ./o1
@@ -224,7 +227,7 @@ monitor: {result: ./result, json: true, verbose: true}
 		"permissions.files: exec: /work/optional, optional: true", `permissions.files: deny: "/work/*.key", if-absent: report`, "permissions.files: read: /work/closed/open",
 		`permissions.files: read: "/work/w/*.txt"`,
 		"permissions.files: overlay: /work/o", "permissions.files: dir: /d", "permissions.files: symlink: /l, to: x", "permissions.files: file: /f, fd: 0",
-		"permissions.env: B", "permissions.fd: 3", "permissions.stdin: /work/i", "permissions.stdout: /work/o1", "permissions.stderr: /work/o2",
+		"permissions.env: B", "permissions.proc: outer", "permissions.syscalls: deny: ptrace", "permissions.fd: 3", "permissions.stdin: /work/i", "permissions.stdout: /work/o1", "permissions.stderr: /work/o2",
 		"borders.rootfs-overlay: true", "borders.timeout: 1m", "borders.kill-after: 1s", "borders.cpu-time: 1s", "borders.output-limit: 1M", "borders.allow-downgrade: true",
 		"monitor.result: /work/result", "monitor.json: true", "monitor.verbose: true",
 		"permissions.seccomp: /work/profile.json", "permissions.seccomp: default", "linux.gidMappings", "linux.uidMappings",
@@ -234,7 +237,7 @@ monitor: {result: ./result, json: true, verbose: true}
 	}
 	have := map[string]bool{}
 	for _, s := range l.Settings {
-		have[s.Key] = true
+		have[s.Key], have[strings.TrimPrefix(s.Section, "permissions.")] = true, true
 	}
 	for _, k := range Keys() {
 		if !strings.Contains(k.Section, ".") && !have[k.Name] && !slices.Contains([]string{"files", "env-all", "cap-drop", "io"}, k.Name) {

@@ -20,7 +20,8 @@ import (
 // The environment is taken from this process's, now. fd N of a file rule is this process's, and stays its own.
 //
 // What a program does in its own way is refused, as the run would not be what the policy says: fd, stdin, stdout and
-// stderr (Cmd has fields for them), and seccomp with a profile (compile it with package seccomp, and set AllowList).
+// stderr (Cmd has fields for them), and seccomp with a profile and syscalls (compile them with package seccomp, and set
+// AllowList and CallRules).
 // result, json and verbose tell the command what to print, and say nothing here. There is no JAIL_POLICY.
 //
 // The error is an *Error, with the place, for a setting that can't be had.
@@ -114,6 +115,13 @@ var setters = map[string]func(*builder, *Setting) error{
 		b.HostNetwork = s.Value == "host"
 		return nil
 	},
+	"proc": func(b *builder, s *Setting) error {
+		if s.Value != "own" && s.Value != "outer" {
+			return problem("is not own or outer")
+		}
+		b.OuterProc = s.Value == "outer"
+		return nil
+	},
 	"cap-add": func(b *builder, s *Setting) error {
 		b.CapDrop = slices.DeleteFunc(b.CapDrop, func(c string) bool { return c == s.Value })
 		b.CapAdd = append(b.CapAdd, s.Value)
@@ -131,6 +139,7 @@ var setters = map[string]func(*builder, *Setting) error{
 		}
 		return nil
 	},
+	"seccomp-log": func(b *builder, s *Setting) error { b.FilterLog = s.on(); return nil },
 
 	"user": func(b *builder, s *Setting) (err error) {
 		b.Identity, b.Process.User, err = isolate.ParseUser(s.Value)
