@@ -296,6 +296,8 @@ func (b *builder) check() error {
 		return needs(b.set["rootfs"], isolate.Namespaced)
 	case b.Level < isolate.Namespaced && b.set["hostname"] != nil:
 		return needs(b.set["hostname"], isolate.Namespaced)
+	case b.Level < isolate.User && b.FilterLog:
+		return needs(b.set["seccomp-log"], isolate.User)
 	case b.Level < isolate.User && seccomp != nil && !b.NoFilter:
 		return needs(seccomp, isolate.User)
 	}
