@@ -283,25 +283,40 @@ func (c *compiler) payload() error {
 	step("supervisors alive", wire{op: jailinit.OpAlive})
 	c.give(DiesWithLauncher, ListedFDs)
 	c.add(SidePayload, Step{Op: "signals", List: signalNames(h.Ignored), wire: wire{op: jailinit.OpSignals, a: h.Ignored}})
-	if len(s.Filter) > 0 && !s.NoFilter { // last: it may refuse what was done before it
-		c.add(SidePayload, Step{
-			Op: "seccomp filter", Data: strconv.Itoa(len(s.Filter)/8) + " instructions",
-			wire: wire{op: jailinit.OpFilter, a: uint64(len(s.Filter) / 8), bytes: s.Filter},
-		})
-		c.give(BaselineFilter)
-	}
-	if list := s.AllowList; list != nil { // behind the other: it may refuse to load one
-		c.add(SidePayload, Step{
-			Op: "seccomp allow-list", Path: list.Name, Data: strconv.Itoa(len(list.BPF)/8) + " instructions",
-			wire: wire{op: jailinit.OpFilter, a: uint64(len(list.BPF) / 8), bytes: list.BPF},
-		})
-		c.give(AllowListFilter)
+	if err := c.filterSteps(); err != nil { // last: they may refuse what was done before them
+		return err
 	}
 	env := c.environment()
 	c.add(SidePayload, Step{
 		Op: "exec", List: candidates(s.Process.Args[0], env), Args: s.Process.Args, Env: env,
 		wire: wire{op: jailinit.OpExec, a: h.Mask},
 	})
+	return nil
+}
+
+func (c *compiler) filterSteps() error {
+	s := c.spec
+	if len(s.Filter) > 0 && !s.NoFilter {
+		c.give(BaselineFilter)
+	}
+	if s.AllowList != nil {
+		c.give(AllowListFilter)
+	}
+	if s.Monitor {
+		return c.monitor()
+	}
+	if len(s.Filter) > 0 && !s.NoFilter {
+		c.add(SidePayload, Step{
+			Op: "seccomp filter", Data: strconv.Itoa(len(s.Filter)/8) + " instructions",
+			wire: wire{op: jailinit.OpFilter, a: uint64(len(s.Filter) / 8), bytes: s.Filter},
+		})
+	}
+	if list := s.AllowList; list != nil { // behind the other: it may refuse to load one
+		c.add(SidePayload, Step{
+			Op: "seccomp allow-list", Path: list.Name, Data: strconv.Itoa(len(list.BPF)/8) + " instructions",
+			wire: wire{op: jailinit.OpFilter, a: uint64(len(list.BPF) / 8), bytes: list.BPF},
+		})
+	}
 	return nil
 }
 

@@ -193,6 +193,9 @@ func (e *explainer) monitored() []string {
 	for _, a := range e.plan.absent {
 		e.say("whether %q, which is absent, comes into being", a.path)
 	}
+	if e.spec.Monitor {
+		e.say("calls that a filter refuses; opens, execs and connects that the view or the network does not allow: each of them waits for the launcher")
+	}
 	if e.spec.OutputLimit > 0 {
 		e.say("bytes of output: stdout and stderr are pipes that the launcher copies from")
 	}

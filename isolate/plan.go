@@ -40,6 +40,8 @@ type Plan struct {
 	mounts   []mounted // the view; empty where there is none
 	absent   []absence // what is looked for again at the end
 	scratch  string
+
+	monitored [][]byte // filters that the monitor answers for; what is loaded last comes first
 }
 
 // mounted is one place of the jail's file tree: what is at Path comes from the host's Source, or from nowhere.

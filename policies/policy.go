@@ -64,6 +64,7 @@ type Borders struct {
 type Monitor struct {
 	Result  PathOrWord `json:"result,omitempty" jsonschema_description:"the file that says what happened; - is stderr"`
 	JSON    Switch     `json:"json,omitempty" jsonschema_description:"as one line of JSON"`
+	Denied  Switch     `json:"denied,omitempty" jsonschema_description:"report the calls that the jail refuses; opens, execs and connects are slower then"`
 	Verbose Switch     `json:"verbose,omitempty" jsonschema_description:"say on stderr how it ended"`
 }
 

@@ -185,7 +185,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"version: 1\npermissions: {files: [./x]}", "version: 1\npermissions: {files: [{read: ./x, write: ./x}]}",
 		"version: 1\npermissions: {files: [{optional: true}]}", "version: 1\npermissions: {files: [{raed: ./x}]}",
 		"version: 1\npermissions: {files: [{deny: ./x, if-absent: ignore}]}", "version: 1\nborders: {rlimit: {nofiles: 1}}",
-		"version: 1\npermissions: {env-all: 1}", "version: 1\nmonitor: {denied: true}", "version: 1\npermissions: {env: []}",
+		"version: 1\npermissions: {env-all: 1}", "version: 1\nmonitor: {denied: 1}", "version: 1\npermissions: {env: []}",
 	} {
 		if validate(t, []byte(bad)) == nil {
 			t.Errorf("taken: %s", bad)

@@ -53,6 +53,7 @@ var keyCases = []struct {
 	{"allow-downgrade", "allow-downgrade: true", []string{"--allow-downgrade"}, []string{"--allow-downgrade=false"}, nil},
 	{"result", "result: ./x", []string{"--result", "$DIR/x"}, []string{"--result", "-"}, nil},
 	{"json", "json: true", []string{"--json"}, []string{"--json=false"}, nil},
+	{"denied", "denied: true", []string{"--denied"}, []string{"--monitor=false"}, nil},
 	{"verbose", "verbose: true", []string{"--verbose"}, []string{"--verbose=false"}, nil},
 }
 

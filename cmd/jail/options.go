@@ -55,6 +55,7 @@ type options struct {
 	stderr      string
 	result      string
 	json        bool
+	denied      bool
 	downgrade   bool
 	verbose     bool
 	plan        bool
@@ -282,6 +283,7 @@ var runFlags = []flag{
 	{"--stderr", "", "FILE", func(o *options, v string) error { o.stderr = v; return nil }},
 	{"--result", "", "FILE|-", func(o *options, v string) error { o.result = v; return nil }},
 	{"--json", "", "", func(o *options, v string) error { o.json = v == "true"; return nil }},
+	{"--denied", "--monitor", "", func(o *options, v string) error { o.denied = v == "true"; return nil }},
 	{"--allow-downgrade", "--best-effort", "", func(o *options, v string) error { o.downgrade = v == "true"; return nil }},
 	{"--verbose", "", "", func(o *options, v string) error { o.verbose = v == "true"; return nil }},
 	{"--help", "-h", "", func(o *options, _ string) error { o.help = true; return nil }},
@@ -426,6 +428,7 @@ func (o *options) spec() (*isolate.Spec, error) {
 	}
 	s.OutputLimit, s.OutputAction = o.output, o.overrun
 	s.AllowDowngrade = o.downgrade
+	s.Monitor = o.denied
 	s.View = append(append(s.View, o.rules...), o.protectPolicy()...)
 	if err := o.tellPolicy(s); err != nil {
 		return nil, err

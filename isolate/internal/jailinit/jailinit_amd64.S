@@ -1185,7 +1185,7 @@ run_step:
 	pushq	%rbp
 	movq	%rsi, %rbp
 	pushq	%rbx
-	subq	$296, %rsp
+	subq	$376, %rsp
 	movq	(%rdi), %rcx
 	movl	(%rsi), %eax
 	movl	24(%rcx), %edx
@@ -1194,30 +1194,94 @@ run_step:
 	movl	8(%rsi), %esi
 	leal	1(%rsi), %edi
 	cmpl	%edi, %edx
-	je	.Linit_455
+	je	.Linit_470
 .Linit_189:
-	cmpl	$24, %eax
+	cmpl	$25, %eax
 	je	.Linit_192
-	jbe	.Linit_456
-	cmpl	$37, %eax
-	je	.Linit_222
-	jbe	.Linit_457
-	cmpl	$43, %eax
-	je	.Linit_239
-	jbe	.Linit_458
-	cmpl	$46, %eax
-	je	.Linit_449
-	jbe	.Linit_459
+	ja	.Linit_193
+	cmpl	$12, %eax
+	je	.Linit_194
+	jbe	.Linit_471
+	cmpl	$19, %eax
+	je	.Linit_210
+	jbe	.Linit_472
+	cmpl	$22, %eax
+	je	.Linit_352
+	jbe	.Linit_473
+	cmpl	$23, %eax
+	je	.Linit_474
+	movq	48(%rbp), %rax
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_363
+	movslq	20(%r14,%rax,4), %rdi
+.Linit_312:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$258, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	24(%rbp), %rdx
+	movq	32(%rbp), %r10
+	cmpq	$-1, %rdx
+	je	.Linit_462
+.Linit_467:
+	movq	48(%rbp), %rax
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_367
+	movl	20(%r14,%rax,4), %eax
+.Linit_318:
+	movslq	%eax, %rdi
+	movl	$256, %r8d
+	xorl	%r9d, %r9d
+	movl	$260, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+.Linit_188:
+	addq	$376, %rsp
+	movq	%rbx, %rax
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	ret
+	.p2align 4,,10
+	.p2align 3
+.Linit_193:
+	cmpl	$38, %eax
+	je	.Linit_224
+	jbe	.Linit_475
+	cmpl	$44, %eax
+	je	.Linit_241
+	jbe	.Linit_476
 	cmpl	$47, %eax
-	jne	.Linit_448
+	je	.Linit_462
+	jbe	.Linit_477
+	cmpl	$48, %eax
+	jne	.Linit_461
 	movq	16(%rbp), %rax
-	leaq	24(%rsp), %rsi
+	leaq	56(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$8, %r10d
 	movl	$2, %edi
 	xorl	%edx, %edx
-	movq	%rax, 24(%rsp)
+	movq	%rax, 56(%rsp)
 	movl	$14, %eax
 #APP
 # 13 "src/sys.h" 1
@@ -1227,27 +1291,27 @@ run_step:
 	movq	56(%rbp), %r15
 	movq	(%r15), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_365
-	leaq	32(%rsp), %rax
+	je	.Linit_372
+	leaq	112(%rsp), %rax
 	xorl	%r12d, %r12d
 	movq	$-2, %rbx
 	movl	$59, %r13d
 	movq	%rax, (%rsp)
-	jmp	.Linit_344
+	jmp	.Linit_351
 	.p2align 4,,10
 	.p2align 3
-.Linit_339:
+.Linit_346:
 	cmpq	$-2, %rbx
-	je	.Linit_370
+	je	.Linit_377
 	testb	%al, %al
-	jne	.Linit_370
-.Linit_340:
+	jne	.Linit_377
+.Linit_347:
 	movq	8(%r15), %rdi
 	addq	$8, %r15
 	addl	$1, %r12d
 	testq	%rdi, %rdi
 	je	.Linit_188
-.Linit_344:
+.Linit_351:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -1263,7 +1327,7 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%al
 	cmpq	$-13, %r8
-	jne	.Linit_339
+	jne	.Linit_346
 	movq	(%r15), %rsi
 	movq	(%rsp), %r8
 	movl	$2, %r10d
@@ -1276,146 +1340,46 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_366
+	js	.Linit_373
 	movl	%r12d, 372(%r14)
 	movq	$-13, %rbx
-	jmp	.Linit_340
+	jmp	.Linit_347
 	.p2align 4,,10
 	.p2align 3
-.Linit_456:
-	cmpl	$12, %eax
-	je	.Linit_194
-	jbe	.Linit_460
-	cmpl	$19, %eax
-	je	.Linit_210
-	jbe	.Linit_461
-	cmpl	$22, %eax
-	je	.Linit_345
-	cmpl	$23, %eax
-	jne	.Linit_462
-	movl	4(%rbp), %r12d
-	movb	$0, 24(%rsp)
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movq	56(%rbp), %rsi
-	xorl	%r9d, %r9d
-	movl	$428, %eax
-	movq	$-100, %rdi
-	sall	$15, %r12d
-	movzwl	%r12w, %r12d
-	movl	%r12d, %edx
-	orl	$524289, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movq	32(%rbp), %rdx
-	movq	24(%rbp), %rsi
-	movl	%eax, %edi
-	movl	%eax, %r15d
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_300
-	movq	16(%rbp), %rsi
-	movq	40(%rbp), %rdi
-	movq	%rsi, %rax
-	orq	%rdi, %rax
-	je	.Linit_301
-	leaq	32(%rsp), %rax
-	leaq	64(%rsp), %rcx
-	.p2align 4,,10
-	.p2align 3
-.Linit_302:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_302
-	testq	%rdi, %rdi
-	jne	.Linit_303
-	movq	%rsi, 32(%rsp)
-.Linit_304:
-	movl	%r12d, %edx
-	leaq	24(%rsp), %rsi
-	leaq	32(%rsp), %r10
-	xorl	%r9d, %r9d
-	orl	$4096, %edx
-	movl	$32, %r8d
-	movl	$442, %eax
-	movq	%r13, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_300
-.Linit_301:
-	cmpq	$0, 64(%rbp)
-	jne	.Linit_463
-.Linit_306:
-	testq	%rbx, %rbx
-	jne	.Linit_300
-	testb	$8, 4(%rbp)
-	je	.Linit_309
+.Linit_475:
+	cmpl	$31, %eax
+	je	.Linit_226
+	jbe	.Linit_478
+	cmpl	$35, %eax
+	je	.Linit_234
+	jbe	.Linit_479
+	cmpl	$36, %eax
+	je	.Linit_480
+	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$81, %eax
-	movq	%r13, %rdi
-	movq	%rbx, %rsi
-	movq	%rbx, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%rax, %rax
-	je	.Linit_309
-	movq	%rax, %rbx
-	.p2align 4,,10
-	.p2align 3
-.Linit_300:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r13, %rdi
+	movl	$119, %eax
+	movq	%rdx, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_188:
-	addq	$296, %rsp
-	movq	%rbx, %rax
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	ret
+	movq	%rax, %rbx
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_460:
+.Linit_471:
 	cmpl	$6, %eax
 	je	.Linit_196
-	jbe	.Linit_464
+	jbe	.Linit_481
 	cmpl	$9, %eax
 	je	.Linit_204
-	jbe	.Linit_465
+	jbe	.Linit_482
 	cmpl	$10, %eax
-	je	.Linit_466
+	je	.Linit_483
 	movq	64(%rbp), %rdx
 	movq	56(%rbp), %rsi
 	movl	$-100, %edi
@@ -1424,7 +1388,7 @@ run_step:
 	testq	%rax, %rax
 	js	.Linit_188
 	xorl	%edx, %edx
-	leaq	32(%rsp), %rsi
+	leaq	112(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1438,70 +1402,103 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
-	imulq	$1000000, 32(%rsp), %rax
-	addq	40(%rsp), %rax
+	imulq	$1000000, 112(%rsp), %rax
+	addq	120(%rsp), %rax
 	xorl	%ebx, %ebx
-	imulq	$1000000, 48(%rsp), %rdx
-	addq	56(%rsp), %rdx
+	imulq	$1000000, 128(%rsp), %rdx
+	addq	136(%rsp), %rdx
 	addq	%rdx, %rax
 	movq	%rax, 376(%r14)
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_457:
-	cmpl	$30, %eax
-	je	.Linit_224
-	jbe	.Linit_467
-	cmpl	$34, %eax
-	je	.Linit_232
-	jbe	.Linit_468
-	cmpl	$35, %eax
-	je	.Linit_469
-	movq	56(%rbp), %rsi
-	movq	16(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$116, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_458:
-	cmpl	$40, %eax
-	je	.Linit_241
-	jbe	.Linit_470
+.Linit_476:
 	cmpl	$41, %eax
-	je	.Linit_471
+	je	.Linit_243
+	jbe	.Linit_484
+	cmpl	$42, %eax
+	je	.Linit_485
+	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$1, %edi
-	movl	$9, %esi
-	xorl	%edx, %edx
+	movl	$110, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_450:
+	movslq	8(%r14), %rdx
+	cmpq	%rdx, %rax
+	jne	.Linit_338
+	movl	16(%r14), %eax
+	leaq	112(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$1, 60(%rsp)
+	leaq	56(%rsp), %rdi
+	xorl	%r9d, %r9d
+	movl	$1, %esi
+	movl	%eax, 56(%rsp)
+	movl	$271, %eax
+	movq	$0, 120(%rsp)
+	movq	$0, 112(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
 	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	cmpw	$0, 62(%rsp)
+	jne	.Linit_338
+	.p2align 4,,10
+	.p2align 3
+.Linit_462:
+	xorl	%ebx, %ebx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_464:
+.Linit_478:
+	cmpl	$28, %eax
+	je	.Linit_228
+	jbe	.Linit_486
+	cmpl	$29, %eax
+	je	.Linit_487
+	movq	16(%rbp), %rax
+	movq	40(%rbp), %rsi
+	leaq	112(%rsp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%rax, 112(%rsp)
+	movq	24(%rbp), %rax
+	movq	%rax, 120(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 128(%rsp)
+	movl	$444, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movl	%eax, 348(%r14)
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_481:
 	cmpl	$3, %eax
 	je	.Linit_198
-	jbe	.Linit_472
+	jbe	.Linit_488
 	cmpl	$4, %eax
-	je	.Linit_473
+	je	.Linit_489
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1540,23 +1537,81 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_467:
-	cmpl	$27, %eax
-	je	.Linit_226
-	jbe	.Linit_474
-	cmpl	$28, %eax
-	je	.Linit_475
-	movl	4(%rbp), %esi
-	movq	56(%rbp), %r13
-	testb	$2, %sil
-	jne	.Linit_361
-	xorl	%edx, %edx
+.Linit_484:
+	cmpl	$39, %eax
+	je	.Linit_490
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$80, %eax
-	movq	%r13, %rdi
-	movq	%rdx, %rsi
+	movl	$157, %eax
+	movl	$38, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_486:
+	cmpl	$26, %eax
+	je	.Linit_491
+	addq	$376, %rsp
+	movq	%rbp, %rsi
+	movq	%r14, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	make_file
+	.p2align 4,,10
+	.p2align 3
+.Linit_488:
+	cmpl	$1, %eax
+	je	.Linit_200
+	cmpl	$2, %eax
+	jne	.Linit_461
+	movq	56(%rbp), %rsi
+	movl	$256, %r10d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	leaq	112(%rsp), %r8
+	movl	$332, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	16(%rbp), %rax
+	movq	$-18, %rbx
+	cmpq	%rax, 144(%rsp)
+	cmovne	%rdx, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_472:
+	cmpl	$16, %eax
+	ja	.Linit_492
+	cmpl	$14, %eax
+	ja	.Linit_215
+	cmpl	$13, %eax
+	je	.Linit_493
+	movq	16(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$170, %eax
+	xorl	%edx, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1567,8 +1622,275 @@ run_step:
 	.p2align 4,,10
 	.p2align 3
 .Linit_470:
-	cmpl	$38, %eax
-	je	.Linit_476
+	cmpl	$32, %eax
+	jne	.Linit_494
+.Linit_190:
+	movl	%esi, %edx
+	xorl	%r8d, %r8d
+	xorl	%ecx, %ecx
+	movl	$1, %esi
+	movq	%r14, %rdi
+	call	report
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_325
+	leaq	112(%rsp), %rsi
+	movl	$45, %ebx
+	movl	$24, %edx
+	.p2align 4,,10
+	.p2align 3
+.Linit_326:
+	movslq	12(%r14), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbx, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_326
+	cmpq	$24, %rax
+	je	.Linit_329
+	testq	%rax, %rax
+	movq	$-32, %rbx
+	cmovs	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_492:
+	cmpl	$17, %eax
+	je	.Linit_495
+	addq	$376, %rsp
+	movq	%rbp, %rsi
+	movq	%r14, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	mask
+	.p2align 4,,10
+	.p2align 3
+.Linit_352:
+	leaq	112(%rsp), %r12
+	leaq	144(%rsp), %rcx
+	movq	%r12, %rax
+.Linit_218:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_218
+	movq	16(%rbp), %rax
+	movl	4(%rbp), %edx
+	movq	56(%rbp), %rsi
+	movq	%rax, 112(%rsp)
+	movq	24(%rbp), %rax
+	salq	$15, %rdx
+	movzwl	%dx, %edx
+	movq	%rax, 128(%rsp)
+	movq	48(%rbp), %rax
+	testq	%rax, %rax
+	je	.Linit_362
+	movslq	20(%r14,%rax,4), %rdi
+.Linit_300:
+	movq	%r12, %r10
+	movl	$32, %r8d
+	xorl	%r9d, %r9d
+	movl	$442, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_494:
+	movl	28(%rcx), %ebx
+	negq	%rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_461:
+	movq	$-38, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_483:
+	movq	16(%rbp), %rax
+	movq	64(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	movl	20(%r14,%rax,4), %edi
+.Linit_464:
+	addq	$376, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	write_file
+	.p2align 4,,10
+	.p2align 3
+.Linit_485:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$1, %edi
+	movl	$9, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+.Linit_463:
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_474:
+	movl	4(%rbp), %r12d
+	movb	$0, 56(%rsp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movq	56(%rbp), %rsi
+	xorl	%r9d, %r9d
+	movl	$428, %eax
+	movq	$-100, %rdi
+	sall	$15, %r12d
+	movzwl	%r12w, %r12d
+	movl	%r12d, %edx
+	orl	$524289, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r13
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	32(%rbp), %rdx
+	movq	24(%rbp), %rsi
+	movl	%eax, %edi
+	movl	%eax, %r15d
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_302
+	movq	16(%rbp), %rsi
+	movq	40(%rbp), %rdi
+	movq	%rsi, %rax
+	orq	%rdi, %rax
+	je	.Linit_303
+	leaq	112(%rsp), %rax
+	leaq	144(%rsp), %rcx
+	.p2align 4,,10
+	.p2align 3
+.Linit_304:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_304
+	testq	%rdi, %rdi
+	jne	.Linit_305
+	movq	%rsi, 112(%rsp)
+.Linit_306:
+	movl	%r12d, %edx
+	leaq	56(%rsp), %rsi
+	leaq	112(%rsp), %r10
+	xorl	%r9d, %r9d
+	orl	$4096, %edx
+	movl	$32, %r8d
+	movl	$442, %eax
+	movq	%r13, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_302
+.Linit_303:
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_496
+.Linit_308:
+	testq	%rbx, %rbx
+	jne	.Linit_302
+	testb	$8, 4(%rbp)
+	je	.Linit_311
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$81, %eax
+	movq	%r13, %rdi
+	movq	%rbx, %rsi
+	movq	%rbx, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	je	.Linit_311
+	movq	%rax, %rbx
+	.p2align 4,,10
+	.p2align 3
+.Linit_302:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r13, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_491:
+	movq	48(%rbp), %rax
+	movq	24(%rbp), %r10
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_366
+	movslq	20(%r14,%rax,4), %rdi
+.Linit_316:
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$259, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	32(%rbp), %rdx
+	movq	40(%rbp), %r10
+	cmpq	$-1, %rdx
+	jne	.Linit_467
+	xorl	%ebx, %ebx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_490:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1597,18 +1919,18 @@ run_step:
 	js	.Linit_188
 	movq	16(%rbp), %rax
 	movq	24(%rbp), %rcx
-	leaq	32(%rsp), %rsi
-	movq	$537396514, 24(%rsp)
-	leaq	24(%rsp), %rdi
-	movl	%eax, 36(%rsp)
-	movl	%eax, 32(%rsp)
+	leaq	112(%rsp), %rsi
+	movq	$537396514, 56(%rsp)
+	leaq	56(%rsp), %rdi
+	movl	%eax, 116(%rsp)
+	movl	%eax, 112(%rsp)
 	shrq	$32, %rax
-	movl	%ecx, 40(%rsp)
+	movl	%ecx, 120(%rsp)
 	shrq	$32, %rcx
-	movl	%eax, 48(%rsp)
-	movl	%eax, 44(%rsp)
+	movl	%eax, 128(%rsp)
+	movl	%eax, 124(%rsp)
 	movl	$126, %eax
-	movl	%ecx, 52(%rsp)
+	movl	%ecx, 132(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1620,17 +1942,12 @@ run_step:
 	movl	$157, %r12d
 	movl	$47, %edi
 	movl	$2, %esi
-	jmp	.Linit_332
 	.p2align 4,,10
 	.p2align 3
-.Linit_333:
-	addq	$1, %rdx
-	cmpq	$64, %rdx
-	je	.Linit_449
-.Linit_332:
+.Linit_334:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
-	jnc	.Linit_333
+	jnc	.Linit_335
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1641,286 +1958,22 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jns	.Linit_333
-	jmp	.Linit_450
-	.p2align 4,,10
-	.p2align 3
-.Linit_472:
-	cmpl	$1, %eax
-	je	.Linit_200
-	cmpl	$2, %eax
-	jne	.Linit_448
-	movq	56(%rbp), %rsi
-	movl	$256, %r10d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	leaq	32(%rsp), %r8
-	movl	$332, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movq	16(%rbp), %rax
-	movq	$-18, %rbx
-	cmpq	%rax, 64(%rsp)
-	cmovne	%rdx, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_474:
-	cmpl	$25, %eax
-	je	.Linit_477
-	movq	48(%rbp), %rax
-	movq	24(%rbp), %r10
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	testq	%rax, %rax
-	je	.Linit_359
-	movslq	20(%r14,%rax,4), %rdi
-.Linit_314:
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$259, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movq	32(%rbp), %rdx
-	movq	40(%rbp), %r10
-	cmpq	$-1, %rdx
-	je	.Linit_449
-.Linit_454:
-	movq	48(%rbp), %rax
-	movq	56(%rbp), %rsi
-	testq	%rax, %rax
-	je	.Linit_360
-	movl	20(%r14,%rax,4), %eax
-.Linit_316:
-	movslq	%eax, %rdi
-	movl	$256, %r8d
-	xorl	%r9d, %r9d
-	movl	$260, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_461:
-	cmpl	$16, %eax
-	ja	.Linit_478
-	cmpl	$14, %eax
-	ja	.Linit_215
-	cmpl	$13, %eax
-	je	.Linit_479
-	movq	16(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$170, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_455:
-	cmpl	$32, %eax
-	jne	.Linit_480
-.Linit_190:
-	movl	%esi, %edx
-	xorl	%r8d, %r8d
-	xorl	%ecx, %ecx
-	movl	$1, %esi
-	movq	%r14, %rdi
-	call	report
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_323
-	leaq	32(%rsp), %rsi
-	movl	$45, %ebx
-	movl	$24, %edx
-	.p2align 4,,10
-	.p2align 3
-.Linit_324:
-	movslq	12(%r14), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbx, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_324
-	cmpq	$24, %rax
-	je	.Linit_327
-	testq	%rax, %rax
-	movq	$-32, %rbx
-	cmovs	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_345:
-	leaq	32(%rsp), %r12
-	leaq	64(%rsp), %rcx
-	movq	%r12, %rax
-.Linit_218:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_218
-	movq	16(%rbp), %rax
-	movl	4(%rbp), %edx
-	movq	56(%rbp), %rsi
-	movq	%rax, 32(%rsp)
-	movq	24(%rbp), %rax
-	salq	$15, %rdx
-	movzwl	%dx, %edx
-	movq	%rax, 48(%rsp)
-	movq	48(%rbp), %rax
-	testq	%rax, %rax
-	je	.Linit_355
-	movslq	20(%r14,%rax,4), %rdi
-.Linit_298:
-	movq	%r12, %r10
-	movl	$32, %r8d
-	xorl	%r9d, %r9d
-	movl	$442, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_478:
-	cmpl	$17, %eax
-	je	.Linit_481
-	addq	$296, %rsp
-	movq	%rbp, %rsi
-	movq	%r14, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	mask
-	.p2align 4,,10
-	.p2align 3
-.Linit_480:
-	movl	28(%rcx), %ebx
-	negq	%rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_448:
-	movq	$-38, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_471:
-	xorl	%edx, %edx
-	movslq	348(%r14), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$446, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_469:
-	movq	16(%rbp), %rbp
-	xorl	%esi, %esi
-	movl	$157, %r12d
-	movl	$24, %edi
-	jmp	.Linit_329
-	.p2align 4,,10
-	.p2align 3
-.Linit_482:
-	testq	%rax, %rax
-	js	.Linit_450
-.Linit_330:
-	addq	$1, %rsi
-	cmpq	$64, %rsi
-	je	.Linit_449
-.Linit_329:
-	movq	%rbp, %rdx
-	movl	%esi, %ecx
-	shrq	%cl, %rdx
-	andl	$1, %edx
-	jne	.Linit_330
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-22, %rax
-	jne	.Linit_482
-	.p2align 4,,10
-	.p2align 3
-.Linit_449:
+	js	.Linit_463
+.Linit_335:
+	addq	$1, %rdx
+	cmpq	$64, %rdx
+	jne	.Linit_334
 	xorl	%ebx, %ebx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_466:
-	movq	16(%rbp), %rax
-	movq	64(%rbp), %rdx
+.Linit_480:
 	movq	56(%rbp), %rsi
-	movl	20(%r14,%rax,4), %edi
-.Linit_451:
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	write_file
-	.p2align 4,,10
-	.p2align 3
-.Linit_476:
+	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$8, %edi
-	movl	$1, %esi
+	movl	$116, %eax
 	xorl	%edx, %edx
 #APP
 # 13 "src/sys.h" 1
@@ -1928,11 +1981,20 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movq	16(%rbp), %rdx
-	movl	$117, %eax
-	movq	%rdx, %rdi
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_487:
+	movl	4(%rbp), %esi
+	movq	56(%rbp), %r13
+	testb	$2, %sil
+	jne	.Linit_368
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$80, %eax
+	movq	%r13, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
@@ -1943,24 +2005,14 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_475:
-	movq	16(%rbp), %rdx
+.Linit_200:
+	movq	64(%rbp), %rdx
 	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$263, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
+	movl	$-100, %edi
+	jmp	.Linit_464
 	.p2align 4,,10
 	.p2align 3
-.Linit_473:
+.Linit_489:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1976,7 +2028,7 @@ run_step:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_253
+	js	.Linit_255
 	movq	(%r14), %rax
 	movl	$1030, %esi
 	movl	20(%rax), %edx
@@ -1995,46 +2047,18 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_253:
+.Linit_255:
 	movl	%ebx, 340(%r14)
 	movslq	%ebx, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_200:
-	movq	64(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	movl	$-100, %edi
-	jmp	.Linit_451
-	.p2align 4,,10
-	.p2align 3
-.Linit_477:
-	movq	48(%rbp), %rax
-	movq	56(%rbp), %rdx
-	testq	%rax, %rax
-	je	.Linit_358
-	movslq	20(%r14,%rax,4), %rsi
-.Linit_313:
-	movq	64(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$266, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_481:
+.Linit_495:
 	movq	16(%rbp), %rax
 	movq	%rbp, %rsi
 	movq	%r14, %rdi
 	movl	20(%r14,%rax,4), %edx
-	addq	$296, %rsp
+	addq	$376, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -2042,90 +2066,91 @@ run_step:
 	popq	%r14
 	popq	%r15
 	jmp	attach
-.Linit_323:
+.Linit_325:
 	js	.Linit_188
-.Linit_327:
-	cmpl	$1, 32(%rsp)
+.Linit_329:
+	cmpl	$1, 112(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
 	jmp	.Linit_188
-.Linit_365:
+.Linit_372:
 	movq	$-2, %rbx
+	jmp	.Linit_188
+.Linit_338:
+	movq	$-3, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_370:
+.Linit_377:
 	movl	%r12d, 372(%r14)
 	movq	%r8, %rbx
 	cmpq	$-20, %r8
-	je	.Linit_340
+	je	.Linit_347
 	testb	%al, %al
 	jne	.Linit_188
-	jmp	.Linit_340
+	jmp	.Linit_347
 	.p2align 4,,10
 	.p2align 3
-.Linit_366:
+.Linit_373:
 	xorl	%eax, %eax
 	movq	$-2, %r8
-	jmp	.Linit_339
+	jmp	.Linit_346
 	.p2align 4,,10
 	.p2align 3
 .Linit_226:
-	addq	$296, %rsp
-	movq	%rbp, %rsi
-	movq	%r14, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	make_file
-	.p2align 4,,10
-	.p2align 3
-.Linit_222:
-	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$119, %eax
-	movq	%rdx, %rdi
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$2621440, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r12
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	16(%rbp), %rax
+	movq	32(%rbp), %rdx
+	movl	%r12d, %edi
+	movl	%r12d, 120(%rsp)
+	movq	24(%rbp), %rsi
+	movq	%rax, 112(%rsp)
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_324
+	leaq	112(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movslq	348(%r14), %rdi
+	movl	$445, %eax
+	movl	$1, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+.Linit_324:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r12, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_192:
-	movq	48(%rbp), %rax
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	testq	%rax, %rax
-	je	.Linit_356
-	movslq	20(%r14,%rax,4), %rdi
-.Linit_310:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$258, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movq	24(%rbp), %rdx
-	movq	32(%rbp), %r10
-	cmpq	$-1, %rdx
-	jne	.Linit_454
-	xorl	%ebx, %ebx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
@@ -2146,12 +2171,48 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_241:
+.Linit_234:
+	movq	16(%rbp), %rbp
+	xorl	%esi, %esi
+	movl	$157, %r12d
+	movl	$24, %edi
+	jmp	.Linit_331
+	.p2align 4,,10
+	.p2align 3
+.Linit_497:
+	testq	%rax, %rax
+	js	.Linit_463
+.Linit_332:
+	addq	$1, %rsi
+	cmpq	$64, %rsi
+	je	.Linit_462
+.Linit_331:
+	movq	%rbp, %rdx
+	movl	%esi, %ecx
+	shrq	%cl, %rdx
+	andl	$1, %edx
+	jne	.Linit_332
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-22, %rax
+	jne	.Linit_497
+	xorl	%ebx, %ebx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_194:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$157, %eax
-	movl	$38, %edi
+	movl	$4, %edi
 	movl	$1, %esi
 	xorl	%edx, %edx
 #APP
@@ -2163,18 +2224,18 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_232:
-	movq	24(%rbp), %rax
-	movq	16(%rbp), %rsi
-	leaq	32(%rsp), %rdx
+.Linit_192:
+	movq	48(%rbp), %rax
+	movq	56(%rbp), %rdx
+	testq	%rax, %rax
+	je	.Linit_365
+	movslq	20(%r14,%rax,4), %rsi
+.Linit_315:
+	movq	64(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	xorl	%edi, %edi
-	movq	%rax, 32(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movl	$302, %eax
+	movl	$266, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2184,20 +2245,183 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_224:
-	movq	16(%rbp), %rax
-	movq	40(%rbp), %rsi
-	leaq	32(%rsp), %rdi
+.Linit_243:
+	xorl	%edx, %edx
+	movslq	348(%r14), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
+	movl	$446, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_228:
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$263, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_215:
+	movq	16(%rbp), %rdx
+	movq	72(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	call	new_mount
+	movq	%rax, %r12
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_264
+.Linit_267:
+	cmpl	$15, 0(%rbp)
+	je	.Linit_498
+.Linit_266:
+	movl	12(%rbp), %eax
+	xorl	%ebx, %ebx
+	testl	%eax, %eax
+	je	.Linit_324
+	movl	%r12d, 20(%r14,%rax,4)
+	movslq	%r12d, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_493:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$41, %eax
+	movl	$2, %edi
+	movl	$524290, %esi
 	xorl	%edx, %edx
-	movq	%rax, 32(%rsp)
-	movq	24(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 48(%rsp)
-	movl	$444, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	leaq	112(%rsp), %r12
+	leaq	152(%rsp), %rcx
+	movq	%r12, %rdx
+	.p2align 4,,10
+	.p2align 3
+.Linit_260:
+	movq	%rdx, %rax
+	addq	$1, %rdx
+	movb	$0, (%rax)
+	cmpq	%rcx, %rdx
+	jne	.Linit_260
+	movq	56(%rbp), %rax
+	leaq	127(%rsp), %rsi
+	movq	%r12, %rdx
+	subq	%r12, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_261:
+	movzbl	(%rax,%rdx), %ecx
+	testb	%cl, %cl
+	je	.Linit_263
+	movb	%cl, (%rdx)
+	addq	$1, %rdx
+	cmpq	%rdx, %rsi
+	jne	.Linit_261
+.Linit_263:
+	movl	$1, %eax
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movw	%ax, 128(%rsp)
+	movl	$35092, %esi
+	movq	%r12, %rdx
+	movl	$16, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_210:
+	movb	$0, 56(%rsp)
+	leaq	112(%rsp), %r12
+	movq	56(%rbp), %rsi
+	leaq	136(%rsp), %rdx
+	movq	%r12, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_270:
+	movq	%rax, %rcx
+	addq	$1, %rax
+	movb	$0, (%rcx)
+	cmpq	%rdx, %rax
+	jne	.Linit_270
+	movq	$2621440, 112(%rsp)
+	xorl	%ebx, %ebx
+	movl	$437, %r15d
+	movq	%r12, %rdx
+	movq	$22, 128(%rsp)
+	movq	$-100, %rdi
+	jmp	.Linit_271
+	.p2align 4,,10
+	.p2align 3
+.Linit_499:
+	cmpq	$-11, %rax
+	jne	.Linit_374
+.Linit_271:
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	addl	$1, %ebx
+	cmpl	$99, %ebx
+	jle	.Linit_499
+.Linit_374:
+	movq	%rax, %r13
+	testq	%rax, %rax
+	js	.Linit_500
+	movl	$332, %r15d
+	movslq	%eax, %rdi
+	movq	%rdx, %r8
+	xorl	%r9d, %r9d
+	leaq	56(%rsp), %rsi
+	movl	$4096, %r10d
+	movl	$4096, %edx
+	movq	%r15, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2205,9 +2429,32 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_188
-	movl	%eax, 348(%r14)
-	jmp	.Linit_188
+	js	.Linit_302
+	movq	256(%rsp), %rax
+	movq	%rax, (%rsp)
+	testb	$16, 113(%rsp)
+	je	.Linit_281
+	movq	16(%rbp), %rax
+	movl	$4096, %r10d
+	xorl	%r9d, %r9d
+	movslq	20(%r14,%rax,4), %rdi
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_302
+	movq	256(%rsp), %rax
+	testb	$16, 113(%rsp)
+	je	.Linit_281
+	cmpq	%rax, (%rsp)
+	movq	$-116, %rbx
+	movl	$0, %eax
+	cmove	%rax, %rbx
+	jmp	.Linit_302
 	.p2align 4,,10
 	.p2align 3
 .Linit_204:
@@ -2239,7 +2486,7 @@ run_step:
 	leaq	384(%r14,%rax), %r12
 	.p2align 4,,10
 	.p2align 3
-.Linit_254:
+.Linit_256:
 	xorl	%edx, %edx
 	movslq	16(%r12), %rdi
 	xorl	%r10d, %r10d
@@ -2254,93 +2501,37 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	cmpq	$-4, %rax
-	je	.Linit_254
+	je	.Linit_256
 	testq	%rax, %rax
 	js	.Linit_188
 	movq	24(%r12), %rax
 	testq	%rax, %rax
-	jns	.Linit_255
+	jns	.Linit_257
 	movl	20(%r12), %eax
 	movl	%eax, 368(%r14)
-.Linit_255:
+.Linit_257:
 	movq	24(%r12), %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_479:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$41, %eax
-	movl	$2, %edi
-	movl	$524290, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rdi
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	leaq	32(%rsp), %r12
-	leaq	72(%rsp), %rcx
-	movq	%r12, %rdx
+.Linit_241:
+	movq	16(%rbp), %rdi
+	addq	$376, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	set_signals
 	.p2align 4,,10
 	.p2align 3
-.Linit_258:
-	movq	%rdx, %rax
-	addq	$1, %rdx
-	movb	$0, (%rax)
-	cmpq	%rcx, %rdx
-	jne	.Linit_258
-	movq	56(%rbp), %rax
-	leaq	47(%rsp), %rsi
-	movq	%r12, %rdx
-	subq	%r12, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_259:
-	movzbl	(%rax,%rdx), %ecx
-	testb	%cl, %cl
-	je	.Linit_261
-	movb	%cl, (%rdx)
-	addq	$1, %rdx
-	cmpq	%rdx, %rsi
-	jne	.Linit_259
-.Linit_261:
-	movl	$1, %eax
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movw	%ax, 48(%rsp)
-	movl	$35092, %esi
-	movl	$16, %eax
-	movq	%r12, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %rbx
-	movl	$3, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_194:
+.Linit_224:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$157, %eax
-	movl	$4, %edi
+	movl	$8, %edi
 	movl	$1, %esi
 	xorl	%edx, %edx
 #APP
@@ -2349,15 +2540,10 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_239:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$110, %eax
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	16(%rbp), %rdx
+	movl	$117, %eax
 	movq	%rdx, %rdi
 	movq	%rdx, %rsi
 #APP
@@ -2365,184 +2551,37 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	movslq	8(%r14), %rdx
-	cmpq	%rdx, %rax
-	jne	.Linit_336
-	movl	16(%r14), %eax
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movl	$1, 28(%rsp)
-	leaq	24(%rsp), %rdi
-	xorl	%r9d, %r9d
-	movl	$1, %esi
-	movl	%eax, 24(%rsp)
-	movl	$271, %eax
-	movq	$0, 40(%rsp)
-	movq	$0, 32(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
 	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	cmpw	$0, 30(%rsp)
-	je	.Linit_449
-.Linit_336:
-	movq	$-3, %rbx
 	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_210:
-	movb	$0, 24(%rsp)
-	leaq	32(%rsp), %r12
-	movq	56(%rbp), %rsi
-	leaq	56(%rsp), %rdx
+.Linit_368:
+	leaq	112(%rsp), %r12
+	leaq	136(%rsp), %rdx
 	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_268:
+.Linit_319:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_268
-	movq	$2621440, 32(%rsp)
-	xorl	%ebx, %ebx
-	movl	$437, %r15d
-	movq	%r12, %rdx
-	movq	$22, 48(%rsp)
-	movq	$-100, %rdi
-	jmp	.Linit_269
-	.p2align 4,,10
-	.p2align 3
-.Linit_483:
-	cmpq	$-11, %rax
-	jne	.Linit_367
-.Linit_269:
-	movl	$24, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	addl	$1, %ebx
-	cmpl	$99, %ebx
-	jle	.Linit_483
-.Linit_367:
-	movq	%rax, %r13
-	testq	%rax, %rax
-	js	.Linit_484
-	movl	$332, %r15d
-	movslq	%eax, %rdi
-	movq	%rdx, %r8
-	xorl	%r9d, %r9d
-	leaq	24(%rsp), %rsi
-	movl	$4096, %r10d
-	movl	$4096, %edx
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_300
-	movq	176(%rsp), %rax
-	movq	%rax, (%rsp)
-	testb	$16, 33(%rsp)
-	je	.Linit_279
-	movq	16(%rbp), %rax
-	movl	$4096, %r10d
-	xorl	%r9d, %r9d
-	movslq	20(%r14,%rax,4), %rdi
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_300
-	movq	176(%rsp), %rax
-	testb	$16, 33(%rsp)
-	je	.Linit_279
-	cmpq	%rax, (%rsp)
-	movq	$-116, %rbx
-	movl	$0, %eax
-	cmove	%rax, %rbx
-	jmp	.Linit_300
-	.p2align 4,,10
-	.p2align 3
-.Linit_215:
-	movq	16(%rbp), %rdx
-	movq	72(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	call	new_mount
-	movq	%rax, %r12
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	cmpq	$0, 64(%rbp)
-	jne	.Linit_262
-.Linit_265:
-	cmpl	$15, 0(%rbp)
-	je	.Linit_485
-.Linit_264:
-	movl	12(%rbp), %eax
-	xorl	%ebx, %ebx
-	testl	%eax, %eax
-	jne	.Linit_486
-.Linit_322:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r12, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_188
-.Linit_361:
-	leaq	32(%rsp), %r12
-	leaq	56(%rsp), %rdx
-	movq	%r12, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_317:
-	movq	%rax, %rcx
-	addq	$1, %rax
-	movb	$0, (%rcx)
-	cmpq	%rdx, %rax
-	jne	.Linit_317
+	jne	.Linit_319
 	andl	$4, %esi
 	xorl	%ebx, %ebx
 	movl	$437, %r14d
 	movq	%r12, %rdx
 	orl	$18, %esi
 	movq	$-100, %rdi
-	movq	$2621440, 32(%rsp)
+	movq	$2621440, 112(%rsp)
 	movl	%esi, %eax
 	movq	%r13, %rsi
-	movq	%rax, 48(%rsp)
-	jmp	.Linit_318
+	movq	%rax, 128(%rsp)
+	jmp	.Linit_320
 	.p2align 4,,10
 	.p2align 3
-.Linit_487:
+.Linit_501:
 	cmpq	$-11, %rax
-	jne	.Linit_369
-.Linit_318:
+	jne	.Linit_376
+.Linit_320:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2554,8 +2593,8 @@ run_step:
 #NO_APP
 	addl	$1, %ebx
 	cmpl	$99, %ebx
-	jle	.Linit_487
-.Linit_369:
+	jle	.Linit_501
+.Linit_376:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
@@ -2579,7 +2618,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_188
-.Linit_484:
+.Linit_500:
 	leaq	40(%rax), %rax
 	movq	%r13, %rbx
 	cmpq	$38, %rax
@@ -2589,16 +2628,16 @@ run_step:
 	movq	$-116, %rax
 	cmovnc	%rax, %rbx
 	jmp	.Linit_188
-.Linit_262:
+.Linit_264:
 	movl	%eax, %edx
 	movq	%rbp, %rsi
 	movq	%r14, %rdi
 	call	attach
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	je	.Linit_265
-	jmp	.Linit_322
-.Linit_485:
+	je	.Linit_267
+	jmp	.Linit_324
+.Linit_498:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2613,60 +2652,56 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_322
-	jmp	.Linit_264
-.Linit_303:
+	jne	.Linit_324
+	jmp	.Linit_266
+.Linit_305:
 	movslq	20(%r14,%rdi,4), %rax
 	orq	$1048576, %rsi
-	movq	%rsi, 32(%rsp)
-	movq	%rax, 56(%rsp)
-	jmp	.Linit_304
-.Linit_463:
+	movq	%rsi, 112(%rsp)
+	movq	%rax, 136(%rsp)
+	jmp	.Linit_306
+.Linit_496:
 	movl	%r15d, %edx
 	movq	%rbp, %rsi
 	movq	%r14, %rdi
 	call	attach
 	movq	%rax, %rbx
-	jmp	.Linit_306
-.Linit_486:
-	movl	%r12d, 20(%r14,%rax,4)
-	movslq	%r12d, %rbx
-	jmp	.Linit_188
-.Linit_309:
+	jmp	.Linit_308
+.Linit_311:
 	movl	12(%rbp), %eax
 	testl	%eax, %eax
-	je	.Linit_300
+	je	.Linit_302
 	movl	%r13d, 20(%r14,%rax,4)
 	movslq	%r13d, %rbx
 	jmp	.Linit_188
-.Linit_355:
-	movq	$-100, %rdi
-	jmp	.Linit_298
-.Linit_358:
+.Linit_365:
 	movq	$-100, %rsi
-	jmp	.Linit_313
-.Linit_356:
+	jmp	.Linit_315
+.Linit_366:
 	movq	$-100, %rdi
-	jmp	.Linit_310
-.Linit_359:
-	movq	$-100, %rdi
-	jmp	.Linit_314
-.Linit_360:
-	movl	$-100, %eax
 	jmp	.Linit_316
-.Linit_279:
-	movq	$-95, %rbx
+.Linit_363:
+	movq	$-100, %rdi
+	jmp	.Linit_312
+.Linit_362:
+	movq	$-100, %rdi
 	jmp	.Linit_300
-.Linit_462:
+.Linit_367:
+	movl	$-100, %eax
+	jmp	.Linit_318
+.Linit_281:
+	movq	$-95, %rbx
+	jmp	.Linit_302
+.Linit_473:
 	cmpl	$20, %eax
-	je	.Linit_488
+	je	.Linit_502
 	testb	$2, 4(%rbp)
-	je	.Linit_489
-	leaq	24(%rsp), %rsi
-	movb	$46, 24(%rsp)
+	je	.Linit_503
+	leaq	56(%rsp), %rsi
+	movb	$46, 56(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movb	$0, 25(%rsp)
+	movb	$0, 57(%rsp)
 	xorl	%r9d, %r9d
 	movl	$257, %eax
 	movq	$-100, %rdi
@@ -2681,35 +2716,35 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
-	leaq	32(%rsp), %r12
+	leaq	112(%rsp), %r12
 	movl	4(%rbp), %edi
 	movq	64(%rbp), %rsi
-	leaq	56(%rsp), %rdx
+	leaq	136(%rsp), %rdx
 	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_293:
+.Linit_295:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_293
+	jne	.Linit_295
 	movl	%edi, %eax
 	xorl	%r14d, %r14d
 	movl	$437, %r15d
 	movq	%r12, %rdx
 	andl	$4, %eax
 	movq	$-100, %rdi
-	movq	$2621440, 32(%rsp)
+	movq	$2621440, 112(%rsp)
 	orl	$18, %eax
-	movq	%rax, 48(%rsp)
-	jmp	.Linit_294
+	movq	%rax, 128(%rsp)
+	jmp	.Linit_296
 	.p2align 4,,10
 	.p2align 3
-.Linit_490:
+.Linit_504:
 	cmpq	$-11, %rax
-	jne	.Linit_368
-.Linit_294:
+	jne	.Linit_375
+.Linit_296:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2722,11 +2757,11 @@ run_step:
 	addl	$1, %r14d
 	movq	%rax, %rbx
 	cmpl	$99, %r14d
-	jle	.Linit_490
-.Linit_368:
+	jle	.Linit_504
+.Linit_375:
 	movq	%rax, %r13
 	testq	%rax, %rax
-	js	.Linit_296
+	js	.Linit_298
 	movl	$81, %r12d
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -2742,7 +2777,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_297
+	jne	.Linit_299
 	movq	72(%rbp), %rdx
 	movq	56(%rbp), %rdi
 	movl	$165, %eax
@@ -2769,7 +2804,7 @@ run_step:
 	testq	%rbp, %rbp
 	cmovne	%rbp, %rax
 	movq	%rax, %rbx
-.Linit_297:
+.Linit_299:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2782,7 +2817,7 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_296:
+.Linit_298:
 	xorl	%edx, %edx
 	movq	(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -2796,7 +2831,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_188
-.Linit_488:
+.Linit_502:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2814,11 +2849,11 @@ run_step:
 	movl	$166, %r13d
 	movl	$2, %esi
 	testq	%rax, %rax
-	je	.Linit_280
-	jmp	.Linit_281
+	je	.Linit_282
+	jmp	.Linit_283
 	.p2align 4,,10
 	.p2align 3
-.Linit_282:
+.Linit_284:
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2832,11 +2867,11 @@ run_step:
 #NO_APP
 	addq	$1, %r12
 	testq	%rax, %rax
-	jne	.Linit_446
-.Linit_280:
+	jne	.Linit_459
+.Linit_282:
 	cmpq	%r12, 16(%rbp)
-	jnb	.Linit_282
-.Linit_283:
+	jnb	.Linit_284
+.Linit_285:
 	xorl	%edx, %edx
 	movq	64(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -2854,13 +2889,13 @@ run_step:
 	js	.Linit_188
 	movq	56(%rbp), %rsi
 	movl	$332, %ebp
-	movb	$46, 25(%rsp)
-	leaq	32(%rsp), %r8
-	movb	$46, 24(%rsp)
+	movb	$46, 57(%rsp)
+	leaq	112(%rsp), %r8
+	movb	$46, 56(%rsp)
 	movl	$4096, %r10d
 	movq	$-100, %rdi
 	movq	%rbp, %rax
-	movb	$0, 26(%rsp)
+	movb	$0, 58(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2869,10 +2904,10 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
-	movq	176(%rsp), %r12
-	testb	$16, 33(%rsp)
-	je	.Linit_290
-	leaq	24(%rsp), %rsi
+	movq	256(%rsp), %r12
+	testb	$16, 113(%rsp)
+	je	.Linit_292
+	leaq	56(%rsp), %rsi
 	movl	$4096, %r10d
 	xorl	%r9d, %r9d
 	movq	%rbp, %rax
@@ -2884,20 +2919,20 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
-	movq	176(%rsp), %rax
-	testb	$16, 33(%rsp)
-	je	.Linit_290
+	movq	256(%rsp), %rax
+	testb	$16, 113(%rsp)
+	je	.Linit_292
 	cmpq	%rax, %r12
 	movq	$-18, %rbx
 	cmove	%rdx, %rbx
 	jmp	.Linit_188
-.Linit_446:
+.Linit_459:
 	movq	%rax, %rbx
-.Linit_281:
+.Linit_283:
 	testq	%rbx, %rbx
 	js	.Linit_188
-	jmp	.Linit_283
-.Linit_489:
+	jmp	.Linit_285
+.Linit_503:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -2912,22 +2947,108 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_188
-.Linit_290:
+.Linit_292:
 	movq	$-95, %rbx
 	jmp	.Linit_188
-.Linit_459:
-	cmpl	$44, %eax
-	je	.Linit_491
+.Linit_477:
+	cmpl	$45, %eax
+	je	.Linit_505
 	movq	16(%rbp), %rax
-	leaq	32(%rsp), %rdx
+	leaq	112(%rsp), %r12
+	movq	24(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %edi
+	movq	%r12, %rdx
+	movw	%ax, 112(%rsp)
+	movq	56(%rbp), %rax
+	movq	%rax, 120(%rsp)
+	movl	$317, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	leaq	184(%rsp), %rsi
+	.p2align 4,,10
+	.p2align 3
+.Linit_340:
+	movq	%rdx, %rcx
+	addq	$1, %rdx
+	movb	$0, (%rcx)
+	cmpq	%rsi, %rdx
+	jne	.Linit_340
+	movl	8(%rbp), %edx
+	movq	%r12, 16(%rsp)
+	leaq	32(%rsp), %rdi
+	leaq	56(%rsp), %rsi
+	movl	$6, 112(%rsp)
+	movq	$72, 24(%rsp)
+	movl	%edx, 116(%rsp)
+	movq	%rdi, %rdx
+	.p2align 4,,10
+	.p2align 3
+.Linit_341:
+	movq	%rdx, %rcx
+	addq	$1, %rdx
+	movb	$0, (%rcx)
+	cmpq	%rsi, %rdx
+	jne	.Linit_341
+	movabsq	$4294967297, %rbx
+	movl	%eax, 48(%rsp)
+	movq	%rsi, %rax
+	movq	$20, 32(%rsp)
+	movq	%rbx, 40(%rsp)
+	.p2align 4,,10
+	.p2align 3
+.Linit_342:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%r12, %rax
+	jne	.Linit_342
+	leaq	16(%rsp), %rax
+	movq	%rdi, 88(%rsp)
+	movl	$46, %ebx
+	movl	$16384, %edx
+	movq	%rax, 72(%rsp)
+	movq	$1, 80(%rsp)
+	movq	$24, 96(%rsp)
+	.p2align 4,,10
+	.p2align 3
+.Linit_343:
+	movslq	12(%r14), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbx, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_343
+	xorl	%edx, %edx
+	testq	%rax, %rax
+	movq	%rdx, %rbx
+	cmovle	%rax, %rbx
+	jmp	.Linit_188
+.Linit_505:
+	movq	16(%rbp), %rax
+	leaq	112(%rsp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$1, %edi
 	xorl	%esi, %esi
-	movw	%ax, 32(%rsp)
+	movw	%ax, 112(%rsp)
 	movq	56(%rbp), %rax
-	movq	%rax, 40(%rsp)
+	movq	%rax, 120(%rsp)
 	movl	$317, %eax
 #APP
 # 13 "src/sys.h" 1
@@ -2936,81 +3057,9 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_188
-.Linit_491:
-	movq	16(%rbp), %rdi
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	set_signals
-.Linit_468:
-	cmpl	$33, %eax
-	jne	.Linit_492
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$112, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_492:
-	cmpl	$31, %eax
-	jne	.Linit_493
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$2621440, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r12
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movq	16(%rbp), %rax
-	movq	32(%rbp), %rdx
-	movl	%r12d, %edi
-	movl	%r12d, 40(%rsp)
-	movq	24(%rbp), %rsi
-	movq	%rax, 32(%rsp)
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_322
-	movslq	348(%r14), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	leaq	32(%rsp), %rdx
-	movl	$445, %eax
-	movl	$1, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_322
-.Linit_465:
+.Linit_482:
 	cmpl	$7, %eax
-	je	.Linit_494
+	je	.Linit_506
 	movq	16(%rbp), %rax
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -3026,7 +3075,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_188
-.Linit_494:
+.Linit_506:
 	xorl	%edx, %edx
 	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -3041,7 +3090,47 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_188
-.Linit_493:
+.Linit_479:
+	cmpl	$34, %eax
+	jne	.Linit_507
+	movq	24(%rbp), %rax
+	movq	16(%rbp), %rsi
+	leaq	112(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edi, %edi
+	movq	%rax, 112(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 120(%rsp)
+	movl	$302, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_507:
+	cmpl	$32, %eax
+	je	.Linit_508
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$112, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+.Linit_508:
 	movl	8(%rbp), %esi
 	jmp	.Linit_190
 	.size	run_step, .-run_step
@@ -3063,26 +3152,26 @@ run_aside:
 	movq	48(%rdx), %rdx
 	leaq	(%rdx,%rcx,8), %rbx
 	testl	%eax, %eax
-	jle	.Linit_496
+	jle	.Linit_510
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_498
+	jmp	.Linit_512
 	.p2align 4,,10
 	.p2align 3
-.Linit_501:
+.Linit_515:
 	addq	$88, %rbx
 	cmpq	%r13, %rbx
-	je	.Linit_496
-.Linit_498:
+	je	.Linit_510
+.Linit_512:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%r12, %rdi
 	movl	%eax, 20(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_501
-.Linit_497:
+	jns	.Linit_515
+.Linit_511:
 	xorl	%edx, %edx
 	movq	%rax, 24(%rbp)
 	xorl	%r10d, %r10d
@@ -3096,9 +3185,9 @@ run_aside:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_496:
+.Linit_510:
 	xorl	%eax, %eax
-	jmp	.Linit_497
+	jmp	.Linit_511
 	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	run_payload, @function
@@ -3132,8 +3221,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 360(%rbp)
 	testq	%rax, %rax
-	je	.Linit_509
-.Linit_503:
+	je	.Linit_523
+.Linit_517:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3147,36 +3236,36 @@ run_payload:
 # 0 "" 2
 #NO_APP
 	ud2
-.Linit_509:
+.Linit_523:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_504
+	jle	.Linit_518
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_506
+	jmp	.Linit_520
 	.p2align 4,,10
 	.p2align 3
-.Linit_510:
+.Linit_524:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_504
-.Linit_506:
+	je	.Linit_518
+.Linit_520:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 368(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_510
-.Linit_505:
+	jns	.Linit_524
+.Linit_519:
 	movq	%rax, 360(%rbp)
-	jmp	.Linit_503
-.Linit_504:
+	jmp	.Linit_517
+.Linit_518:
 	xorl	%eax, %eax
-	jmp	.Linit_505
+	jmp	.Linit_519
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	jail_main, @function
@@ -3197,11 +3286,11 @@ jail_main:
 	movq	%r14, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_512:
+.Linit_526:
 	movl	$-1, (%rax)
 	addq	$4, %rax
 	cmpq	%rbx, %rax
-	jne	.Linit_512
+	jne	.Linit_526
 	movq	32(%rsp), %rax
 	addq	$8, %rbp
 	movl	$72, %r12d
@@ -3210,24 +3299,24 @@ jail_main:
 	leaq	88(%rax), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_515:
+.Linit_529:
 	movsbl	-8(%rbp), %eax
 	leaq	-8(%rbp), %rcx
 	testb	%al, %al
-	je	.Linit_519
+	je	.Linit_533
 	xorl	%edi, %edi
-	jmp	.Linit_518
+	jmp	.Linit_532
 	.p2align 4,,10
 	.p2align 3
-.Linit_514:
+.Linit_528:
 	movsbl	(%rcx), %eax
-.Linit_518:
+.Linit_532:
 	sall	$4, %edi
 	subl	$65, %eax
 	addq	$1, %rcx
 	orl	%eax, %edi
 	cmpq	%rcx, %rbp
-	jne	.Linit_514
+	jne	.Linit_528
 	movl	%edi, (%r14)
 	xorl	%r10d, %r10d
 	movslq	%edi, %rdi
@@ -3242,8 +3331,8 @@ jail_main:
 	addq	$4, %r14
 	addq	$8, %rbp
 	cmpq	%r14, %r13
-	jne	.Linit_515
-.Linit_519:
+	jne	.Linit_529
+.Linit_533:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3275,8 +3364,8 @@ jail_main:
 	movl	%eax, 9184(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_625
-.Linit_517:
+	js	.Linit_639
+.Linit_531:
 	leaq	384(%rsp), %rsi
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
@@ -3292,8 +3381,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_626
-.Linit_520:
+	js	.Linit_640
+.Linit_534:
 	movslq	8852(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
@@ -3307,8 +3396,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_627
-.Linit_521:
+	js	.Linit_641
+.Linit_535:
 	xorl	%ebp, %ebp
 	movslq	8852(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -3329,10 +3418,10 @@ jail_main:
 	movl	%r15d, %eax
 	andl	$1, %eax
 	movl	%eax, 56(%rsp)
-	je	.Linit_522
+	je	.Linit_536
 	cmpl	$1, 8840(%rsp)
-	jne	.Linit_628
-.Linit_522:
+	jne	.Linit_642
+.Linit_536:
 	leaq	72(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3347,7 +3436,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_523
+	js	.Linit_537
 	movq	8832(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
@@ -3368,37 +3457,37 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_523:
+.Linit_537:
 	movl	%ebp, 9176(%rsp)
 	movslq	%ebp, %rbp
 	testq	%rbp, %rbp
-	js	.Linit_629
-.Linit_524:
+	js	.Linit_643
+.Linit_538:
 	movq	8832(%rsp), %rax
 	movl	12(%rax), %edx
 	movq	32(%rax), %r12
 	testl	%edx, %edx
-	jle	.Linit_526
+	jle	.Linit_540
 	leal	-1(%rdx), %eax
 	movq	32(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	88(%r12,%rax,8), %rbp
-	jmp	.Linit_528
+	jmp	.Linit_542
 	.p2align 4,,10
 	.p2align 3
-.Linit_630:
+.Linit_644:
 	addq	$88, %r12
 	cmpq	%r12, %rbp
-	je	.Linit_526
-.Linit_528:
+	je	.Linit_540
+.Linit_542:
 	movl	8(%r12), %eax
 	movq	%r12, %rsi
 	movq	%r13, %rdi
 	movl	%eax, 9200(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_630
+	jns	.Linit_644
 	movl	9200(%rsp), %edx
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -3418,7 +3507,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_526:
+.Linit_540:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3433,8 +3522,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_631
-.Linit_530:
+	js	.Linit_645
+.Linit_544:
 	leaq	128(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3450,7 +3539,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %r14
 	testq	%rax, %rax
-	js	.Linit_632
+	js	.Linit_646
 	movq	32(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3485,15 +3574,15 @@ jail_main:
 	leaq	272(%rsp), %rcx
 	movq	%rax, 8(%rsp)
 	testq	%r13, %r13
-	js	.Linit_531
+	js	.Linit_545
 	.p2align 4,,10
 	.p2align 3
-.Linit_532:
+.Linit_546:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_532
+	jne	.Linit_546
 	movq	8(%rsp), %rdi
 	movl	$271, %r12d
 	movl	$2, %esi
@@ -3505,7 +3594,7 @@ jail_main:
 	movw	%ax, 268(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_534:
+.Linit_548:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3517,13 +3606,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_534
+	je	.Linit_548
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_633
+	js	.Linit_647
 	cmpw	$0, 270(%rsp)
 	movl	%r13d, 60(%rsp)
-	jne	.Linit_634
+	jne	.Linit_648
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3535,11 +3624,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_533:
+.Linit_547:
 	movq	9192(%rsp), %rax
 	testq	%rax, %rax
-	js	.Linit_635
-.Linit_539:
+	js	.Linit_649
+.Linit_553:
 	movq	8832(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
@@ -3548,7 +3637,7 @@ jail_main:
 	leaq	-88(%rax,%rcx,8), %rbp
 	movl	9200(%rsp), %eax
 	cmpl	8(%rbp), %eax
-	je	.Linit_540
+	je	.Linit_554
 	movq	32(%rsp), %rdi
 	movl	$125, %ecx
 	movl	$2, %esi
@@ -3567,10 +3656,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_540:
-	cmpl	$46, 0(%rbp)
-	je	.Linit_636
-.Linit_541:
+.Linit_554:
+	cmpl	$47, 0(%rbp)
+	je	.Linit_650
+.Linit_555:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3587,10 +3676,10 @@ jail_main:
 	leaq	8872(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_543:
+.Linit_557:
 	movslq	0(%rbp), %rdi
 	testl	%edi, %edi
-	js	.Linit_542
+	js	.Linit_556
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3602,13 +3691,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_542:
+.Linit_556:
 	addq	$4, %rbp
 	cmpq	%rbx, %rbp
-	jne	.Linit_543
+	jne	.Linit_557
 	movslq	9180(%rsp), %rdi
 	testl	%edi, %edi
-	js	.Linit_544
+	js	.Linit_558
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3620,7 +3709,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_544:
+.Linit_558:
 	movq	%r15, %rax
 	movq	24(%rsp), %rdi
 	movq	8(%rsp), %rsi
@@ -3643,10 +3732,10 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_545
+	js	.Linit_559
 	movl	16(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_547
+	je	.Linit_561
 	leal	-1(%rax), %esi
 	movq	%rdx, %rdi
 	movl	$436, %eax
@@ -3657,8 +3746,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_545
-.Linit_547:
+	js	.Linit_559
+.Linit_561:
 	movl	60(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	xorl	%ecx, %ecx
@@ -3666,20 +3755,20 @@ jail_main:
 	movl	$4, %esi
 	call	report
 	testq	%rax, %rax
-	js	.Linit_637
-.Linit_549:
+	js	.Linit_651
+.Linit_563:
 	leaq	104(%rsp), %rax
 	movl	$0, 68(%rsp)
 	movq	24(%rsp), %rcx
 	movq	%rax, 48(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_551:
+.Linit_565:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_551
+	jne	.Linit_565
 	movl	$1, %r10d
 	movl	$1, %r11d
 	movl	$1, %ebx
@@ -3697,20 +3786,20 @@ jail_main:
 	movl	%eax, 120(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_570:
+.Linit_584:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_557:
+.Linit_571:
 	xorl	%r14d, %r14d
 	movq	%r15, %rsi
-	jmp	.Linit_553
+	jmp	.Linit_567
 	.p2align 4,,10
 	.p2align 3
-.Linit_554:
+.Linit_568:
 	cmpq	%rax, %r13
-	je	.Linit_638
-.Linit_553:
+	je	.Linit_652
+.Linit_567:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3724,12 +3813,12 @@ jail_main:
 #NO_APP
 	movq	%rax, %rdx
 	testq	%rax, %rax
-	jg	.Linit_554
+	jg	.Linit_568
 	movq	%rsi, %r15
 	testl	%r14d, %r14d
-	jne	.Linit_555
+	jne	.Linit_569
 	testq	%rax, %rax
-	jne	.Linit_556
+	jne	.Linit_570
 	movl	$271, %eax
 	movl	$3, %esi
 	movq	48(%rsp), %rdi
@@ -3739,14 +3828,14 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rdx
-.Linit_556:
+.Linit_570:
 	cmpq	$-4, %rdx
-	je	.Linit_557
+	je	.Linit_571
 	testq	%rdx, %rdx
-	js	.Linit_639
+	js	.Linit_653
 	cmpw	$0, 118(%rsp)
-	jne	.Linit_640
-.Linit_561:
+	jne	.Linit_654
+.Linit_575:
 	movq	%r15, 16(%rsp)
 	movq	40(%rsp), %rbp
 	movl	$64, %ebx
@@ -3754,9 +3843,9 @@ jail_main:
 	movq	24(%rsp), %r14
 	.p2align 4,,10
 	.p2align 3
-.Linit_565:
+.Linit_579:
 	cmpw	$0, 110(%rsp)
-	je	.Linit_623
+	je	.Linit_637
 	xorl	%r15d, %r15d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3771,10 +3860,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_623
+	jne	.Linit_637
 	movl	128(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_566
+	je	.Linit_580
 	xorl	%eax, %eax
 	movq	176(%rsp), %rdi
 	movl	%ecx, 84(%rsp)
@@ -3785,16 +3874,16 @@ jail_main:
 	movl	$0, 88(%rsp)
 	movl	%eax, 92(%rsp)
 	movq	%rdi, 96(%rsp)
-	jne	.Linit_567
+	jne	.Linit_581
 	movq	8(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_568:
+.Linit_582:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_568
+	jne	.Linit_582
 	movl	%ecx, 256(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3809,21 +3898,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_566:
+.Linit_580:
 	subl	$1, %ebx
-	jne	.Linit_565
+	jne	.Linit_579
 	.p2align 4,,10
 	.p2align 3
-.Linit_623:
+.Linit_637:
 	cmpw	$0, 126(%rsp)
 	movq	16(%rsp), %r15
-	je	.Linit_570
+	je	.Linit_584
 	leaq	80(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_573:
+.Linit_587:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3835,19 +3924,19 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_573
+	je	.Linit_587
 	cmpq	$24, %rax
-	je	.Linit_574
+	je	.Linit_588
 	testq	%rax, %rax
-	jns	.Linit_575
+	jns	.Linit_589
 	cmpq	$-32, %rax
-	je	.Linit_575
+	je	.Linit_589
 	cmpq	$-104, %rax
-	jne	.Linit_570
-.Linit_575:
+	jne	.Linit_584
+.Linit_589:
 	movl	$-1, 120(%rsp)
-	jmp	.Linit_570
-.Linit_628:
+	jmp	.Linit_584
+.Linit_642:
 	movq	32(%rsp), %rdi
 	movl	$18, %ecx
 	movl	$-1, %edx
@@ -3866,8 +3955,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_522
-.Linit_633:
+	jmp	.Linit_536
+.Linit_647:
 	movl	$62, %eax
 	movl	$9, %esi
 	movq	%r13, %rdi
@@ -3885,7 +3974,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movq	%rbp, %r14
-.Linit_531:
+.Linit_545:
 	movl	9200(%rsp), %edx
 	movq	32(%rsp), %rdi
 	movq	%r14, %rcx
@@ -3908,8 +3997,8 @@ jail_main:
 	movq	9192(%rsp), %rax
 	movl	%r14d, 60(%rsp)
 	testq	%rax, %rax
-	jns	.Linit_539
-.Linit_635:
+	jns	.Linit_553
+.Linit_649:
 	movl	9200(%rsp), %edx
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -3929,10 +4018,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_539
+	jmp	.Linit_553
 	.p2align 4,,10
 	.p2align 3
-.Linit_567:
+.Linit_581:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3944,20 +4033,20 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_566
+	jmp	.Linit_580
 	.p2align 4,,10
 	.p2align 3
-.Linit_638:
+.Linit_652:
 	movl	64(%rsp), %eax
 	movl	$1, %r14d
 	movl	%eax, 68(%rsp)
-	jmp	.Linit_553
+	jmp	.Linit_567
 	.p2align 4,,10
 	.p2align 3
-.Linit_639:
+.Linit_653:
 	movl	56(%rsp), %r9d
 	testl	%r9d, %r9d
-	je	.Linit_641
+	je	.Linit_655
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3971,8 +4060,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpw	$0, 118(%rsp)
-	je	.Linit_561
-.Linit_562:
+	je	.Linit_575
+.Linit_576:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3985,12 +4074,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_561
-.Linit_640:
+	jmp	.Linit_575
+.Linit_654:
 	movl	56(%rsp), %r8d
 	testl	%r8d, %r8d
-	jne	.Linit_562
-.Linit_560:
+	jne	.Linit_576
+.Linit_574:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4006,8 +4095,8 @@ jail_main:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	call	kill_tree
-	jmp	.Linit_562
-.Linit_641:
+	jmp	.Linit_576
+.Linit_655:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
@@ -4025,13 +4114,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpw	$0, 118(%rsp)
-	je	.Linit_561
-	jmp	.Linit_560
-.Linit_555:
+	je	.Linit_575
+	jmp	.Linit_574
+.Linit_569:
 	movl	56(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_584
-.Linit_586:
+	je	.Linit_598
+.Linit_600:
 	movl	68(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
@@ -4058,15 +4147,15 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_574:
+.Linit_588:
 	movl	80(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_642
+	je	.Linit_656
 	cmpl	$3, %eax
-	jne	.Linit_570
+	jne	.Linit_584
 	movl	56(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_583
+	je	.Linit_597
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4079,12 +4168,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_570
-.Linit_637:
+	jmp	.Linit_584
+.Linit_651:
 	movl	56(%rsp), %ebp
 	testl	%ebp, %ebp
-	je	.Linit_643
-.Linit_550:
+	je	.Linit_657
+.Linit_564:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4097,8 +4186,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_549
-.Linit_545:
+	jmp	.Linit_563
+.Linit_559:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4131,19 +4220,19 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_547
-.Linit_583:
+	jmp	.Linit_561
+.Linit_597:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	leaq	68(%rsp), %rdx
 	call	kill_tree
-.Linit_584:
+.Linit_598:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_586
-.Linit_629:
+	jmp	.Linit_600
+.Linit_643:
 	movl	9204(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	movq	%rbp, %rcx
@@ -4163,8 +4252,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_524
-.Linit_627:
+	jmp	.Linit_538
+.Linit_641:
 	movl	9204(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -4184,8 +4273,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_521
-.Linit_626:
+	jmp	.Linit_535
+.Linit_640:
 	movl	9204(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -4205,12 +4294,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_520
-.Linit_632:
+	jmp	.Linit_534
+.Linit_646:
 	leaq	256(%rsp), %rax
 	movq	%rax, 8(%rsp)
-	jmp	.Linit_531
-.Linit_631:
+	jmp	.Linit_545
+.Linit_645:
 	movl	9200(%rsp), %edx
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -4230,8 +4319,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_530
-.Linit_625:
+	jmp	.Linit_544
+.Linit_639:
 	movl	9204(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -4251,8 +4340,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_517
-.Linit_636:
+	jmp	.Linit_531
+.Linit_650:
 	movq	32(%rsp), %rdi
 	xorl	%r8d, %r8d
 	xorl	%ecx, %ecx
@@ -4271,21 +4360,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_541
-.Linit_642:
+	jmp	.Linit_555
+.Linit_656:
 	movl	84(%rsp), %esi
 	movl	92(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_579
+	je	.Linit_593
 	movq	8(%rsp), %rax
-.Linit_580:
+.Linit_594:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	movq	40(%rsp), %rcx
 	cmpq	%rcx, %rax
-	jne	.Linit_580
+	jne	.Linit_594
 	movq	96(%rsp), %rax
 	movslq	60(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -4301,18 +4390,18 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_570
-.Linit_643:
+	jmp	.Linit_584
+.Linit_657:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_550
-.Linit_634:
+	jmp	.Linit_564
+.Linit_648:
 	movl	56(%rsp), %r12d
 	testl	%r12d, %r12d
-	je	.Linit_644
-.Linit_537:
+	je	.Linit_658
+.Linit_551:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4332,16 +4421,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_533
-.Linit_579:
+	jmp	.Linit_547
+.Linit_593:
 	movslq	60(%rsp), %rdi
 	movl	88(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_582
+	je	.Linit_596
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_582:
+.Linit_596:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4352,8 +4441,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_570
-.Linit_644:
+	jmp	.Linit_584
+.Linit_658:
 	movslq	%r13d, %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4369,7 +4458,7 @@ jail_main:
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_537
+	jmp	.Linit_551
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

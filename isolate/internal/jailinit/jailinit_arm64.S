@@ -1362,7 +1362,7 @@ make_file:
 	.p2align 4,,11
 	.type	run_step, %function
 run_step:
-	stp	x29, x30, [sp, -176]!
+	stp	x29, x30, [sp, -256]!
 	mov	x14, x0
 	mov	x12, x1
 	mov	x29, sp
@@ -1373,51 +1373,35 @@ run_step:
 	ldr	w2, [x1, 8]
 	add	w0, w2, 1
 	cmp	w4, w0
-	beq	.Linit_414
+	beq	.Linit_428
 .Linit_206:
-	cmp	w3, 24
+	cmp	w3, 25
 	beq	.Linit_209
-	bls	.Linit_415
-	cmp	w3, 37
-	beq	.Linit_239
-	bls	.Linit_416
-	cmp	w3, 43
-	beq	.Linit_256
-	bls	.Linit_417
-	cmp	w3, 46
-	beq	.Linit_407
-	bls	.Linit_418
-	cmp	w3, 47
-	bne	.Linit_404
-	ldp	x29, x30, [sp], 176
-	mov	x1, x12
-	mov	x0, x14
-	b	exec
-	.p2align 2,,3
-.Linit_415:
+	bhi	.Linit_210
 	cmp	w3, 12
 	beq	.Linit_211
-	bls	.Linit_419
+	bls	.Linit_429
 	cmp	w3, 19
 	beq	.Linit_227
-	bls	.Linit_420
+	bls	.Linit_430
 	cmp	w3, 22
-	beq	.Linit_332
+	beq	.Linit_339
+	bls	.Linit_431
 	cmp	w3, 23
-	bne	.Linit_421
-	ldr	w9, [x12, 4]
-	mov	w2, 1
-	movk	w2, 0x8, lsl 16
-	mov	x8, 428
+	beq	.Linit_432
+.Linit_299:
+	ldr	x0, [x12, 48]
+	cbz	x0, .Linit_348
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_309:
+	ldr	x2, [x12, 16]
+	sxtw	x0, w0
 	ldr	x1, [x12, 56]
-	ubfiz	w9, w9, 15, 1
-	orr	w2, w9, w2
-	mov	x0, -100
+	mov	x8, 34
 	mov	x3, 0
 	mov	x4, 0
-	sxtw	x2, w2
 	mov	x5, 0
-	strb	wzr, [sp, 24]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1425,98 +1409,83 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	ldp	x1, x2, [x12, 24]
-	mov	w11, w0
-	bl	same_file
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_317
-	ldr	x5, [x12, 16]
-	ldr	x4, [x12, 40]
-	orr	x0, x5, x4
-	cbz	x0, .Linit_298
-	add	x3, sp, 32
-	add	x1, sp, 64
-	mov	x0, x3
-	.p2align 3,,7
-.Linit_299:
-	mov	x2, x0
-	add	x0, x0, 1
-	strb	wzr, [x2]
-	cmp	x0, x1
-	bne	.Linit_299
-	cbnz	x4, .Linit_300
-	str	x5, [sp, 32]
-.Linit_301:
-	orr	w2, w9, 4096
-	mov	x0, x10
-	add	x1, sp, 24
-	mov	x8, 442
-	sxtw	x2, w2
-	mov	x4, 32
+	ldp	x2, x3, [x12, 24]
+	cmn	x2, #1
+	beq	.Linit_420
+.Linit_425:
+	ldp	x0, x1, [x12, 48]
+	cbz	x0, .Linit_352
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_315:
+	sxtw	x0, w0
+	mov	x8, 54
+	mov	x4, 256
 	mov	x5, 0
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_317
-.Linit_298:
-	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_422
-.Linit_303:
-	cbnz	x6, .Linit_317
-	ldr	w0, [x12, 4]
-	tbz	x0, 3, .Linit_306
-	mov	x0, x10
-	mov	x8, 50
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	cbz	x0, .Linit_306
-.Linit_411:
-	mov	x6, x0
-.Linit_317:
-	mov	x0, x10
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x6
-.Linit_205:
-	mov	x0, x10
-	ldp	x29, x30, [sp], 176
-	ret
+	mov	x10, x0
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_419:
+.Linit_210:
+	cmp	w3, 38
+	beq	.Linit_241
+	bls	.Linit_433
+	cmp	w3, 44
+	beq	.Linit_258
+	bls	.Linit_434
+	cmp	w3, 47
+	beq	.Linit_420
+	bls	.Linit_435
+	cmp	w3, 48
+	bne	.Linit_417
+	ldp	x29, x30, [sp], 256
+	mov	x1, x12
+	mov	x0, x14
+	b	exec
+	.p2align 2,,3
+.Linit_433:
+	cmp	w3, 31
+	beq	.Linit_243
+	bls	.Linit_436
+	cmp	w3, 35
+	beq	.Linit_251
+	bls	.Linit_437
+	cmp	w3, 36
+	beq	.Linit_438
+	ldr	x0, [x12, 16]
+	mov	x8, 149
+	mov	x3, 0
+	mov	x4, 0
+	mov	x1, x0
+	mov	x2, x0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_429:
 	cmp	w3, 6
 	beq	.Linit_213
-	bls	.Linit_423
+	bls	.Linit_439
 	cmp	w3, 9
 	beq	.Linit_221
-	bls	.Linit_424
+	bls	.Linit_440
 	cmp	w3, 10
-	beq	.Linit_425
+	beq	.Linit_441
 	ldp	x1, x2, [x12, 56]
 	mov	w0, -100
 	bl	write_file
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	add	x1, sp, 32
+	add	x1, sp, 112
 	mov	x8, 165
 	mov	x0, 0
 	mov	x2, 0
@@ -1530,9 +1499,9 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	ldp	x0, x4, [sp, 32]
+	ldp	x0, x4, [sp, 112]
 	mov	x2, 16960
-	ldp	x1, x3, [sp, 48]
+	ldp	x1, x3, [sp, 128]
 	movk	x2, 0xf, lsl 16
 	mov	x10, 0
 	madd	x0, x0, x2, x4
@@ -1541,22 +1510,16 @@ run_step:
 	str	x0, [x14, 376]
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_416:
-	cmp	w3, 30
-	beq	.Linit_241
-	bls	.Linit_426
-	cmp	w3, 34
-	beq	.Linit_249
-	bls	.Linit_427
-	cmp	w3, 35
-	beq	.Linit_428
-	ldr	x0, [x12, 16]
-	mov	x8, 159
-	ldr	x1, [x12, 56]
-	.p2align 3,,7
-.Linit_406:
+.Linit_434:
+	cmp	w3, 41
+	beq	.Linit_260
+	bls	.Linit_442
+	cmp	w3, 42
+	beq	.Linit_443
+	mov	x8, 173
+	mov	x0, 0
+	mov	x1, 0
 	mov	x2, 0
-.Linit_409:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -1565,28 +1528,66 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
+	ldrsw	x1, [x14, 8]
+	cmp	x0, x1
+	bne	.Linit_333
+	ldr	w7, [x14, 16]
+	mov	w6, 1
+	add	x0, sp, 56
+	add	x2, sp, 112
+	mov	x8, 73
+	mov	x1, 1
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	w7, w6, [sp, 56]
+	stp	xzr, xzr, [sp, 112]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
 	mov	x10, x0
-	mov	x0, x10
-	ldp	x29, x30, [sp], 176
-	ret
+	tbnz	x0, #63, .Linit_205
+	ldrsh	w0, [sp, 62]
+	cbnz	w0, .Linit_333
+	.p2align 3,,7
+.Linit_420:
+	mov	x10, 0
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_417:
-	cmp	w3, 40
-	beq	.Linit_258
-	bls	.Linit_429
-	cmp	w3, 41
-	beq	.Linit_430
-	mov	x8, 167
-	mov	x0, 1
-	mov	x1, 9
-	b	.Linit_406
+.Linit_436:
+	cmp	w3, 28
+	beq	.Linit_245
+	bls	.Linit_444
+	cmp	w3, 29
+	beq	.Linit_445
+	ldp	x9, x7, [x12, 16]
+	add	x0, sp, 112
+	ldp	x6, x1, [x12, 32]
+	mov	x8, 444
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	x9, x7, [sp, 112]
+	str	x6, [sp, 128]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	str	w0, [x14, 348]
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_423:
+.Linit_439:
 	cmp	w3, 3
 	beq	.Linit_215
-	bls	.Linit_431
+	bls	.Linit_446
 	cmp	w3, 4
-	beq	.Linit_432
+	beq	.Linit_447
 	ldp	x0, x7, [x12, 16]
 	add	x3, x14, 384
 	ldr	x6, [x12, 32]
@@ -1623,25 +1624,16 @@ run_step:
 	sxtw	x10, w0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_426:
-	cmp	w3, 27
-	beq	.Linit_243
-	bls	.Linit_433
-	cmp	w3, 28
-	beq	.Linit_434
-	ldr	w2, [x12, 4]
-	mov	x8, 49
-	ldr	x0, [x12, 56]
-	tbz	x2, 1, .Linit_408
-	mov	x1, x0
-	mov	w0, -100
-	bl	open_in_root
-	mov	x10, x0
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_205
-	mov	x8, 50
-	mov	x1, 0
+.Linit_442:
+	cmp	w3, 39
+	beq	.Linit_448
+	mov	x8, 167
+	mov	x0, 38
+	mov	x1, 1
+	.p2align 3,,7
+.Linit_418:
 	mov	x2, 0
+.Linit_421:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -1650,19 +1642,178 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x8, 57
 	mov	x10, x0
-	mov	x0, x6
+.Linit_205:
+	mov	x0, x10
+	ldp	x29, x30, [sp], 256
+	ret
+.Linit_444:
+	cmp	w3, 26
+	beq	.Linit_449
+	ldp	x29, x30, [sp], 256
+	mov	x1, x12
+	mov	x0, x14
+	b	make_file
+	.p2align 2,,3
+.Linit_446:
+	cmp	w3, 1
+	beq	.Linit_217
+	cmp	w3, 2
+	bne	.Linit_417
+	ldp	x29, x30, [sp], 256
+	mov	x0, x12
+	b	own_mounts
+	.p2align 2,,3
+.Linit_430:
+	cmp	w3, 16
+	bhi	.Linit_450
+	cmp	w3, 14
+	bhi	.Linit_232
+	cmp	w3, 13
+	beq	.Linit_451
+	ldr	x1, [x12, 16]
+	mov	x8, 161
+	ldr	x0, [x12, 56]
+	b	.Linit_418
+	.p2align 2,,3
+.Linit_428:
+	cmp	w3, 32
+	bne	.Linit_452
+.Linit_207:
+	mov	x0, x14
+	mov	w4, 0
+	mov	x3, 0
+	mov	w1, 1
+	bl	report
+	mov	x10, x0
+	cmp	x0, 0
+	cbz	x0, .Linit_453
+	blt	.Linit_205
+.Linit_324:
+	ldr	w0, [sp, 112]
+	mov	x10, -125
+	cmp	w0, 1
+	csel	x10, x10, xzr, ne
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_450:
+	cmp	w3, 17
+	beq	.Linit_454
+	ldp	x29, x30, [sp], 256
+	mov	x1, x12
+	mov	x0, x14
+	b	mask
+	.p2align 2,,3
+.Linit_339:
+	add	x2, sp, 112
+	add	x1, sp, 144
+	mov	x0, x2
+.Linit_235:
+	mov	x3, x0
+	add	x0, x0, 1
+	strb	wzr, [x3]
+	cmp	x0, x1
+	bne	.Linit_235
+	ldr	x1, [x12, 16]
+	str	x1, [sp, 112]
+	ldr	x0, [x12, 48]
+	ldr	x1, [x12, 24]
+	str	x1, [sp, 128]
+	cbz	x0, .Linit_347
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_297:
+	ldr	w4, [x12, 4]
+	mov	x3, x2
+	ldr	x1, [x12, 56]
+	sxtw	x0, w0
+	ubfiz	x2, x4, 15, 1
+	mov	x8, 442
+	mov	x5, 0
+	mov	x4, 32
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
+	mov	x10, x0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_429:
-	cmp	w3, 38
-	beq	.Linit_435
+.Linit_452:
+	ldr	w10, [x5, 28]
+	neg	x10, x10
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_417:
+	mov	x10, -38
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_438:
+	ldr	x0, [x12, 16]
+	mov	x8, 159
+	ldr	x1, [x12, 56]
+	b	.Linit_418
+	.p2align 2,,3
+.Linit_443:
+	mov	x8, 167
+	mov	x0, 1
+	mov	x1, 9
+	b	.Linit_418
+	.p2align 2,,3
+.Linit_441:
+	ldr	x0, [x12, 16]
+	ldp	x1, x2, [x12, 56]
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+	ldp	x29, x30, [sp], 256
+	b	write_file
+	.p2align 2,,3
+.Linit_447:
+	ldr	x1, [x12, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 524288
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x1, x0
+	mov	x0, x14
+	bl	keep_fd
+	sxtw	x10, w0
+	str	w0, [x14, 340]
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_449:
+	ldr	x0, [x12, 48]
+	cbz	x0, .Linit_351
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_313:
+	ldp	x2, x3, [x12, 16]
+	sxtw	x0, w0
+	ldr	x1, [x12, 56]
+	mov	x8, 33
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldp	x2, x3, [x12, 32]
+	cmn	x2, #1
+	bne	.Linit_425
+	mov	x10, 0
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_448:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -1689,16 +1840,16 @@ run_step:
 	ldp	x6, x9, [x12, 16]
 	mov	x10, 1314
 	movk	x10, 0x2008, lsl 16
-	add	x0, sp, 24
-	add	x1, sp, 32
+	add	x0, sp, 56
+	add	x1, sp, 112
 	mov	x8, 91
-	str	x10, [sp, 24]
-	stp	w6, w6, [sp, 32]
+	str	x10, [sp, 56]
+	stp	w6, w6, [sp, 112]
 	lsr	x7, x6, 32
 	lsr	x10, x9, 32
-	stp	w9, w7, [sp, 40]
-	str	w7, [sp, 48]
-	str	w10, [sp, 52]
+	stp	w9, w7, [sp, 120]
+	str	w7, [sp, 128]
+	str	w10, [sp, 132]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1707,13 +1858,8 @@ run_step:
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
 	mov	x6, 0
-	b	.Linit_327
-	.p2align 2,,3
-.Linit_328:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_407
-.Linit_327:
+	.p2align 3,,7
+.Linit_329:
 	ldr	x7, [x12, 24]
 	mov	x2, x6
 	mov	x8, 167
@@ -1723,39 +1869,7 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_328
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbz	x0, #63, .Linit_328
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_431:
-	cmp	w3, 1
-	beq	.Linit_217
-	cmp	w3, 2
-	bne	.Linit_404
-	ldp	x29, x30, [sp], 176
-	mov	x0, x12
-	b	own_mounts
-	.p2align 2,,3
-.Linit_433:
-	cmp	w3, 25
-	beq	.Linit_436
-	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_344
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_311:
-	ldp	x2, x3, [x12, 16]
-	sxtw	x0, w0
-	ldr	x1, [x12, 56]
-	mov	x8, 33
-	mov	x4, 0
-	mov	x5, 0
+	tbz	x7, 0, .Linit_330
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1763,83 +1877,62 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	ldp	x2, x3, [x12, 32]
-	cmn	x2, #1
-	beq	.Linit_407
-.Linit_413:
-	ldp	x0, x1, [x12, 48]
-	cbz	x0, .Linit_345
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_313:
-	sxtw	x0, w0
-	mov	x8, 54
-	mov	x4, 256
+.Linit_330:
+	add	x6, x6, 1
+	cmp	x6, 64
+	bne	.Linit_329
+	mov	x10, 0
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_432:
+	ldr	w9, [x12, 4]
+	mov	w2, 1
+	movk	w2, 0x8, lsl 16
+	mov	x8, 428
+	ldr	x1, [x12, 56]
+	ubfiz	w9, w9, 15, 1
+	orr	w2, w9, w2
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+	sxtw	x2, w2
 	mov	x5, 0
+	strb	wzr, [sp, 56]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_420:
-	cmp	w3, 16
-	bhi	.Linit_437
-	cmp	w3, 14
-	bhi	.Linit_232
-	cmp	w3, 13
-	beq	.Linit_438
-	ldr	x1, [x12, 16]
-	mov	x8, 161
-	ldr	x0, [x12, 56]
-	b	.Linit_406
-	.p2align 2,,3
-.Linit_414:
-	cmp	w3, 32
-	bne	.Linit_439
-.Linit_207:
-	mov	x0, x14
-	mov	w4, 0
-	mov	x3, 0
-	mov	w1, 1
-	bl	report
-	mov	x10, x0
-	cmp	x0, 0
-	cbz	x0, .Linit_440
-	blt	.Linit_205
-.Linit_322:
-	ldr	w0, [sp, 32]
-	mov	x10, -125
-	cmp	w0, 1
-	csel	x10, x10, xzr, ne
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_332:
-	add	x3, sp, 32
-	add	x1, sp, 64
-	mov	x0, x3
-.Linit_235:
-	mov	x2, x0
+	tbnz	x0, #63, .Linit_205
+	ldp	x1, x2, [x12, 24]
+	mov	w11, w0
+	bl	same_file
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_319
+	ldr	x5, [x12, 16]
+	ldr	x4, [x12, 40]
+	orr	x0, x5, x4
+	cbz	x0, .Linit_300
+	add	x2, sp, 112
+	add	x1, sp, 144
+	mov	x0, x2
+	.p2align 3,,7
+.Linit_301:
+	mov	x3, x0
 	add	x0, x0, 1
-	strb	wzr, [x2]
+	strb	wzr, [x3]
 	cmp	x0, x1
-	bne	.Linit_235
-	ldr	x1, [x12, 16]
-	str	x1, [sp, 32]
-	ldr	x0, [x12, 48]
-	ldr	x1, [x12, 24]
-	str	x1, [sp, 48]
-	cbz	x0, .Linit_340
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_295:
-	ldr	w2, [x12, 4]
-	sxtw	x0, w0
-	ldr	x1, [x12, 56]
+	bne	.Linit_301
+	cbnz	x4, .Linit_302
+	str	x5, [sp, 112]
+.Linit_303:
+	orr	w9, w9, 4096
+	mov	x3, x2
+	mov	x0, x10
+	add	x1, sp, 56
+	sxtw	x2, w9
 	mov	x8, 442
-	ubfiz	x2, x2, 15, 1
 	mov	x4, 32
 	mov	x5, 0
 #APP
@@ -1847,90 +1940,35 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x10, x0
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_437:
-	cmp	w3, 17
-	beq	.Linit_441
-	ldp	x29, x30, [sp], 176
-	mov	x1, x12
-	mov	x0, x14
-	b	mask
-	.p2align 2,,3
-.Linit_439:
-	ldr	w10, [x5, 28]
-	neg	x10, x10
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_404:
-	mov	x10, -38
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_430:
-	ldrsw	x0, [x14, 348]
-	mov	x8, 446
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_319
+.Linit_300:
+	ldr	x0, [x12, 64]
+	cbnz	x0, .Linit_455
+.Linit_305:
+	cbnz	x6, .Linit_319
+	ldr	w0, [x12, 4]
+	tbz	x0, 3, .Linit_308
+	mov	x0, x10
+	mov	x8, 50
 	mov	x1, 0
-	b	.Linit_406
-	.p2align 2,,3
-.Linit_428:
-	ldr	x9, [x12, 16]
-	mov	x6, 0
-	b	.Linit_324
-	.p2align 2,,3
-.Linit_442:
-	tbnz	x0, #63, .Linit_205
-.Linit_325:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_407
-.Linit_324:
-	mov	x1, x6
-	mov	x8, 167
-	mov	x0, 24
 	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	lsr	x7, x9, x6
-	tbnz	x7, 0, .Linit_325
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x10, x0
-	cmn	x0, #22
-	bne	.Linit_442
-	.p2align 3,,7
-.Linit_407:
-	mov	x10, 0
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_434:
-	ldr	x2, [x12, 16]
-	mov	x8, 35
-	ldr	x1, [x12, 56]
-	mov	x0, -100
-	b	.Linit_409
-	.p2align 2,,3
-.Linit_436:
-	ldr	x1, [x12, 48]
-	ldr	x0, [x12, 64]
-	cbz	x1, .Linit_343
-	add	x1, x14, x1, lsl 2
-	ldr	w1, [x1, 20]
-.Linit_310:
-	ldr	x2, [x12, 56]
-	sxtw	x1, w1
-	mov	x8, 36
-	b	.Linit_409
-	.p2align 2,,3
-.Linit_432:
-	ldr	x1, [x12, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 524288
+	cbz	x0, .Linit_308
+.Linit_423:
+	mov	x6, x0
+.Linit_319:
+	mov	x0, x10
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -1939,14 +1977,207 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x1, x0
-	mov	x0, x14
-	bl	keep_fd
-	sxtw	x10, w0
-	str	w0, [x14, 340]
+	mov	x10, x6
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_435:
+.Linit_217:
+	ldp	x1, x2, [x12, 56]
+	mov	w0, -100
+	ldp	x29, x30, [sp], 256
+	b	write_file
+	.p2align 2,,3
+.Linit_445:
+	ldr	w2, [x12, 4]
+	mov	x8, 49
+	ldr	x0, [x12, 56]
+	tbz	x2, 1, .Linit_419
+	mov	x1, x0
+	mov	w0, -100
+	bl	open_in_root
+	mov	x10, x0
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_205
+	mov	x8, 50
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x10, x0
+	mov	x0, x6
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_454:
+	ldr	x2, [x12, 16]
+	mov	x1, x12
+	mov	x0, x14
+	add	x2, x14, x2, lsl 2
+	ldr	w2, [x2, 20]
+	ldp	x29, x30, [sp], 256
+	b	attach
+.Linit_453:
+	add	x1, sp, 112
+	.p2align 3,,7
+.Linit_321:
+	ldrsw	x0, [x14, 12]
+	mov	x8, 207
+	mov	x2, 24
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	cmn	x0, #4
+	beq	.Linit_321
+	cmp	x0, x2
+	beq	.Linit_324
+	cmp	x0, 0
+	mov	x0, -32
+	csel	x10, x10, x0, lt
+	b	.Linit_205
+.Linit_455:
+	mov	w2, w11
+	mov	x1, x12
+	mov	x0, x14
+	bl	attach
+	mov	x6, x0
+	b	.Linit_305
+.Linit_308:
+	ldr	w0, [x12, 12]
+	cbz	w0, .Linit_319
+.Linit_307:
+	add	x0, x14, w0, uxtw 2
+	sxtw	x10, w11
+	str	w11, [x0, 20]
+	b	.Linit_205
+.Linit_333:
+	mov	x10, -3
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_465:
+	cmp	w3, 32
+	beq	.Linit_456
+	mov	x8, 157
+	mov	x0, 0
+.Linit_419:
+	mov	x1, 0
+	b	.Linit_418
+	.p2align 2,,3
+.Linit_451:
+	mov	x1, 2
+	mov	x8, 198
+	movk	x1, 0x8, lsl 16
+	mov	x0, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	add	x2, sp, 112
+	add	x4, sp, 152
+	mov	x1, x2
+	.p2align 3,,7
+.Linit_275:
+	mov	x3, x1
+	add	x1, x1, 1
+	strb	wzr, [x3]
+	cmp	x1, x4
+	bne	.Linit_275
+	ldr	x4, [x12, 56]
+	mov	x1, x4
+	add	x4, x4, 15
+	sub	x0, x2, x1
+	.p2align 3,,7
+.Linit_276:
+	ldrb	w3, [x1]
+	cbz	w3, .Linit_278
+	strb	w3, [x0, x1]
+	add	x1, x1, 1
+	cmp	x4, x1
+	bne	.Linit_276
+.Linit_278:
+	mov	w7, 1
+	mov	x0, x6
+	mov	x8, 29
+	mov	x1, 35092
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w7, [sp, 128]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x10, x0
+	mov	x1, 0
+	mov	x0, x6
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_232:
+	ldr	x2, [x12, 16]
+	ldr	x0, [x12, 56]
+	ldr	x1, [x12, 72]
+	bl	new_mount
+	mov	x11, x0
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldr	x0, [x12, 64]
+	cbnz	x0, .Linit_279
+.Linit_282:
+	ldr	w0, [x12]
+	cmp	w0, 15
+	beq	.Linit_457
+.Linit_281:
+	ldr	w0, [x12, 12]
+	mov	x10, 0
+	cbnz	w0, .Linit_307
+.Linit_283:
+	mov	x0, x11
+.Linit_416:
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_241:
 	mov	x8, 167
 	mov	x0, 8
 	mov	x1, 1
@@ -1973,133 +2204,85 @@ run_step:
 	mov	x10, x0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_217:
-	ldp	x1, x2, [x12, 56]
+.Linit_227:
+	ldr	x1, [x12, 56]
+	mov	w2, 4
 	mov	w0, -100
-	ldp	x29, x30, [sp], 176
-	b	write_file
-	.p2align 2,,3
-.Linit_425:
+	strb	wzr, [sp, 32]
+	str	xzr, [sp, 56]
+	str	xzr, [sp, 112]
+	bl	open_in_root
+	mov	x7, x0
+	tbnz	x0, #63, .Linit_458
+	add	x9, sp, 32
+	add	x3, sp, 56
+	mov	x1, x9
+	mov	w2, 4096
+	bl	mount_id
+	mov	x10, x0
+	cbz	x0, .Linit_459
+.Linit_287:
+	mov	x0, x7
+	b	.Linit_416
+.Linit_459:
 	ldr	x0, [x12, 16]
-	ldp	x1, x2, [x12, 56]
+	mov	x1, x9
+	add	x3, sp, 112
+	mov	w2, 4096
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-	ldp	x29, x30, [sp], 176
-	b	write_file
-	.p2align 2,,3
-.Linit_441:
-	ldr	x2, [x12, 16]
-	mov	x1, x12
-	mov	x0, x14
-	add	x2, x14, x2, lsl 2
-	ldr	w2, [x2, 20]
-	ldp	x29, x30, [sp], 176
-	b	attach
-.Linit_440:
-	add	x1, sp, 32
-	.p2align 3,,7
-.Linit_319:
-	ldrsw	x0, [x14, 12]
-	mov	x8, 207
-	mov	x2, 24
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
+	bl	mount_id
 	mov	x10, x0
-	cmn	x0, #4
-	beq	.Linit_319
-	cmp	x0, x2
-	beq	.Linit_322
-	cmp	x0, 0
-	mov	x0, -32
-	csel	x10, x10, x0, lt
-	b	.Linit_205
-.Linit_422:
-	mov	w2, w11
-	mov	x1, x12
-	mov	x0, x14
-	bl	attach
-	mov	x6, x0
-	b	.Linit_303
-.Linit_306:
-	ldr	w0, [x12, 12]
-	cbz	w0, .Linit_317
-.Linit_305:
-	add	x0, x14, w0, uxtw 2
-	sxtw	x10, w11
-	str	w11, [x0, 20]
-	b	.Linit_205
-.Linit_427:
-	cmp	w3, 33
-	bne	.Linit_443
-	mov	x8, 157
-	mov	x0, 0
-.Linit_408:
-	mov	x1, 0
-	b	.Linit_406
-	.p2align 2,,3
-.Linit_232:
-	ldr	x2, [x12, 16]
-	ldr	x0, [x12, 56]
-	ldr	x1, [x12, 72]
-	bl	new_mount
-	mov	x11, x0
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_205
-	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_277
-.Linit_280:
-	ldr	w0, [x12]
-	cmp	w0, 15
-	beq	.Linit_444
-.Linit_279:
-	ldr	w0, [x12, 12]
-	mov	x10, 0
-	cbnz	w0, .Linit_305
-.Linit_281:
-	mov	x0, x11
-.Linit_403:
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_205
+	cbnz	x0, .Linit_287
+	ldr	x1, [sp, 56]
+	mov	x10, -116
+	ldr	x0, [sp, 112]
+	cmp	x1, x0
+	mov	x0, x7
+	csel	x10, xzr, x10, eq
+	b	.Linit_416
 	.p2align 2,,3
 .Linit_211:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 1
-	b	.Linit_406
+	b	.Linit_418
+	.p2align 2,,3
+.Linit_245:
+	ldr	x2, [x12, 16]
+	mov	x8, 35
+	ldr	x1, [x12, 56]
+	mov	x0, -100
+	b	.Linit_421
 	.p2align 2,,3
 .Linit_215:
 	mov	x8, 167
 	mov	x0, 36
 	mov	x1, 1
-	b	.Linit_406
-.Linit_297:
+	b	.Linit_418
+	.p2align 2,,3
+.Linit_258:
+	ldr	x0, [x12, 16]
+	ldp	x29, x30, [sp], 256
+	b	set_signals
 	.p2align 2,,3
 .Linit_209:
-	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_341
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_307:
-	ldr	x2, [x12, 16]
-	sxtw	x0, w0
+	ldr	x1, [x12, 48]
+	ldr	x0, [x12, 64]
+	cbz	x1, .Linit_350
+	add	x1, x14, x1, lsl 2
+	ldr	w1, [x1, 20]
+.Linit_312:
+	ldr	x2, [x12, 56]
+	sxtw	x1, w1
+	mov	x8, 36
+	b	.Linit_421
+	.p2align 2,,3
+.Linit_243:
 	ldr	x1, [x12, 56]
-	mov	x8, 34
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 2621440
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -2110,251 +2293,64 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	ldp	x2, x3, [x12, 24]
-	cmn	x2, #1
-	bne	.Linit_413
+	ldp	x3, x1, [x12, 16]
+	str	x3, [sp, 112]
+	ldr	x2, [x12, 32]
+	str	w0, [sp, 120]
+	bl	same_file
+	mov	x6, x0
+	cbnz	x0, .Linit_319
+	ldrsw	x0, [x14, 348]
+	add	x2, sp, 112
+	mov	x8, 445
+	mov	x1, 1
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_423
+	.p2align 2,,3
+.Linit_251:
+	ldr	x9, [x12, 16]
+	mov	x6, 0
+	b	.Linit_326
+	.p2align 2,,3
+.Linit_460:
+	tbnz	x0, #63, .Linit_205
+.Linit_327:
+	add	x6, x6, 1
+	cmp	x6, 64
+	beq	.Linit_420
+.Linit_326:
+	mov	x1, x6
+	mov	x8, 167
+	mov	x0, 24
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	lsr	x7, x9, x6
+	tbnz	x7, 0, .Linit_327
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	cmn	x0, #22
+	bne	.Linit_460
 	mov	x10, 0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_213:
-	ldr	x1, [x12, 16]
-	add	x0, x14, 384
-	lsl	x6, x1, 7
-	sub	x6, x6, x1
-	add	x6, x0, x6, lsl 5
-	.p2align 3,,7
-.Linit_269:
-	ldrsw	x0, [x6, 16]
-	mov	x8, 260
+.Linit_260:
+	ldrsw	x0, [x14, 348]
+	mov	x8, 446
 	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	cmn	x0, #4
-	beq	.Linit_269
-	tbnz	x0, #63, .Linit_205
-	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_445
-	ldr	x10, [x6, 24]
-	b	.Linit_205
-.Linit_445:
-	ldr	w0, [x6, 20]
-	str	w0, [x14, 368]
-	ldr	x10, [x6, 24]
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_258:
-	mov	x8, 167
-	mov	x0, 38
-	mov	x1, 1
-	b	.Linit_406
-	.p2align 2,,3
-.Linit_256:
-	mov	x8, 173
-	mov	x0, 0
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	ldrsw	x1, [x14, 8]
-	cmp	x0, x1
-	bne	.Linit_331
-	ldr	w7, [x14, 16]
-	mov	w6, 1
-	add	x0, sp, 24
-	add	x2, sp, 32
-	mov	x8, 73
-	mov	x1, 1
-	stp	w7, w6, [sp, 24]
-	stp	xzr, xzr, [sp, 32]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_205
-	ldrsh	w0, [sp, 30]
-	cbz	w0, .Linit_407
-.Linit_331:
-	mov	x10, -3
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_239:
-	ldr	x0, [x12, 16]
-	mov	x8, 149
-	mov	x3, 0
-	mov	x4, 0
-	mov	x1, x0
-	mov	x2, x0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_249:
-	ldp	x1, x7, [x12, 16]
-	add	x2, sp, 32
-	ldr	x6, [x12, 32]
-	mov	x8, 261
-	mov	x0, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x7, x6, [sp, 32]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_241:
-	ldp	x9, x7, [x12, 16]
-	add	x0, sp, 32
-	ldp	x6, x1, [x12, 32]
-	mov	x8, 444
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x9, x7, [sp, 32]
-	str	x6, [sp, 48]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_205
-	str	w0, [x14, 348]
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_243:
-	ldp	x29, x30, [sp], 176
-	mov	x1, x12
-	mov	x0, x14
-	b	make_file
-	.p2align 2,,3
-.Linit_438:
-	mov	x1, 2
-	mov	x8, 198
-	movk	x1, 0x8, lsl 16
-	mov	x0, 2
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_205
-	add	x3, sp, 32
-	add	x4, sp, 72
-	mov	x1, x3
-	.p2align 3,,7
-.Linit_273:
-	mov	x2, x1
-	add	x1, x1, 1
-	strb	wzr, [x2]
-	cmp	x1, x4
-	bne	.Linit_273
-	ldr	x4, [x12, 56]
-	mov	x1, x4
-	add	x4, x4, 15
-	sub	x0, x3, x1
-	.p2align 3,,7
-.Linit_274:
-	ldrb	w2, [x1]
-	cbz	w2, .Linit_276
-	strb	w2, [x0, x1]
-	add	x1, x1, 1
-	cmp	x4, x1
-	bne	.Linit_274
-.Linit_276:
-	mov	x2, x3
-	mov	w7, 1
-	mov	x0, x6
-	mov	x8, 29
-	mov	x1, 35092
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w7, [sp, 48]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x10, x0
-	mov	x1, 0
-	mov	x0, x6
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_227:
-	ldr	x1, [x12, 56]
-	mov	w2, 4
-	mov	w0, -100
-	strb	wzr, [sp, 16]
-	stp	xzr, xzr, [sp, 24]
-	bl	open_in_root
-	mov	x7, x0
-	tbnz	x0, #63, .Linit_446
-	add	x9, sp, 16
-	add	x3, sp, 24
-	mov	x1, x9
-	mov	w2, 4096
-	bl	mount_id
-	mov	x10, x0
-	cbz	x0, .Linit_447
-.Linit_285:
-	mov	x0, x7
-	b	.Linit_403
-.Linit_447:
-	ldr	x0, [x12, 16]
-	mov	x1, x9
-	add	x3, sp, 32
-	mov	w2, 4096
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-	bl	mount_id
-	mov	x10, x0
-	cbnz	x0, .Linit_285
-	ldp	x1, x0, [sp, 24]
-	mov	x10, -116
-	cmp	x1, x0
-	mov	x0, x7
-	csel	x10, xzr, x10, eq
-	b	.Linit_403
+	b	.Linit_418
 	.p2align 2,,3
 .Linit_221:
 	ldr	x1, [x12, 56]
@@ -2374,7 +2370,41 @@ run_step:
 	add	x1, x14, x1, lsl 2
 	str	w0, [x1, 20]
 	b	.Linit_205
-.Linit_446:
+	.p2align 2,,3
+.Linit_213:
+	ldr	x1, [x12, 16]
+	add	x0, x14, 384
+	lsl	x6, x1, 7
+	sub	x6, x6, x1
+	add	x6, x0, x6, lsl 5
+	.p2align 3,,7
+.Linit_271:
+	ldrsw	x0, [x6, 16]
+	mov	x8, 260
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	cmn	x0, #4
+	beq	.Linit_271
+	tbnz	x0, #63, .Linit_205
+	ldr	x0, [x6, 24]
+	tbnz	x0, #63, .Linit_461
+	ldr	x10, [x6, 24]
+	b	.Linit_205
+.Linit_461:
+	ldr	w0, [x6, 20]
+	str	w0, [x14, 368]
+	ldr	x10, [x6, 24]
+	b	.Linit_205
+.Linit_458:
 	add	x0, x0, 40
 	mov	x10, x7
 	cmp	x0, 38
@@ -2387,15 +2417,15 @@ run_step:
 	tst	x0, 1
 	csel	x10, x7, x2, ne
 	b	.Linit_205
-.Linit_277:
+.Linit_279:
 	mov	w2, w11
 	mov	x1, x12
 	mov	x0, x14
 	bl	attach
 	mov	x10, x0
-	cbz	x0, .Linit_280
-	b	.Linit_281
-.Linit_444:
+	cbz	x0, .Linit_282
+	b	.Linit_283
+.Linit_457:
 	mov	x0, x11
 	mov	x8, 50
 	mov	x1, 0
@@ -2409,38 +2439,62 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	cbnz	x0, .Linit_281
-	b	.Linit_279
-.Linit_300:
+	cbnz	x0, .Linit_283
+	b	.Linit_281
+.Linit_302:
 	add	x4, x14, x4, lsl 2
 	orr	x5, x5, 1048576
-	str	x5, [sp, 32]
+	str	x5, [sp, 112]
 	ldrsw	x0, [x4, 20]
-	str	x0, [sp, 56]
-	b	.Linit_301
-.Linit_340:
+	str	x0, [sp, 136]
+	b	.Linit_303
+.Linit_347:
 	mov	w0, -100
-	b	.Linit_295
-.Linit_341:
-	mov	w0, -100
-	b	.Linit_307
-.Linit_343:
-	mov	w1, -100
-	b	.Linit_310
-.Linit_344:
-	mov	w0, -100
-	b	.Linit_311
-.Linit_345:
+	b	.Linit_297
+.Linit_351:
 	mov	w0, -100
 	b	.Linit_313
-.Linit_421:
+.Linit_350:
+	mov	w1, -100
+	b	.Linit_312
+.Linit_348:
+	mov	w0, -100
+	b	.Linit_309
+.Linit_352:
+	mov	w0, -100
+	b	.Linit_315
+.Linit_440:
+	cmp	w3, 7
+	beq	.Linit_462
+	ldr	x0, [x12, 16]
+	mov	x8, 268
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	add	x0, x14, x0, lsl 2
+	mov	x5, 0
+	ldrsw	x0, [x0, 20]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_205
+.Linit_462:
+	ldr	x0, [x12, 16]
+	mov	x8, 97
+	mov	x1, 0
+	b	.Linit_418
+.Linit_431:
 	cmp	w3, 20
-	beq	.Linit_448
+	beq	.Linit_463
 	ldr	w0, [x12, 4]
-	tbz	x0, 1, .Linit_449
-	add	x9, sp, 32
+	tbz	x0, 1, .Linit_464
+	add	x9, sp, 112
 	mov	w0, 46
-	strb	w0, [sp, 32]
+	strb	w0, [sp, 112]
 	mov	x1, x9
 	mov	x8, 56
 	mov	x0, -100
@@ -2448,7 +2502,7 @@ run_step:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	strb	wzr, [sp, 33]
+	strb	wzr, [sp, 113]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2461,7 +2515,7 @@ run_step:
 	ldr	w2, [x12, 4]
 	bl	open_in_root
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_317
+	tbnz	x0, #63, .Linit_319
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
@@ -2474,7 +2528,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_294
+	cbnz	x0, .Linit_296
 	ldr	x3, [x12, 16]
 	mov	x1, x9
 	ldr	x0, [x12, 56]
@@ -2499,7 +2553,7 @@ run_step:
 #NO_APP
 	cmp	x7, 0
 	csel	x7, x7, x0, ne
-.Linit_294:
+.Linit_296:
 	mov	x0, x6
 	mov	x8, 57
 	mov	x1, 0
@@ -2513,8 +2567,8 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x7
-	b	.Linit_317
-.Linit_448:
+	b	.Linit_319
+.Linit_463:
 	ldr	x0, [x12, 56]
 	mov	x8, 41
 	mov	x2, 0
@@ -2522,7 +2576,8 @@ run_step:
 	mov	x1, x0
 	mov	x4, 0
 	mov	x5, 0
-	stp	xzr, xzr, [sp, 24]
+	str	xzr, [sp, 56]
+	str	xzr, [sp, 112]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2530,10 +2585,10 @@ run_step:
 #NO_APP
 	mov	x6, 0
 	mov	x10, x0
-	cbz	x0, .Linit_286
-	b	.Linit_287
+	cbz	x0, .Linit_288
+	b	.Linit_289
 	.p2align 2,,3
-.Linit_288:
+.Linit_290:
 	ldr	x0, [x12, 56]
 #APP
 // 42 "src/sys.h" 1
@@ -2542,8 +2597,8 @@ run_step:
 #NO_APP
 	add	x6, x6, 1
 	mov	x10, x0
-	cbnz	x0, .Linit_287
-.Linit_286:
+	cbnz	x0, .Linit_289
+.Linit_288:
 	ldr	x0, [x12, 16]
 	mov	x8, 39
 	mov	x1, 2
@@ -2552,8 +2607,8 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	cmp	x0, x6
-	bcs	.Linit_288
-.Linit_289:
+	bcs	.Linit_290
+.Linit_291:
 	ldr	x0, [x12, 64]
 	mov	x8, 49
 	mov	x1, 0
@@ -2570,31 +2625,31 @@ run_step:
 	tbnz	x0, #63, .Linit_205
 	ldr	x1, [x12, 56]
 	mov	w0, 46
-	strb	w0, [sp, 17]
-	add	x3, sp, 24
-	strb	w0, [sp, 16]
+	strb	w0, [sp, 33]
+	add	x3, sp, 56
+	strb	w0, [sp, 32]
 	mov	w0, -100
-	strb	wzr, [sp, 18]
+	strb	wzr, [sp, 34]
 	bl	mount_id
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	add	x3, sp, 32
-	add	x1, sp, 16
+	add	x3, sp, 112
+	add	x1, sp, 32
 	mov	w2, 0
 	mov	w0, -100
 	bl	mount_id
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	ldp	x1, x0, [sp, 24]
+	ldr	x1, [sp, 56]
 	mov	x10, -18
+	ldr	x0, [sp, 112]
 	cmp	x1, x0
 	csel	x10, x10, xzr, ne
 	b	.Linit_205
-	.p2align 2,,3
-.Linit_287:
+.Linit_289:
 	tbnz	x10, #63, .Linit_205
-	b	.Linit_289
-.Linit_449:
+	b	.Linit_291
+.Linit_464:
 	ldr	x3, [x12, 16]
 	mov	x8, 40
 	ldp	x0, x1, [x12, 56]
@@ -2607,18 +2662,18 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	b	.Linit_205
-.Linit_424:
-	cmp	w3, 7
-	beq	.Linit_450
-	ldr	x0, [x12, 16]
-	mov	x8, 268
-	mov	x1, 0
-	mov	x2, 0
+.Linit_437:
+	cmp	w3, 34
+	bne	.Linit_465
+	ldp	x1, x7, [x12, 16]
+	add	x2, sp, 112
+	ldr	x6, [x12, 32]
+	mov	x8, 261
+	mov	x0, 0
 	mov	x3, 0
 	mov	x4, 0
-	add	x0, x14, x0, lsl 2
 	mov	x5, 0
-	ldrsw	x0, [x0, 20]
+	stp	x7, x6, [sp, 112]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2626,22 +2681,19 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	b	.Linit_205
-.Linit_450:
-	ldr	x0, [x12, 16]
-	mov	x8, 97
-	mov	x1, 0
-	b	.Linit_406
-	.p2align 2,,3
-.Linit_443:
-	cmp	w3, 31
-	bne	.Linit_451
-	ldr	x1, [x12, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 2621440
+.Linit_435:
+	cmp	w3, 45
+	beq	.Linit_466
+	ldp	x7, x1, [x12, 16]
+	add	x2, sp, 112
+	ldr	x6, [x12, 56]
+	mov	x8, 277
+	mov	x0, 1
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
+	strh	w7, [sp, 112]
+	str	x6, [sp, 120]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2649,17 +2701,52 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	ldp	x3, x1, [x12, 16]
-	str	x3, [sp, 32]
-	ldr	x2, [x12, 32]
-	str	w0, [sp, 40]
-	bl	same_file
-	mov	x6, x0
-	cbnz	x0, .Linit_317
-	ldrsw	x0, [x14, 348]
-	add	x2, sp, 32
-	mov	x8, 445
-	mov	x1, 1
+	mov	x0, x2
+	add	x3, sp, 184
+	.p2align 3,,7
+.Linit_335:
+	mov	x1, x0
+	add	x0, x0, 1
+	strb	wzr, [x1]
+	cmp	x0, x3
+	bne	.Linit_335
+	add	x4, sp, 32
+	ldr	w3, [x12, 8]
+	mov	x0, x4
+	add	x1, sp, 56
+	mov	w5, 6
+	mov	x6, 72
+	stp	x2, x6, [sp, 16]
+	stp	w5, w3, [sp, 112]
+	.p2align 3,,7
+.Linit_336:
+	mov	x3, x0
+	add	x0, x0, 1
+	strb	wzr, [x3]
+	cmp	x0, x1
+	bne	.Linit_336
+	mov	x0, x1
+	mov	x5, 20
+	mov	x3, 4294967297
+	stp	x5, x3, [sp, 32]
+	str	w10, [sp, 48]
+	.p2align 3,,7
+.Linit_337:
+	mov	x3, x0
+	add	x0, x0, 1
+	strb	wzr, [x3]
+	cmp	x0, x2
+	bne	.Linit_337
+	add	x0, sp, 16
+	mov	x3, 1
+	mov	x2, 24
+	stp	x0, x3, [sp, 72]
+	stp	x4, x2, [sp, 88]
+	.p2align 3,,7
+.Linit_338:
+	ldrsw	x0, [x14, 12]
+	mov	x8, 211
+	mov	x2, 16384
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -2668,12 +2755,14 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_411
-.Linit_418:
-	cmp	w3, 44
-	beq	.Linit_452
+	cmn	x0, #4
+	beq	.Linit_338
+	cmp	x0, 0
+	csel	x10, x0, xzr, le
+	b	.Linit_205
+.Linit_466:
 	ldr	x7, [x12, 16]
-	add	x2, sp, 32
+	add	x2, sp, 112
 	ldr	x6, [x12, 56]
 	mov	x8, 277
 	mov	x0, 1
@@ -2681,8 +2770,8 @@ run_step:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	strh	w7, [sp, 32]
-	str	x6, [sp, 40]
+	strh	w7, [sp, 112]
+	str	x6, [sp, 120]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2690,11 +2779,7 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	b	.Linit_205
-.Linit_452:
-	ldr	x0, [x12, 16]
-	ldp	x29, x30, [sp], 176
-	b	set_signals
-.Linit_451:
+.Linit_456:
 	ldr	w2, [x12, 8]
 	b	.Linit_207
 	.size	run_step, .-run_step
@@ -2714,23 +2799,23 @@ run_aside:
 	ldr	x0, [x0, 48]
 	smaddl	x18, w18, w1, x0
 	cmp	w20, 0
-	ble	.Linit_454
+	ble	.Linit_468
 	smaddl	x20, w20, w1, x18
-	b	.Linit_456
+	b	.Linit_470
 	.p2align 2,,3
-.Linit_459:
+.Linit_473:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_454
-.Linit_456:
+	beq	.Linit_468
+.Linit_470:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	str	w2, [x19, 20]
 	mov	x0, x21
 	bl	run_step
 	mov	x6, x0
-	tbz	x0, #63, .Linit_459
-.Linit_455:
+	tbz	x0, #63, .Linit_473
+.Linit_469:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -2744,9 +2829,9 @@ run_aside:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_454:
+.Linit_468:
 	mov	x6, 0
-	b	.Linit_455
+	b	.Linit_469
 	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
@@ -2781,8 +2866,8 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	str	x0, [x19, 360]
-	cbz	x0, .Linit_467
-.Linit_461:
+	cbz	x0, .Linit_481
+.Linit_475:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2796,35 +2881,35 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	brk #1000
-.Linit_467:
+.Linit_481:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_462
+	ble	.Linit_476
 	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_464
+	b	.Linit_478
 	.p2align 2,,3
-.Linit_468:
+.Linit_482:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_462
-.Linit_464:
+	beq	.Linit_476
+.Linit_478:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
 	str	w0, [x19, 368]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_468
+	tbz	x0, #63, .Linit_482
 	str	x0, [x19, 360]
-	b	.Linit_461
-.Linit_462:
+	b	.Linit_475
+.Linit_476:
 	mov	x0, 0
 	str	x0, [x19, 360]
-	b	.Linit_461
+	b	.Linit_475
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -2849,28 +2934,28 @@ jail_main:
 	str	x27, [sp, 80]
 	str	x2, [sp, 104]
 	.p2align 3,,7
-.Linit_470:
+.Linit_484:
 	str	w0, [x1], 4
 	cmp	x1, x20
-	bne	.Linit_470
+	bne	.Linit_484
 	add	x7, x10, 8
 	add	x10, x10, 144
 	.p2align 3,,7
-.Linit_473:
+.Linit_487:
 	ldrb	w0, [x7, -8]
 	sub	x1, x7, #8
-	cbz	w0, .Linit_477
+	cbz	w0, .Linit_491
 	mov	w6, 0
-	b	.Linit_476
+	b	.Linit_490
 	.p2align 2,,3
-.Linit_472:
+.Linit_486:
 	ldrb	w0, [x1]
-.Linit_476:
+.Linit_490:
 	sub	w0, w0, #65
 	add	x1, x1, 1
 	orr	w6, w0, w6, lsl 4
 	cmp	x7, x1
-	bne	.Linit_472
+	bne	.Linit_486
 	sxtw	x0, w6
 	mov	x8, 25
 	mov	x1, 2
@@ -2886,8 +2971,8 @@ jail_main:
 #NO_APP
 	add	x7, x7, 8
 	cmp	x10, x7
-	bne	.Linit_473
-.Linit_477:
+	bne	.Linit_487
+.Linit_491:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2924,8 +3009,8 @@ jail_main:
 	mov	x0, 0
 	str	w1, [sp, 9088]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_574
-.Linit_475:
+	tbnz	x0, #63, .Linit_588
+.Linit_489:
 	ldrsw	x0, [sp, 8756]
 	add	x1, sp, 288
 	mov	x8, 80
@@ -2938,8 +3023,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_575
-.Linit_478:
+	tbnz	x0, #63, .Linit_589
+.Linit_492:
 	mov	x3, 2
 	ldrsw	x4, [sp, 8756]
 	ldr	x1, [sp, 336]
@@ -2953,8 +3038,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_576
-.Linit_479:
+	tbnz	x0, #63, .Linit_590
+.Linit_493:
 	ldrsw	x0, [sp, 8756]
 	mov	x8, 57
 	mov	x1, 0
@@ -2972,11 +3057,11 @@ jail_main:
 	ldr	w21, [x0, 20]
 	str	x0, [sp, 8736]
 	and	w25, w24, 1
-	tbz	x24, 0, .Linit_480
+	tbz	x24, 0, .Linit_494
 	ldr	w0, [sp, 8744]
 	cmp	w0, 1
-	bne	.Linit_577
-.Linit_480:
+	bne	.Linit_591
+.Linit_494:
 	mov	x3, 2048
 	add	x1, sp, 104
 	mov	x8, 74
@@ -2995,30 +3080,30 @@ jail_main:
 	bl	keep_fd
 	str	w0, [sp, 9080]
 	sxtw	x3, w0
-	tbnz	x0, 31, .Linit_578
-.Linit_481:
+	tbnz	x0, 31, .Linit_592
+.Linit_495:
 	ldr	x1, [sp, 8736]
 	ldr	w0, [x1, 12]
 	ldr	x18, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_483
+	ble	.Linit_497
 	sub	w0, w0, #1
 	add	x1, x18, 88
 	mov	w2, 88
 	umaddl	x19, w0, w2, x1
-	b	.Linit_485
+	b	.Linit_499
 	.p2align 2,,3
-.Linit_579:
+.Linit_593:
 	cmp	x19, x18
-	beq	.Linit_483
-.Linit_485:
+	beq	.Linit_497
+.Linit_499:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	mov	x0, x22
 	add	x18, x18, 88
 	str	w2, [sp, 9104]
 	bl	run_step
-	tbz	x0, #63, .Linit_579
+	tbz	x0, #63, .Linit_593
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3037,7 +3122,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_483:
+.Linit_497:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -3050,8 +3135,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_580
-.Linit_487:
+	tbnz	x0, #63, .Linit_594
+.Linit_501:
 	add	x18, sp, 136
 	mov	x8, 59
 	mov	x0, x18
@@ -3066,7 +3151,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x26, x0
-	tbnz	x0, #63, .Linit_573
+	tbnz	x0, #63, .Linit_587
 	mov	x1, 8736
 	add	x1, sp, x1
 	mov	x10, x1
@@ -3094,17 +3179,17 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x23, #63, .Linit_532
+	tbnz	x23, #63, .Linit_546
 	add	x19, sp, 160
 	mov	x0, x19
 	add	x2, x19, 16
 	.p2align 3,,7
-.Linit_489:
+.Linit_503:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_489
+	bne	.Linit_503
 	ldr	w2, [sp, 136]
 	mov	w0, 1
 	ldr	w1, [sp, 8752]
@@ -3112,7 +3197,7 @@ jail_main:
 	str	w1, [sp, 168]
 	strh	w0, [sp, 172]
 	.p2align 3,,7
-.Linit_490:
+.Linit_504:
 	mov	x0, x19
 	mov	x8, 73
 	mov	x1, 2
@@ -3127,11 +3212,11 @@ jail_main:
 #NO_APP
 	mov	x26, x0
 	cmn	x0, #4
-	beq	.Linit_490
-	tbnz	x0, #63, .Linit_581
+	beq	.Linit_504
+	tbnz	x0, #63, .Linit_595
 	ldrsh	w0, [sp, 174]
-	cbnz	w0, .Linit_582
-.Linit_492:
+	cbnz	w0, .Linit_596
+.Linit_506:
 	ldrsw	x0, [sp, 136]
 	mov	x8, 57
 	mov	x1, 0
@@ -3144,10 +3229,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x26, #63, .Linit_488
+	tbnz	x26, #63, .Linit_502
 	ldr	x3, [sp, 9096]
-	tbnz	x3, #63, .Linit_583
-.Linit_494:
+	tbnz	x3, #63, .Linit_597
+.Linit_508:
 	ldr	x1, [sp, 8736]
 	mov	w3, 88
 	ldr	w2, [sp, 9104]
@@ -3157,7 +3242,7 @@ jail_main:
 	umaddl	x14, w14, w3, x0
 	ldr	w0, [x14, 8]
 	cmp	w2, w0
-	beq	.Linit_495
+	beq	.Linit_509
 	ldr	w2, [sp, 9104]
 	mov	x0, x22
 	ldr	w4, [sp, 9108]
@@ -3176,11 +3261,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_495:
+.Linit_509:
 	ldr	w0, [x14]
-	cmp	w0, 46
-	beq	.Linit_584
-.Linit_496:
+	cmp	w0, 47
+	beq	.Linit_598
+.Linit_510:
 	ldr	x1, [sp, 336]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -3195,7 +3280,7 @@ jail_main:
 #NO_APP
 	add	x6, x22, 40
 	.p2align 3,,7
-.Linit_498:
+.Linit_512:
 	ldr	w7, [x6]
 	mov	x8, 57
 	mov	x1, 0
@@ -3204,18 +3289,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w7
 	mov	x5, 0
-	tbnz	w7, #31, .Linit_497
+	tbnz	w7, #31, .Linit_511
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_497:
+.Linit_511:
 	add	x6, x6, 4
 	cmp	x6, x20
-	bne	.Linit_498
+	bne	.Linit_512
 	ldr	w0, [sp, 9084]
-	tbnz	w0, #31, .Linit_499
+	tbnz	w0, #31, .Linit_513
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -3228,7 +3313,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_499:
+.Linit_513:
 	ubfiz	x6, x24, 4, 32
 	mov	x7, 1314
 	and	x6, x6, 32
@@ -3249,8 +3334,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_500
-	cbz	w21, .Linit_502
+	tbnz	x0, #63, .Linit_514
+	cbz	w21, .Linit_516
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -3260,8 +3345,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_500
-.Linit_502:
+	tbnz	x0, #63, .Linit_514
+.Linit_516:
 	mov	w4, w23
 	mov	x0, x22
 	mov	w20, w23
@@ -3269,19 +3354,19 @@ jail_main:
 	mov	w2, 0
 	mov	w1, 4
 	bl	report
-	tbnz	x0, #63, .Linit_585
-.Linit_504:
+	tbnz	x0, #63, .Linit_599
+.Linit_518:
 	add	x23, sp, 112
 	str	wzr, [sp, 100]
 	mov	x0, x23
 	add	x2, x23, 24
 	.p2align 3,,7
-.Linit_506:
+.Linit_520:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_506
+	bne	.Linit_520
 	ldr	w1, [sp, 8748]
 	add	x26, sp, 96
 	ldr	w2, [sp, 8752]
@@ -3296,14 +3381,14 @@ jail_main:
 	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
 	.p2align 3,,7
-.Linit_512:
+.Linit_526:
 	mov	w6, 0
-	b	.Linit_508
+	b	.Linit_522
 	.p2align 2,,3
-.Linit_509:
+.Linit_523:
 	cmp	x27, x0
-	beq	.Linit_586
-.Linit_508:
+	beq	.Linit_600
+.Linit_522:
 	mov	x1, x26
 	mov	x8, 260
 	mov	x0, -1
@@ -3317,9 +3402,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_509
-	cbnz	w6, .Linit_510
-	cbnz	x0, .Linit_511
+	bgt	.Linit_523
+	cbnz	w6, .Linit_524
+	cbnz	x0, .Linit_525
 	mov	x8, 73
 	mov	x0, x23
 	mov	x1, 3
@@ -3329,18 +3414,18 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_511:
+.Linit_525:
 	cmn	x0, #4
-	beq	.Linit_512
-	tbnz	x0, #63, .Linit_587
-.Linit_513:
+	beq	.Linit_526
+	tbnz	x0, #63, .Linit_601
+.Linit_527:
 	ldrsh	w0, [sp, 126]
-	cbnz	w0, .Linit_588
-.Linit_515:
+	cbnz	w0, .Linit_602
+.Linit_529:
 	mov	w10, 64
-	b	.Linit_516
+	b	.Linit_530
 	.p2align 2,,3
-.Linit_589:
+.Linit_603:
 	ldrsw	x0, [sp, 9080]
 #APP
 // 42 "src/sys.h" 1
@@ -3349,11 +3434,11 @@ jail_main:
 #NO_APP
 	mov	x1, x18
 	cmp	x0, x2
-	bne	.Linit_520
+	bne	.Linit_534
 	ldr	w2, [sp, 160]
 	mov	w0, w20
 	cmp	w2, 17
-	beq	.Linit_517
+	beq	.Linit_531
 	ldr	w4, [sp, 168]
 	ldr	x3, [sp, 208]
 	cmn	w4, #1
@@ -3362,10 +3447,10 @@ jail_main:
 	stp	wzr, w4, [sp, 144]
 	str	x3, [sp, 152]
 	bl	send_signal
-.Linit_517:
+.Linit_531:
 	subs	w10, w10, #1
-	beq	.Linit_520
-.Linit_516:
+	beq	.Linit_534
+.Linit_530:
 	ldrsh	w0, [sp, 118]
 	mov	x1, x19
 	mov	x8, 63
@@ -3373,12 +3458,12 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_589
-.Linit_520:
+	cbnz	w0, .Linit_603
+.Linit_534:
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_512
+	cbz	w0, .Linit_526
 	.p2align 3,,7
-.Linit_522:
+.Linit_536:
 	ldrsw	x0, [sp, 8748]
 	mov	x1, x18
 	mov	x8, 207
@@ -3392,26 +3477,26 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_522
+	beq	.Linit_536
 	cmp	x0, x2
-	beq	.Linit_523
-	tbz	x0, #63, .Linit_524
+	beq	.Linit_537
+	tbz	x0, #63, .Linit_538
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_512
-.Linit_524:
+	bne	.Linit_526
+.Linit_538:
 	mov	w0, -1
 	str	w0, [sp, 128]
-	b	.Linit_512
+	b	.Linit_526
 	.p2align 2,,3
-.Linit_588:
+.Linit_602:
 	mov	w2, w24
 	mov	w1, w20
 	mov	x0, x22
 	bl	end_unheard
-	b	.Linit_515
-.Linit_577:
+	b	.Linit_529
+.Linit_591:
 	ldr	w4, [sp, 9108]
 	mov	x0, x22
 	mov	x3, 18
@@ -3430,8 +3515,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_480
-.Linit_581:
+	b	.Linit_494
+.Linit_595:
 	mov	x0, x23
 	mov	x8, 129
 	mov	x1, 9
@@ -3440,17 +3525,17 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_492
+	b	.Linit_506
 	.p2align 2,,3
-.Linit_586:
+.Linit_600:
 	ldr	w0, [sp, 96]
 	mov	w6, w2
 	str	w0, [sp, 100]
-	b	.Linit_508
+	b	.Linit_522
 	.p2align 2,,3
-.Linit_587:
-	cbz	w25, .Linit_590
-.Linit_514:
+.Linit_601:
+	cbz	w25, .Linit_604
+.Linit_528:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -3463,16 +3548,16 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_513
-.Linit_590:
+	b	.Linit_527
+.Linit_604:
 	mov	w1, w20
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_514
-.Linit_510:
-	cbz	w25, .Linit_528
-.Linit_530:
+	b	.Linit_528
+.Linit_524:
+	cbz	w25, .Linit_542
+.Linit_544:
 	ldr	w4, [sp, 100]
 	mov	x0, x22
 	mov	x3, 0
@@ -3500,13 +3585,13 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_523:
+.Linit_537:
 	ldr	w0, [sp, 136]
 	cmp	w0, 2
-	beq	.Linit_591
+	beq	.Linit_605
 	cmp	w0, 3
-	bne	.Linit_512
-	cbz	w25, .Linit_527
+	bne	.Linit_526
+	cbz	w25, .Linit_541
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -3517,12 +3602,12 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_512
-.Linit_532:
+	b	.Linit_526
+.Linit_546:
 	mov	x26, x23
-.Linit_573:
+.Linit_587:
 	add	x19, sp, 160
-.Linit_488:
+.Linit_502:
 	ldr	w2, [sp, 9104]
 	neg	x3, x26
 	ldr	w4, [sp, 9108]
@@ -3543,8 +3628,8 @@ jail_main:
 #NO_APP
 	ldr	x3, [sp, 9096]
 	mov	x23, x26
-	tbz	x3, #63, .Linit_494
-.Linit_583:
+	tbz	x3, #63, .Linit_508
+.Linit_597:
 	ldr	w2, [sp, 9104]
 	neg	x3, x3
 	ldr	w4, [sp, 9108]
@@ -3563,10 +3648,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_494
-.Linit_585:
-	cbz	w25, .Linit_592
-.Linit_505:
+	b	.Linit_508
+.Linit_599:
+	cbz	w25, .Linit_606
+.Linit_519:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -3579,8 +3664,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_504
-.Linit_500:
+	b	.Linit_518
+.Linit_514:
 	mov	x0, x23
 	mov	x8, 129
 	mov	x1, 9
@@ -3611,19 +3696,19 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_502
-.Linit_527:
+	b	.Linit_516
+.Linit_541:
 	add	x2, sp, 100
 	mov	w1, w20
 	mov	x0, x22
 	bl	kill_tree
-.Linit_528:
+.Linit_542:
 	mov	w1, w20
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_530
-.Linit_574:
+	b	.Linit_544
+.Linit_588:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, w11
@@ -3642,8 +3727,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_475
-.Linit_580:
+	b	.Linit_489
+.Linit_594:
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3662,8 +3747,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_487
-.Linit_578:
+	b	.Linit_501
+.Linit_592:
 	ldr	w4, [sp, 9108]
 	neg	x3, x3
 	mov	x0, x22
@@ -3682,8 +3767,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_481
-.Linit_576:
+	b	.Linit_495
+.Linit_590:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
@@ -3702,8 +3787,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_479
-.Linit_575:
+	b	.Linit_493
+.Linit_589:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
@@ -3722,8 +3807,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_478
-.Linit_584:
+	b	.Linit_492
+.Linit_598:
 	ldr	w2, [sp, 9104]
 	mov	x0, x22
 	mov	w4, 0
@@ -3742,23 +3827,23 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_496
-.Linit_591:
+	b	.Linit_510
+.Linit_605:
 	mov	w0, w20
 	bl	send_signal
-	b	.Linit_512
-.Linit_592:
+	b	.Linit_526
+.Linit_606:
 	mov	w1, w23
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_505
-.Linit_582:
+	b	.Linit_519
+.Linit_596:
 	mov	w2, w24
 	mov	w1, w23
 	mov	x0, x22
 	bl	end_unheard
-	b	.Linit_492
+	b	.Linit_506
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

@@ -575,14 +575,46 @@ static long set_signals(uint64_t ignored) {
 	return 0;
 }
 
-static long load_filter(const struct step *o) {
+static long load_filter(const struct step *o, uint64_t flags) {
 	struct {
 		unsigned short n;
 		at insns;
 	} f;
 	f.n = o->a;
 	f.insns = o->s1;
-	return S(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &f);
+	return S(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &f);
+}
+
+/* Our own copy of the listener closes at the exec, which waits for the launcher's word already. */
+static long load_monitor(struct state *s, const struct step *o) {
+	struct record r;
+	struct iovec v;
+	struct msghdr m;
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} c;
+	long sent, listener = load_filter(o, o->b);
+	if (listener < 0)
+		return listener;
+	zero(&r, sizeof r);
+	r.kind = RECORD_LISTENER;
+	r.step = o->index;
+	v.iov_base = &r;
+	v.iov_len = sizeof r;
+	zero(&c, sizeof c);
+	c.head.cmsg_level = SOL_SOCKET;
+	c.head.cmsg_type = SCM_RIGHTS;
+	c.head.cmsg_len = CMSG_LEN(sizeof(int));
+	*(volatile int *)CMSG_DATA(&c.head) = listener;
+	zero(&m, sizeof m);
+	m.msg_iov = &v;
+	m.msg_iovlen = 1;
+	m.msg_control = &c;
+	m.msg_controllen = sizeof c;
+	while ((sent = S(SYS_sendmsg, s->control, &m, MSG_NOSIGNAL)) == -EINTR)
+		;
+	return sent < 0 ? sent : 0;
 }
 
 /* As execvp(3): a name that is not there, or may not be run, makes way for the next; EACCES is told if no
@@ -708,7 +740,9 @@ static long run_step(struct state *s, const struct step *o) {
 	case OP_SIGNALS:
 		return set_signals(o->a);
 	case OP_FILTER:
-		return load_filter(o);
+		return load_filter(o, 0);
+	case OP_MONITOR:
+		return load_monitor(s, o);
 	case OP_TRY:
 		return 0;
 	case OP_EXEC:
