@@ -110,6 +110,9 @@ func (e *explainer) permissions() []string {
 		names = append(names, name)
 	}
 	e.say("environment: %s", orNone(quoteAll(names)))
+	for _, n := range spec.Notify {
+		e.say("%s, by the launcher: %q", n.Kind, n.What)
+	}
 	if e.gives(PrivateNetwork) {
 		e.say("network: a loopback device of its own")
 	} else {

@@ -113,6 +113,7 @@ var flagCases = []struct {
 		s.NoFilter, s.AllowList = true, &AllowList{Name: "default", BPF: make([]byte, 3*8)}
 	}},
 	{name: "monitor", level: Contained, set: func(s *Spec) { s.Monitor = true }},
+	{name: "notify", level: Namespaced, hosts: "user", set: func(s *Spec) { s.Notify = []Notify{{NotifyConnect, "192.0.2.1:80"}} }},
 	{name: "monitor-basic", level: Basic, hosts: "user", set: func(s *Spec) { s.Monitor = true }},
 	{name: "env", level: Namespaced, set: func(s *Spec) {
 		s.Process.Env = []string{"PATH=/opt/bin::/usr/bin/", "TMPDIR=/cache", "HOME=/home/else"}

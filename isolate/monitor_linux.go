@@ -26,7 +26,12 @@ var waitKillable = [2]int{5, 19}
 // they kill for, they kill for.
 func (c *compiler) monitor() error {
 	s := c.spec
-	refuse := func(problem string) error { return &SpecError{Field: "denied", Value: "true", Problem: problem} }
+	refuse := func(problem string) error {
+		if !s.Monitor {
+			return &SpecError{Field: "notify", Value: s.Notify[0].String(), Problem: problem}
+		}
+		return &SpecError{Field: "denied", Value: "true", Problem: problem}
+	}
 	if !slices.Contains(s.Promised, FileView) {
 		return refuse("can't be had at level " + s.Level.String() + ", which refuses nothing, but from level " + User.String() + " up")
 	}
@@ -41,10 +46,13 @@ func (c *compiler) monitor() error {
 		}
 		filters = append(filters, p)
 	}
+	if err := c.checkNotify(); err != nil {
+		return err
+	}
 	_, numbers := calls()
 	var watched []uint32
 	for _, name := range watchedCalls {
-		if nr, ok := numbers[name]; ok {
+		if nr, ok := numbers[name]; ok && c.watches(name) {
 			watched = append(watched, nr)
 		}
 	}
@@ -71,9 +79,13 @@ func (c *compiler) monitor() error {
 	if k := c.host.Kernel; k[0] > waitKillable[0] || k[0] == waitKillable[0] && k[1] >= waitKillable[1] {
 		flags |= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 	}
+	var meeting uint64
+	if slices.ContainsFunc(s.Notify, func(n Notify) bool { return n.Kind == NotifyConnect && !filepath.IsAbs(n.What) }) {
+		meeting = 1
+	}
 	c.add(SidePayload, Step{
 		Op: "seccomp monitor", Path: s.allowListName(),
-		wire: wire{op: jailinit.OpMonitor, a: uint64(len(merged)), b: flags, bytes: merged.bytes()},
+		wire: wire{op: jailinit.OpMonitor, a: uint64(len(merged)), b: flags, c: meeting, bytes: merged.bytes()},
 	})
 	for _, p := range slices.Backward(late) {
 		c.add(SidePayload, Step{
@@ -83,6 +95,13 @@ func (c *compiler) monitor() error {
 	}
 	c.plan.monitored = c.filters()
 	return nil
+}
+
+// watches says whether a call is looked at: all of them for a report, else those that may have to be made.
+func (c *compiler) watches(call string) bool {
+	return c.spec.Monitor || slices.ContainsFunc(c.spec.Notify, func(n Notify) bool {
+		return strings.HasPrefix(call, string(n.Kind)) || call == "creat" && n.Kind == NotifyOpen
+	})
 }
 
 // filters are those of the Spec, the one that is loaded last coming first.
@@ -119,22 +138,28 @@ type monitor struct {
 	own     bool   // the network is the jail's own
 	space   uint64 // the mount namespace of the first call, which is the payload's exec
 	all     bool   // modes do not count: it has capabilities
+	report  bool   // all denials, not only of what is listed
 
+	deputy *deputy
 	denials
 }
 
-// startMonitor begins to answer. It owns the listener.
-func startMonitor(l *launch, listener int) (*monitor, error) {
+// startMonitor begins to answer. It owns the listener and the meeting, -1 where there is none.
+func startMonitor(l *launch, listener, meeting int) (*monitor, error) {
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
 		unix.Close(listener)
+		if meeting >= 0 {
+			unix.Close(meeting)
+		}
 		return nil, os.NewSyscallError("eventfd", err)
 	}
 	m := &monitor{
 		listener: listener, wake: wake, ended: make(chan struct{}), plan: l.plan,
 		uid: uint32(l.plan.UID), groups: []int{l.plan.GID},
 		mounts: slices.Contains(l.plan.Given, PrivateMounts), rootfs: l.spec.Root != nil,
-		own: slices.Contains(l.plan.Given, PrivateNetwork),
+		own: slices.Contains(l.plan.Given, PrivateNetwork), report: l.spec.Monitor,
+		deputy: newDeputy(l, listener, wake, meeting),
 	}
 	if l.host.UID != 0 { // an ordinary user can't give them up
 		m.groups = append(m.groups, l.host.Groups...)
@@ -159,15 +184,22 @@ func startMonitor(l *launch, listener int) (*monitor, error) {
 
 // stop ends the answers: what still waits, or comes, gets ENOSYS. Who calls it may read the denials then.
 func (m *monitor) stop() {
-	_, _ = unix.Write(m.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	m.wakeAll()
 	<-m.ended
 	unix.Close(m.wake)
+}
+
+// wakeAll ends what waits. Nobody reads it: so it stays.
+func (m *monitor) wakeAll() {
+	_, _ = unix.Write(m.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
 // serve answers one call after the other. A listener that does not work any more is closed: then the kernel refuses.
 func (m *monitor) serve() {
 	defer close(m.ended)
 	defer unix.Close(m.listener)
+	defer m.deputy.close() // which may still have to answer
+	defer m.wakeAll()
 	f := []unix.PollFd{{Fd: int32(m.listener), Events: unix.POLLIN}, {Fd: int32(m.wake), Events: unix.POLLIN}}
 	for {
 		_, err := unix.Poll(f, -1)
@@ -184,7 +216,10 @@ func (m *monitor) serve() {
 		if err != nil {
 			return
 		}
-		r := m.answer(&n)
+		r, now := m.answer(&n)
+		if !now {
+			continue
+		}
 		r.ID = n.ID
 		if err := respond(m.listener, r); err != nil && err != unix.ENOENT {
 			return
@@ -192,17 +227,18 @@ func (m *monitor) serve() {
 	}
 }
 
-// answer is what a call gets. A filter's refusal is ours to give, and stands on the call's registers alone. All else is
-// left to the kernel, which looks at the call's memory itself: what we have read there is for the report.
-func (m *monitor) answer(n *notification) response {
+// answer is what a call gets, or false where it gets it from somebody else. A filter's refusal is ours to give, and stands on the call's registers alone; and so
+// is what Notify lists, by a copy of the arguments. All else is left to the kernel, which looks at the call's memory
+// itself: what we have read there is for the report.
+func (m *monitor) answer(n *notification) (response, bool) {
 	call := callName(&n.Data)
-	refuse := func(errno unix.Errno) response {
+	refuse := func(errno unix.Errno) (response, bool) {
 		d := Denial{Call: call, Errno: unix.ErrnoName(errno), Why: ByFilter}
 		if n.Data.Arch == nativeArch {
 			d.Path, d.Argument = m.describe(n, call)
 		}
-		m.add(d)
-		return response{Error: -int32(errno)}
+		m.tell(d)
+		return response{Error: -int32(errno)}, true
 	}
 	switch verdict := verdictOf(m.filters, &n.Data); verdict & unix.SECCOMP_RET_ACTION_FULL {
 	case unix.SECCOMP_RET_ERRNO:
@@ -216,13 +252,52 @@ func (m *monitor) answer(n *notification) response {
 	if n.Data.Arch != nativeArch || !slices.Contains(watchedCalls, call) {
 		return refuse(unix.EPERM) // nothing that is allowed waits for us
 	}
-	d := m.look(n, call)
-	// Whose memory it was, we know only if it still waits.
+	// Whose memory it was, we know only if the call still waits when it has been read.
+	var d Denial
+	if call == "connect" {
+		address, raw := m.address(n)
+		if !waits(m.listener, n.ID) {
+			return response{}, false
+		}
+		if m.deputy.connects(address) {
+			m.deputy.begin(*n, address)
+			return response{}, false
+		}
+		d = m.lookConnect(n, address, raw)
+	} else {
+		f, ok := m.fileOf(n, call)
+		if !waits(m.listener, n.ID) {
+			return response{}, false
+		}
+		if source, listed := m.deputy.files[f.path]; ok && listed && !f.want.exec {
+			return m.open(n, call, f, source)
+		}
+		if ok {
+			d = m.lookFile(n, f)
+		}
+	}
 	if d.Why != "" && waits(m.listener, n.ID) {
 		d.Call = call
+		m.tell(d)
+	}
+	return response{Flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}, true
+}
+
+// open gives the caller what is listed. The answer goes with the file.
+func (m *monitor) open(n *notification, call string, f file, source string) (response, bool) {
+	_, errno := m.deputy.openFor(n, source, f.want, f.flags)
+	if errno == 0 {
+		return response{}, false
+	}
+	m.tell(Denial{Call: call, Path: f.path, Errno: unix.ErrnoName(errno), Why: ByNotify})
+	return response{Error: -int32(errno)}, true
+}
+
+// tell reports what was asked to be reported.
+func (m *monitor) tell(d Denial) {
+	if m.report || d.Why == ByNotify {
 		m.add(d)
 	}
-	return response{Flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
 }
 
 // callName is a call's name, or number where it is another ABI's.
@@ -276,42 +351,66 @@ func (m *monitor) text(n *notification, from uint64) (string, bool) {
 // wanted is what a call wants to do with a file.
 type wanted struct{ read, write, exec, create, nothing bool }
 
-// look tells what the kernel is going to refuse.
-func (m *monitor) look(n *notification, call string) Denial {
+// file is what an open or exec is about.
+type file struct {
+	name  string // absolute, as the payload has it
+	path  string // the same without its dots
+	want  wanted
+	flags uint64 // of an open
+}
+
+// fileOf reads the arguments of an open or exec, once.
+func (m *monitor) fileOf(n *notification, call string) (file, bool) {
 	args, dir := n.Data.Args, int32(unix.AT_FDCWD)
-	path, flags := args[0], args[1]
+	at, flags := args[0], args[1]
 	switch call {
-	case "connect":
-		return m.lookConnect(n)
 	case "creat":
 		flags = unix.O_CREAT | unix.O_WRONLY | unix.O_TRUNC
 	case "openat", "execveat":
-		dir, path, flags = int32(args[0]), args[1], args[2]
+		dir, at, flags = int32(args[0]), args[1], args[2]
 	case "openat2":
-		dir, path = int32(args[0]), args[1]
+		dir, at = int32(args[0]), args[1]
 		var how [8]byte
-		if n, err := readMemory(int(n.Pid), args[2], how[:]); err != nil || n < len(how) {
-			return Denial{}
+		if got, err := readMemory(int(n.Pid), args[2], how[:]); err != nil || got < len(how) {
+			return file{}, false
 		}
 		flags = binary.LittleEndian.Uint64(how[:])
 	}
-	want := wanted{exec: true}
+	f := file{want: wanted{exec: true}}
 	if strings.HasPrefix(call, "open") || call == "creat" {
 		mode := flags & unix.O_ACCMODE
-		want = wanted{
+		f.flags = flags
+		f.want = wanted{
 			read: mode != unix.O_WRONLY, write: mode != unix.O_RDONLY || flags&unix.O_TRUNC != 0,
 			create: flags&unix.O_CREAT != 0, nothing: flags&unix.O_PATH != 0,
 		}
 	}
-	name, ok := m.text(n, path)
+	name, ok := m.text(n, at)
 	if !ok || name == "" {
-		return Denial{}
+		return file{}, false
 	}
-	return m.lookFile(n, dir, name, want)
+	return f, f.place(n, dir, name)
 }
 
-// lookFile tells what is refused of a file.
-func (m *monitor) lookFile(n *notification, dir int32, name string, want wanted) Denial {
+// place finds where a name is relative to.
+func (f *file) place(n *notification, dir int32, name string) bool {
+	if !filepath.IsAbs(name) {
+		base := "/proc/" + strconv.Itoa(int(n.Pid)) + "/cwd"
+		if dir != unix.AT_FDCWD {
+			base = "/proc/" + strconv.Itoa(int(n.Pid)) + "/fd/" + strconv.Itoa(int(dir))
+		}
+		folder, err := os.Readlink(base)
+		if err != nil || !filepath.IsAbs(folder) {
+			return false
+		}
+		name = folder + "/" + name
+	}
+	f.name, f.path = name, filepath.Clean(name)
+	return true
+}
+
+// lookFile tells what the kernel is going to refuse of a file.
+func (m *monitor) lookFile(n *notification, f file) Denial {
 	proc := "/proc/" + strconv.Itoa(int(n.Pid))
 	var space unix.Stat_t
 	if err := unix.Stat(proc+"/ns/mnt", &space); err != nil {
@@ -323,36 +422,24 @@ func (m *monitor) lookFile(n *notification, dir int32, name string, want wanted)
 	if m.space != space.Ino {
 		return Denial{} // of its own making, as a jail's in the jail: our view is not what it sees
 	}
-	if !filepath.IsAbs(name) {
-		base := proc + "/cwd"
-		if dir != unix.AT_FDCWD {
-			base = proc + "/fd/" + strconv.Itoa(int(dir))
-		}
-		folder, err := os.Readlink(base)
-		if err != nil || !filepath.IsAbs(folder) {
-			return Denial{}
-		}
-		name = folder + "/" + name
-	}
-	path := filepath.Clean(name)
 	for _, own := range []string{"/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"} {
-		if within(path, own) {
+		if within(f.path, own) {
 			return Denial{} // its own fds
 		}
 	}
-	if rest, ok := strings.CutPrefix(path, "/proc/self/"); ok { // for us that would be ourselves
-		name = "/proc/" + lastField(proc+"/status", "NStgid:") + "/" + rest
+	if rest, ok := strings.CutPrefix(f.path, "/proc/self/"); ok { // for us that would be ourselves
+		f.name = "/proc/" + lastField(proc+"/status", "NStgid:") + "/" + rest
 	}
 	root, err := unix.Open(proc+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Denial{}
 	}
 	defer unix.Close(root)
-	why, errno := m.judge(root, name, path, want)
+	why, errno := m.judge(root, f.name, f.path, f.want)
 	if why == "" {
 		return Denial{}
 	}
-	return Denial{Path: path, Errno: unix.ErrnoName(errno), Why: why}
+	return Denial{Path: f.path, Errno: unix.ErrnoName(errno), Why: why}
 }
 
 // judge is the border that a file's use is refused at. name is absolute, as the payload has it; path is the same without
@@ -512,9 +599,9 @@ func (m *monitor) address(n *notification) (text string, raw []byte) {
 	}
 	switch family := binary.NativeEndian.Uint16(raw); {
 	case family == unix.AF_INET && len(raw) >= 8:
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(raw[4:8])), binary.BigEndian.Uint16(raw[2:])).String(), raw
+		return plainAddress(netip.AddrPortFrom(netip.AddrFrom4([4]byte(raw[4:8])), binary.BigEndian.Uint16(raw[2:]))), raw
 	case family == unix.AF_INET6 && len(raw) >= 24:
-		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(raw[8:24])), binary.BigEndian.Uint16(raw[2:])).String(), raw
+		return plainAddress(netip.AddrPortFrom(netip.AddrFrom16([16]byte(raw[8:24])), binary.BigEndian.Uint16(raw[2:]))), raw
 	case family == unix.AF_UNIX && len(raw) > 2 && raw[2] == 0:
 		return "@" + string(raw[3:]), raw
 	case family == unix.AF_UNIX:
@@ -525,9 +612,8 @@ func (m *monitor) address(n *notification) (text string, raw []byte) {
 	}
 }
 
-// lookConnect tells what is refused of a connect.
-func (m *monitor) lookConnect(n *notification) Denial {
-	text, raw := m.address(n)
+// lookConnect tells what the kernel is going to refuse of a connect.
+func (m *monitor) lookConnect(n *notification, text string, raw []byte) Denial {
 	if raw == nil {
 		return Denial{}
 	}
@@ -540,7 +626,11 @@ func (m *monitor) lookConnect(n *notification) Denial {
 			return refused(unix.ECONNREFUSED)
 		}
 	case family == unix.AF_UNIX && text != "":
-		d := m.lookFile(n, unix.AT_FDCWD, text, wanted{write: true})
+		f := file{want: wanted{write: true}}
+		if !f.place(n, unix.AT_FDCWD, text) {
+			return Denial{}
+		}
+		d := m.lookFile(n, f)
 		if d.Why == ReadOnly || d.Why == NotInView && !m.mounts {
 			return Denial{} // neither a read-only mount nor Landlock closes a socket
 		}

@@ -26,27 +26,46 @@ type response struct {
 
 // receiveNotification takes the next call that waits. ENOENT says that it does not wait any more.
 func receiveNotification(listener int) (n notification, err error) {
-	return n, ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n))
+	_, err = ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n))
+	return n, err
 }
 
 // respond answers a call. ENOENT says that it does not wait any more.
 func respond(listener int, r response) error {
-	return ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r))
+	_, err := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r))
+	return err
 }
 
 // waits says whether a call still waits: if not, its thread's number may be another's.
 func waits(listener int, id uint64) bool {
-	return ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id)) == nil
+	_, err := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id))
+	return err == nil
 }
 
-func ioctl(fd int, request uintptr, arg unsafe.Pointer) error {
+// addedFD is struct seccomp_notif_addfd.
+type addedFD struct {
+	ID                        uint64
+	Flags, Src, New, NewFlags uint32
+}
+
+// addFD gives a copy of fd to a caller that waits, with the flags of open(2). At -1 it gets a number of the kernel's
+// choice, which is the answer to the call; else it takes the place of what is at that number, and the call waits on.
+func addFD(listener int, id uint64, fd, at int, flags uint32) (int, error) {
+	a := addedFD{ID: id, Flags: unix.SECCOMP_ADDFD_FLAG_SEND, Src: uint32(fd), NewFlags: flags}
+	if at >= 0 {
+		a.Flags, a.New = unix.SECCOMP_ADDFD_FLAG_SETFD, uint32(at)
+	}
+	return ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(&a))
+}
+
+func ioctl(fd int, request uintptr, arg unsafe.Pointer) (int, error) {
 	for {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg))
+		r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg))
 		if errno == 0 {
-			return nil
+			return int(r), nil
 		}
 		if errno != unix.EINTR {
-			return errno
+			return 0, errno
 		}
 	}
 }

@@ -41,6 +41,7 @@ type Plan struct {
 	absent   []absence // what is looked for again at the end
 	scratch  string
 
+	opens     []given  // of Spec.Notify
 	monitored [][]byte // filters that the monitor answers for; what is loaded last comes first
 }
 
@@ -52,6 +53,9 @@ type mounted struct {
 	noExec       bool
 	denied       bool
 }
+
+// given is a file of the host's that the launcher opens for the payload.
+type given struct{ path, source string }
 
 // absence is a path, or a pattern, of a rule with Report that could come into being.
 type absence struct {

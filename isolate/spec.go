@@ -57,6 +57,8 @@ type Spec struct {
 	// meanwhile, but what it may do is the same without a monitor.
 	Monitor bool `json:"monitor,omitempty"`
 
+	Notify []Notify `json:"notify,omitempty"` // what this process does for the payload
+
 	AllowDowngrade bool `json:"allowDowngrade,omitempty"` // a lower level is better than none
 }
 

@@ -85,7 +85,7 @@ func startSpec(spec *Spec, c *Cmd, files []*os.File) (*Process, error) {
 			return nil, err
 		}
 	}
-	l := &launch{spec: spec, host: host, place: host.Cgroup, files: files, failStep: c.failStep, failErrno: c.failErrno, try: c.try, listener: -1, cancel: c.ctx.Done()}
+	l := &launch{spec: spec, host: host, place: host.Cgroup, files: files, failStep: c.failStep, failErrno: c.failErrno, try: c.try, listener: -1, meeting: -1, cancel: c.ctx.Done()}
 	defer l.close()
 	if err := l.claim(); err != nil {
 		return nil, &UnsupportedError{Level: spec.Level, Missing: "a uid of its own for the payload of root: " + err.Error()}
@@ -129,6 +129,7 @@ type launch struct {
 	usageBase   cgroup.Usage   // what the cgroup had counted at the barrier, and what jail-init said there
 	recordBase  jailinit.Record
 	listener    int // of the monitor, until that has it; -1 is none
+	meeting     int // the same
 	cancel      <-chan struct{}
 	failStep    uint32
 	failErrno   uint32
@@ -265,12 +266,12 @@ func (l *launch) follow(p *Process) error {
 		case jailinit.RecordFailed:
 			return l.failed(r)
 		case jailinit.RecordListener:
-			if p.monitor != nil || l.listener < 0 {
+			if p.monitor != nil || l.listener < 0 || l.plan.Steps[r.Step].wire.c != 0 && l.meeting < 0 {
 				return l.plan.stepError(int(r.Step), unix.EMFILE) // the kernel drops fds that there is no room for
 			}
-			listener := l.listener
-			l.listener = -1
-			if p.monitor, err = startMonitor(l, listener); err != nil {
+			listener, meeting := l.listener, l.meeting
+			l.listener, l.meeting = -1, -1
+			if p.monitor, err = startMonitor(l, listener, meeting); err != nil {
 				return err
 			}
 		case jailinit.RecordTried:
@@ -314,7 +315,7 @@ func (l *launch) read(p *Process, b []byte) (int, error) {
 
 // receive reads a record, and the listener that may come with it.
 func (l *launch) receive(control int, b []byte) (int, error) {
-	space := make([]byte, unix.CmsgSpace(4))
+	space := make([]byte, unix.CmsgSpace(2*4))
 	n, got, _, _, err := unix.Recvmsg(control, b, space, unix.MSG_CMSG_CLOEXEC)
 	if err != nil || got == 0 {
 		return n, err
@@ -324,8 +325,11 @@ func (l *launch) receive(control int, b []byte) (int, error) {
 		return n, err
 	}
 	for _, m := range messages {
-		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) == 1 {
+		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) > 0 {
 			l.listener = fds[0]
+			if len(fds) > 1 {
+				l.meeting = fds[1]
+			}
 		}
 	}
 	return n, nil

@@ -66,6 +66,7 @@ func generateSchema(t *testing.T) []byte {
 		reflect.TypeFor[Count]():       number,
 		reflect.TypeFor[OutputLimit](): either(number, one(`^`+size+`(:(kill|truncate|block))?$`)),
 		reflect.TypeFor[IfAbsent]():    words("report"),
+		reflect.TypeFor[Notify]():      one(`^(open|connect):.`),
 	}
 	var r jsonschema.Reflector
 	r = jsonschema.Reflector{

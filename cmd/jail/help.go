@@ -117,6 +117,7 @@ Levels, each with all of the one before:
   --json                           as one line of JSON (jail help result)
   --allow-downgrade                a lower level will do (--best-effort)
   --monitor                        report the calls that it refuses (--denied)
+  --notify open:PATH|connect:ADDR  do that for it: see docs/policies.md
   --verbose                        say on stderr how it ended
 
 SRC and --deny may be relative; SRC:DST meet at ":/". SIZE takes K, M, G.
@@ -155,7 +156,7 @@ named, never found: --policy NAME for a built-in one, --policy ./x.yaml.
       - read: ~/.cache/x  # ~ and ${NAME} at the begin; else below its folder
         optional: true
   borders: {timeout: 10m} # level, user, rlimit, memory, pids-limit, name, …
-  monitor: {json: true}   # result, json, denied, verbose
+  monitor: {json: true}   # result, json, denied, notify, …
 
 A key is the name of its flag. A flag counts more than a policy, a policy more
 than what it extends; two that it extends may not contradict each other. The

@@ -1291,7 +1291,7 @@ run_step:
 	movq	56(%rbp), %r15
 	movq	(%r15), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_372
+	je	.Linit_373
 	leaq	112(%rsp), %rax
 	xorl	%r12d, %r12d
 	movq	$-2, %rbx
@@ -1302,9 +1302,9 @@ run_step:
 	.p2align 3
 .Linit_346:
 	cmpq	$-2, %rbx
-	je	.Linit_377
+	je	.Linit_378
 	testb	%al, %al
-	jne	.Linit_377
+	jne	.Linit_378
 .Linit_347:
 	movq	8(%r15), %rdi
 	addq	$8, %r15
@@ -1340,7 +1340,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_373
+	js	.Linit_374
 	movl	%r12d, 372(%r14)
 	movq	$-13, %rbx
 	jmp	.Linit_347
@@ -1751,7 +1751,6 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_463:
 	movq	%rax, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
@@ -1942,8 +1941,13 @@ run_step:
 	movl	$157, %r12d
 	movl	$47, %edi
 	movl	$2, %esi
+	jmp	.Linit_334
 	.p2align 4,,10
 	.p2align 3
+.Linit_335:
+	addq	$1, %rdx
+	cmpq	$64, %rdx
+	je	.Linit_462
 .Linit_334:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
@@ -1958,12 +1962,11 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_463
-.Linit_335:
-	addq	$1, %rdx
-	cmpq	$64, %rdx
-	jne	.Linit_334
-	xorl	%ebx, %ebx
+	jns	.Linit_335
+	.p2align 4,,10
+	.p2align 3
+.Linit_463:
+	movq	%rax, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
@@ -2074,7 +2077,7 @@ run_step:
 	movl	$0, %eax
 	cmove	%rax, %rbx
 	jmp	.Linit_188
-.Linit_372:
+.Linit_373:
 	movq	$-2, %rbx
 	jmp	.Linit_188
 .Linit_338:
@@ -2082,7 +2085,7 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_377:
+.Linit_378:
 	movl	%r12d, 372(%r14)
 	movq	%r8, %rbx
 	cmpq	$-20, %r8
@@ -2092,10 +2095,113 @@ run_step:
 	jmp	.Linit_347
 	.p2align 4,,10
 	.p2align 3
-.Linit_373:
+.Linit_374:
 	xorl	%eax, %eax
 	movq	$-2, %r8
 	jmp	.Linit_346
+	.p2align 4,,10
+	.p2align 3
+.Linit_215:
+	movq	16(%rbp), %rdx
+	movq	72(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	call	new_mount
+	movq	%rax, %r12
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_264
+.Linit_267:
+	cmpl	$15, 0(%rbp)
+	je	.Linit_497
+.Linit_266:
+	movl	12(%rbp), %eax
+	xorl	%ebx, %ebx
+	testl	%eax, %eax
+	jne	.Linit_498
+.Linit_324:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r12, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_493:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$41, %eax
+	movl	$2, %edi
+	movl	$524290, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	leaq	112(%rsp), %r12
+	leaq	152(%rsp), %rcx
+	movq	%r12, %rdx
+	.p2align 4,,10
+	.p2align 3
+.Linit_260:
+	movq	%rdx, %rax
+	addq	$1, %rdx
+	movb	$0, (%rax)
+	cmpq	%rcx, %rdx
+	jne	.Linit_260
+	movq	56(%rbp), %rax
+	leaq	127(%rsp), %rsi
+	movq	%r12, %rdx
+	subq	%r12, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_261:
+	movzbl	(%rax,%rdx), %ecx
+	testb	%cl, %cl
+	je	.Linit_263
+	movb	%cl, (%rdx)
+	addq	$1, %rdx
+	cmpq	%rsi, %rdx
+	jne	.Linit_261
+.Linit_263:
+	movl	$1, %eax
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movw	%ax, 128(%rsp)
+	movl	$35092, %esi
+	movq	%r12, %rdx
+	movl	$16, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	xorl	%edx, %edx
+	movq	%rax, %rbx
+	movl	$3, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
 .Linit_226:
@@ -2125,11 +2231,11 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	jne	.Linit_324
-	leaq	112(%rsp), %rdx
+	movslq	348(%r14), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movslq	348(%r14), %rdi
+	leaq	112(%rsp), %rdx
 	movl	$445, %eax
 	movl	$1, %esi
 #APP
@@ -2138,20 +2244,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-.Linit_324:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r12, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_188
+	jmp	.Linit_324
 	.p2align 4,,10
 	.p2align 3
 .Linit_198:
@@ -2179,7 +2272,7 @@ run_step:
 	jmp	.Linit_331
 	.p2align 4,,10
 	.p2align 3
-.Linit_497:
+.Linit_499:
 	testq	%rax, %rax
 	js	.Linit_463
 .Linit_332:
@@ -2202,7 +2295,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	cmpq	$-22, %rax
-	jne	.Linit_497
+	jne	.Linit_499
 	xorl	%ebx, %ebx
 	jmp	.Linit_188
 	.p2align 4,,10
@@ -2277,184 +2370,6 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_215:
-	movq	16(%rbp), %rdx
-	movq	72(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	call	new_mount
-	movq	%rax, %r12
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	cmpq	$0, 64(%rbp)
-	jne	.Linit_264
-.Linit_267:
-	cmpl	$15, 0(%rbp)
-	je	.Linit_498
-.Linit_266:
-	movl	12(%rbp), %eax
-	xorl	%ebx, %ebx
-	testl	%eax, %eax
-	je	.Linit_324
-	movl	%r12d, 20(%r14,%rax,4)
-	movslq	%r12d, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_493:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$41, %eax
-	movl	$2, %edi
-	movl	$524290, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rdi
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	leaq	112(%rsp), %r12
-	leaq	152(%rsp), %rcx
-	movq	%r12, %rdx
-	.p2align 4,,10
-	.p2align 3
-.Linit_260:
-	movq	%rdx, %rax
-	addq	$1, %rdx
-	movb	$0, (%rax)
-	cmpq	%rcx, %rdx
-	jne	.Linit_260
-	movq	56(%rbp), %rax
-	leaq	127(%rsp), %rsi
-	movq	%r12, %rdx
-	subq	%r12, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_261:
-	movzbl	(%rax,%rdx), %ecx
-	testb	%cl, %cl
-	je	.Linit_263
-	movb	%cl, (%rdx)
-	addq	$1, %rdx
-	cmpq	%rdx, %rsi
-	jne	.Linit_261
-.Linit_263:
-	movl	$1, %eax
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movw	%ax, 128(%rsp)
-	movl	$35092, %esi
-	movq	%r12, %rdx
-	movl	$16, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	xorl	%edx, %edx
-	movq	%rax, %rbx
-	movl	$3, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_210:
-	movb	$0, 56(%rsp)
-	leaq	112(%rsp), %r12
-	movq	56(%rbp), %rsi
-	leaq	136(%rsp), %rdx
-	movq	%r12, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_270:
-	movq	%rax, %rcx
-	addq	$1, %rax
-	movb	$0, (%rcx)
-	cmpq	%rdx, %rax
-	jne	.Linit_270
-	movq	$2621440, 112(%rsp)
-	xorl	%ebx, %ebx
-	movl	$437, %r15d
-	movq	%r12, %rdx
-	movq	$22, 128(%rsp)
-	movq	$-100, %rdi
-	jmp	.Linit_271
-	.p2align 4,,10
-	.p2align 3
-.Linit_499:
-	cmpq	$-11, %rax
-	jne	.Linit_374
-.Linit_271:
-	movl	$24, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	addl	$1, %ebx
-	cmpl	$99, %ebx
-	jle	.Linit_499
-.Linit_374:
-	movq	%rax, %r13
-	testq	%rax, %rax
-	js	.Linit_500
-	movl	$332, %r15d
-	movslq	%eax, %rdi
-	movq	%rdx, %r8
-	xorl	%r9d, %r9d
-	leaq	56(%rsp), %rsi
-	movl	$4096, %r10d
-	movl	$4096, %edx
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_302
-	movq	256(%rsp), %rax
-	movq	%rax, (%rsp)
-	testb	$16, 113(%rsp)
-	je	.Linit_281
-	movq	16(%rbp), %rax
-	movl	$4096, %r10d
-	xorl	%r9d, %r9d
-	movslq	20(%r14,%rax,4), %rdi
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_302
-	movq	256(%rsp), %rax
-	testb	$16, 113(%rsp)
-	je	.Linit_281
-	cmpq	%rax, (%rsp)
-	movq	$-116, %rbx
-	movl	$0, %eax
-	cmove	%rax, %rbx
-	jmp	.Linit_302
 	.p2align 4,,10
 	.p2align 3
 .Linit_204:
@@ -2553,6 +2468,92 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_210:
+	movb	$0, 56(%rsp)
+	leaq	112(%rsp), %r12
+	movq	56(%rbp), %rsi
+	leaq	136(%rsp), %rdx
+	movq	%r12, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_270:
+	movq	%rax, %rcx
+	addq	$1, %rax
+	movb	$0, (%rcx)
+	cmpq	%rdx, %rax
+	jne	.Linit_270
+	movq	$2621440, 112(%rsp)
+	xorl	%ebx, %ebx
+	movl	$437, %r15d
+	movq	%r12, %rdx
+	movq	$22, 128(%rsp)
+	movq	$-100, %rdi
+	jmp	.Linit_271
+	.p2align 4,,10
+	.p2align 3
+.Linit_500:
+	cmpq	$-11, %rax
+	jne	.Linit_375
+.Linit_271:
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	addl	$1, %ebx
+	cmpl	$99, %ebx
+	jle	.Linit_500
+.Linit_375:
+	movq	%rax, %r13
+	testq	%rax, %rax
+	js	.Linit_501
+	movl	$332, %r15d
+	movslq	%eax, %rdi
+	movq	%rdx, %r8
+	xorl	%r9d, %r9d
+	leaq	56(%rsp), %rsi
+	movl	$4096, %r10d
+	movl	$4096, %edx
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_302
+	movq	256(%rsp), %rax
+	movq	%rax, (%rsp)
+	testb	$16, 113(%rsp)
+	je	.Linit_281
+	movq	16(%rbp), %rax
+	movl	$4096, %r10d
+	xorl	%r9d, %r9d
+	movslq	20(%r14,%rax,4), %rdi
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_302
+	movq	256(%rsp), %rax
+	testb	$16, 113(%rsp)
+	je	.Linit_281
+	cmpq	%rax, (%rsp)
+	movq	$-116, %rbx
+	movl	$0, %eax
+	cmove	%rax, %rbx
+	jmp	.Linit_302
 .Linit_368:
 	leaq	112(%rsp), %r12
 	leaq	136(%rsp), %rdx
@@ -2578,9 +2579,9 @@ run_step:
 	jmp	.Linit_320
 	.p2align 4,,10
 	.p2align 3
-.Linit_501:
+.Linit_502:
 	cmpq	$-11, %rax
-	jne	.Linit_376
+	jne	.Linit_377
 .Linit_320:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
@@ -2593,8 +2594,8 @@ run_step:
 #NO_APP
 	addl	$1, %ebx
 	cmpl	$99, %ebx
-	jle	.Linit_501
-.Linit_376:
+	jle	.Linit_502
+.Linit_377:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
@@ -2618,7 +2619,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_188
-.Linit_500:
+.Linit_501:
 	leaq	40(%rax), %rax
 	movq	%r13, %rbx
 	cmpq	$38, %rax
@@ -2637,7 +2638,7 @@ run_step:
 	testq	%rax, %rax
 	je	.Linit_267
 	jmp	.Linit_324
-.Linit_498:
+.Linit_497:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2667,6 +2668,10 @@ run_step:
 	call	attach
 	movq	%rax, %rbx
 	jmp	.Linit_308
+.Linit_498:
+	movl	%r12d, 20(%r14,%rax,4)
+	movslq	%r12d, %rbx
+	jmp	.Linit_188
 .Linit_311:
 	movl	12(%rbp), %eax
 	testl	%eax, %eax
@@ -2694,9 +2699,9 @@ run_step:
 	jmp	.Linit_302
 .Linit_473:
 	cmpl	$20, %eax
-	je	.Linit_502
-	testb	$2, 4(%rbp)
 	je	.Linit_503
+	testb	$2, 4(%rbp)
+	je	.Linit_504
 	leaq	56(%rsp), %rsi
 	movb	$46, 56(%rsp)
 	xorl	%r10d, %r10d
@@ -2741,9 +2746,9 @@ run_step:
 	jmp	.Linit_296
 	.p2align 4,,10
 	.p2align 3
-.Linit_504:
+.Linit_505:
 	cmpq	$-11, %rax
-	jne	.Linit_375
+	jne	.Linit_376
 .Linit_296:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
@@ -2757,8 +2762,8 @@ run_step:
 	addl	$1, %r14d
 	movq	%rax, %rbx
 	cmpl	$99, %r14d
-	jle	.Linit_504
-.Linit_375:
+	jle	.Linit_505
+.Linit_376:
 	movq	%rax, %r13
 	testq	%rax, %rax
 	js	.Linit_298
@@ -2831,7 +2836,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_188
-.Linit_502:
+.Linit_503:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2932,7 +2937,7 @@ run_step:
 	testq	%rbx, %rbx
 	js	.Linit_188
 	jmp	.Linit_285
-.Linit_503:
+.Linit_504:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -2952,7 +2957,49 @@ run_step:
 	jmp	.Linit_188
 .Linit_477:
 	cmpl	$45, %eax
-	je	.Linit_505
+	je	.Linit_251
+	leaq	32(%rsp), %rax
+	leaq	56(%rsp), %r13
+	movq	%rax, (%rsp)
+	.p2align 4,,10
+	.p2align 3
+.Linit_252:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%r13, %rax
+	jne	.Linit_252
+	cmpq	$0, 32(%rbp)
+	je	.Linit_372
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movl	$41, %eax
+	movl	$2, %edi
+	movl	$524289, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rdi
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movl	%eax, 52(%rsp)
+	movl	$4096, %esi
+	movl	$50, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movl	$2, %r15d
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+.Linit_339:
 	movq	16(%rbp), %rax
 	leaq	112(%rsp), %r12
 	movq	24(%rbp), %rsi
@@ -2973,36 +3020,27 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
-	leaq	184(%rsp), %rsi
-	.p2align 4,,10
-	.p2align 3
-.Linit_340:
-	movq	%rdx, %rcx
-	addq	$1, %rdx
-	movb	$0, (%rcx)
-	cmpq	%rsi, %rdx
-	jne	.Linit_340
-	movl	8(%rbp), %edx
-	movq	%r12, 16(%rsp)
-	leaq	32(%rsp), %rdi
-	leaq	56(%rsp), %rsi
-	movl	$6, 112(%rsp)
-	movq	$72, 24(%rsp)
-	movl	%edx, 116(%rsp)
-	movq	%rdi, %rdx
+	movl	%eax, 48(%rsp)
+	leaq	184(%rsp), %rcx
+	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
 .Linit_341:
-	movq	%rdx, %rcx
-	addq	$1, %rdx
-	movb	$0, (%rcx)
-	cmpq	%rsi, %rdx
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
 	jne	.Linit_341
-	movabsq	$4294967297, %rbx
-	movl	%eax, 48(%rsp)
-	movq	%rsi, %rax
-	movq	$20, 32(%rsp)
-	movq	%rbx, 40(%rsp)
+	movl	8(%rbp), %eax
+	movq	%r12, 16(%rsp)
+	movl	$6, 112(%rsp)
+	movl	%eax, 116(%rsp)
+	movabsq	$4294967297, %rax
+	movq	$72, 24(%rsp)
+	movq	%rax, 40(%rsp)
+	leaq	16(,%r15,4), %rax
+	movq	%rax, 32(%rsp)
+	movq	%r13, %rax
 	.p2align 4,,10
 	.p2align 3
 .Linit_342:
@@ -3012,11 +3050,13 @@ run_step:
 	cmpq	%r12, %rax
 	jne	.Linit_342
 	leaq	16(%rsp), %rax
-	movq	%rdi, 88(%rsp)
 	movl	$46, %ebx
 	movl	$16384, %edx
+	movq	%r13, %rsi
 	movq	%rax, 72(%rsp)
+	movq	(%rsp), %rax
 	movq	$1, 80(%rsp)
+	movq	%rax, 88(%rsp)
 	movq	$24, 96(%rsp)
 	.p2align 4,,10
 	.p2align 3
@@ -3038,7 +3078,7 @@ run_step:
 	movq	%rdx, %rbx
 	cmovle	%rax, %rbx
 	jmp	.Linit_188
-.Linit_505:
+.Linit_251:
 	movq	16(%rbp), %rax
 	leaq	112(%rsp), %rdx
 	xorl	%r10d, %r10d
@@ -3055,8 +3095,10 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
+	jmp	.Linit_463
+.Linit_372:
+	movl	$1, %r15d
+	jmp	.Linit_339
 .Linit_482:
 	cmpl	$7, %eax
 	je	.Linit_506

@@ -2683,17 +2683,56 @@ run_step:
 	b	.Linit_205
 .Linit_435:
 	cmp	w3, 45
-	beq	.Linit_466
-	ldp	x7, x1, [x12, 16]
+	beq	.Linit_268
+	add	x11, sp, 32
+	add	x6, sp, 56
+	mov	x0, x11
+	.p2align 3,,7
+.Linit_269:
+	mov	x1, x0
+	add	x0, x0, 1
+	strb	wzr, [x1]
+	cmp	x0, x6
+	bne	.Linit_269
+	ldr	x0, [x12, 32]
+	cbz	x0, .Linit_355
+	mov	x1, 1
+	mov	x8, 198
+	movk	x1, 0x8, lsl 16
+	mov	x0, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	mov	x8, 201
+	mov	x1, 4096
+	str	w0, [sp, 52]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, 2
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+.Linit_334:
+	ldp	x10, x1, [x12, 16]
 	add	x2, sp, 112
-	ldr	x6, [x12, 56]
+	ldr	x9, [x12, 56]
 	mov	x8, 277
 	mov	x0, 1
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	strh	w7, [sp, 112]
-	str	x6, [sp, 120]
+	strh	w10, [sp, 112]
+	str	x9, [sp, 120]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2703,48 +2742,40 @@ run_step:
 	tbnz	x0, #63, .Linit_205
 	mov	x0, x2
 	add	x3, sp, 184
+	str	w10, [sp, 48]
 	.p2align 3,,7
-.Linit_335:
+.Linit_336:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x3
-	bne	.Linit_335
-	add	x4, sp, 32
-	ldr	w3, [x12, 8]
-	mov	x0, x4
-	add	x1, sp, 56
-	mov	w5, 6
-	mov	x6, 72
-	stp	x2, x6, [sp, 16]
-	stp	w5, w3, [sp, 112]
-	.p2align 3,,7
-.Linit_336:
-	mov	x3, x0
-	add	x0, x0, 1
-	strb	wzr, [x3]
-	cmp	x0, x1
 	bne	.Linit_336
-	mov	x0, x1
-	mov	x5, 20
-	mov	x3, 4294967297
-	stp	x5, x3, [sp, 32]
-	str	w10, [sp, 48]
+	add	x1, x7, 4
+	ldr	w3, [x12, 8]
+	mov	x0, x6
+	mov	w4, 6
+	lsl	x1, x1, 2
+	mov	x7, 72
+	mov	x5, 4294967297
+	stp	x2, x7, [sp, 16]
+	stp	x1, x5, [sp, 32]
+	stp	w4, w3, [sp, 112]
 	.p2align 3,,7
 .Linit_337:
-	mov	x3, x0
+	mov	x1, x0
 	add	x0, x0, 1
-	strb	wzr, [x3]
+	strb	wzr, [x1]
 	cmp	x0, x2
 	bne	.Linit_337
 	add	x0, sp, 16
-	mov	x3, 1
-	mov	x2, 24
-	stp	x0, x3, [sp, 72]
-	stp	x4, x2, [sp, 88]
+	mov	x2, 1
+	mov	x1, 24
+	stp	x0, x2, [sp, 72]
+	stp	x11, x1, [sp, 88]
 	.p2align 3,,7
 .Linit_338:
 	ldrsw	x0, [x14, 12]
+	mov	x1, x6
 	mov	x8, 211
 	mov	x2, 16384
 	mov	x3, 0
@@ -2760,7 +2791,7 @@ run_step:
 	cmp	x0, 0
 	csel	x10, x0, xzr, le
 	b	.Linit_205
-.Linit_466:
+.Linit_268:
 	ldr	x7, [x12, 16]
 	add	x2, sp, 112
 	ldr	x6, [x12, 56]
@@ -2779,6 +2810,9 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	b	.Linit_205
+.Linit_355:
+	mov	x7, 1
+	b	.Linit_334
 .Linit_456:
 	ldr	w2, [x12, 8]
 	b	.Linit_207
@@ -2799,23 +2833,23 @@ run_aside:
 	ldr	x0, [x0, 48]
 	smaddl	x18, w18, w1, x0
 	cmp	w20, 0
-	ble	.Linit_468
+	ble	.Linit_467
 	smaddl	x20, w20, w1, x18
-	b	.Linit_470
+	b	.Linit_469
 	.p2align 2,,3
-.Linit_473:
+.Linit_472:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_468
-.Linit_470:
+	beq	.Linit_467
+.Linit_469:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	str	w2, [x19, 20]
 	mov	x0, x21
 	bl	run_step
 	mov	x6, x0
-	tbz	x0, #63, .Linit_473
-.Linit_469:
+	tbz	x0, #63, .Linit_472
+.Linit_468:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -2829,9 +2863,9 @@ run_aside:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_468:
+.Linit_467:
 	mov	x6, 0
-	b	.Linit_469
+	b	.Linit_468
 	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
@@ -2866,8 +2900,8 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	str	x0, [x19, 360]
-	cbz	x0, .Linit_481
-.Linit_475:
+	cbz	x0, .Linit_480
+.Linit_474:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2881,35 +2915,35 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	brk #1000
-.Linit_481:
+.Linit_480:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_476
+	ble	.Linit_475
 	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_478
+	b	.Linit_477
 	.p2align 2,,3
-.Linit_482:
+.Linit_481:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_476
-.Linit_478:
+	beq	.Linit_475
+.Linit_477:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
 	str	w0, [x19, 368]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_482
+	tbz	x0, #63, .Linit_481
 	str	x0, [x19, 360]
-	b	.Linit_475
-.Linit_476:
+	b	.Linit_474
+.Linit_475:
 	mov	x0, 0
 	str	x0, [x19, 360]
-	b	.Linit_475
+	b	.Linit_474
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -2934,28 +2968,28 @@ jail_main:
 	str	x27, [sp, 80]
 	str	x2, [sp, 104]
 	.p2align 3,,7
-.Linit_484:
+.Linit_483:
 	str	w0, [x1], 4
 	cmp	x1, x20
-	bne	.Linit_484
+	bne	.Linit_483
 	add	x7, x10, 8
 	add	x10, x10, 144
 	.p2align 3,,7
-.Linit_487:
+.Linit_486:
 	ldrb	w0, [x7, -8]
 	sub	x1, x7, #8
-	cbz	w0, .Linit_491
+	cbz	w0, .Linit_490
 	mov	w6, 0
-	b	.Linit_490
+	b	.Linit_489
 	.p2align 2,,3
-.Linit_486:
+.Linit_485:
 	ldrb	w0, [x1]
-.Linit_490:
+.Linit_489:
 	sub	w0, w0, #65
 	add	x1, x1, 1
 	orr	w6, w0, w6, lsl 4
 	cmp	x7, x1
-	bne	.Linit_486
+	bne	.Linit_485
 	sxtw	x0, w6
 	mov	x8, 25
 	mov	x1, 2
@@ -2971,8 +3005,8 @@ jail_main:
 #NO_APP
 	add	x7, x7, 8
 	cmp	x10, x7
-	bne	.Linit_487
-.Linit_491:
+	bne	.Linit_486
+.Linit_490:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -3009,8 +3043,8 @@ jail_main:
 	mov	x0, 0
 	str	w1, [sp, 9088]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_588
-.Linit_489:
+	tbnz	x0, #63, .Linit_587
+.Linit_488:
 	ldrsw	x0, [sp, 8756]
 	add	x1, sp, 288
 	mov	x8, 80
@@ -3023,8 +3057,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_589
-.Linit_492:
+	tbnz	x0, #63, .Linit_588
+.Linit_491:
 	mov	x3, 2
 	ldrsw	x4, [sp, 8756]
 	ldr	x1, [sp, 336]
@@ -3038,8 +3072,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_590
-.Linit_493:
+	tbnz	x0, #63, .Linit_589
+.Linit_492:
 	ldrsw	x0, [sp, 8756]
 	mov	x8, 57
 	mov	x1, 0
@@ -3057,11 +3091,11 @@ jail_main:
 	ldr	w21, [x0, 20]
 	str	x0, [sp, 8736]
 	and	w25, w24, 1
-	tbz	x24, 0, .Linit_494
+	tbz	x24, 0, .Linit_493
 	ldr	w0, [sp, 8744]
 	cmp	w0, 1
-	bne	.Linit_591
-.Linit_494:
+	bne	.Linit_590
+.Linit_493:
 	mov	x3, 2048
 	add	x1, sp, 104
 	mov	x8, 74
@@ -3080,30 +3114,30 @@ jail_main:
 	bl	keep_fd
 	str	w0, [sp, 9080]
 	sxtw	x3, w0
-	tbnz	x0, 31, .Linit_592
-.Linit_495:
+	tbnz	x0, 31, .Linit_591
+.Linit_494:
 	ldr	x1, [sp, 8736]
 	ldr	w0, [x1, 12]
 	ldr	x18, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_497
+	ble	.Linit_496
 	sub	w0, w0, #1
 	add	x1, x18, 88
 	mov	w2, 88
 	umaddl	x19, w0, w2, x1
-	b	.Linit_499
+	b	.Linit_498
 	.p2align 2,,3
-.Linit_593:
+.Linit_592:
 	cmp	x19, x18
-	beq	.Linit_497
-.Linit_499:
+	beq	.Linit_496
+.Linit_498:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	mov	x0, x22
 	add	x18, x18, 88
 	str	w2, [sp, 9104]
 	bl	run_step
-	tbz	x0, #63, .Linit_593
+	tbz	x0, #63, .Linit_592
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3122,7 +3156,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_497:
+.Linit_496:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -3135,8 +3169,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_594
-.Linit_501:
+	tbnz	x0, #63, .Linit_593
+.Linit_500:
 	add	x18, sp, 136
 	mov	x8, 59
 	mov	x0, x18
@@ -3151,7 +3185,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x26, x0
-	tbnz	x0, #63, .Linit_587
+	tbnz	x0, #63, .Linit_586
 	mov	x1, 8736
 	add	x1, sp, x1
 	mov	x10, x1
@@ -3179,17 +3213,17 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x23, #63, .Linit_546
+	tbnz	x23, #63, .Linit_545
 	add	x19, sp, 160
 	mov	x0, x19
 	add	x2, x19, 16
 	.p2align 3,,7
-.Linit_503:
+.Linit_502:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_503
+	bne	.Linit_502
 	ldr	w2, [sp, 136]
 	mov	w0, 1
 	ldr	w1, [sp, 8752]
@@ -3197,7 +3231,7 @@ jail_main:
 	str	w1, [sp, 168]
 	strh	w0, [sp, 172]
 	.p2align 3,,7
-.Linit_504:
+.Linit_503:
 	mov	x0, x19
 	mov	x8, 73
 	mov	x1, 2
@@ -3212,11 +3246,11 @@ jail_main:
 #NO_APP
 	mov	x26, x0
 	cmn	x0, #4
-	beq	.Linit_504
-	tbnz	x0, #63, .Linit_595
+	beq	.Linit_503
+	tbnz	x0, #63, .Linit_594
 	ldrsh	w0, [sp, 174]
-	cbnz	w0, .Linit_596
-.Linit_506:
+	cbnz	w0, .Linit_595
+.Linit_505:
 	ldrsw	x0, [sp, 136]
 	mov	x8, 57
 	mov	x1, 0
@@ -3229,10 +3263,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x26, #63, .Linit_502
+	tbnz	x26, #63, .Linit_501
 	ldr	x3, [sp, 9096]
-	tbnz	x3, #63, .Linit_597
-.Linit_508:
+	tbnz	x3, #63, .Linit_596
+.Linit_507:
 	ldr	x1, [sp, 8736]
 	mov	w3, 88
 	ldr	w2, [sp, 9104]
@@ -3242,7 +3276,7 @@ jail_main:
 	umaddl	x14, w14, w3, x0
 	ldr	w0, [x14, 8]
 	cmp	w2, w0
-	beq	.Linit_509
+	beq	.Linit_508
 	ldr	w2, [sp, 9104]
 	mov	x0, x22
 	ldr	w4, [sp, 9108]
@@ -3261,11 +3295,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_509:
+.Linit_508:
 	ldr	w0, [x14]
 	cmp	w0, 47
-	beq	.Linit_598
-.Linit_510:
+	beq	.Linit_597
+.Linit_509:
 	ldr	x1, [sp, 336]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -3280,7 +3314,7 @@ jail_main:
 #NO_APP
 	add	x6, x22, 40
 	.p2align 3,,7
-.Linit_512:
+.Linit_511:
 	ldr	w7, [x6]
 	mov	x8, 57
 	mov	x1, 0
@@ -3289,18 +3323,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w7
 	mov	x5, 0
-	tbnz	w7, #31, .Linit_511
+	tbnz	w7, #31, .Linit_510
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_511:
+.Linit_510:
 	add	x6, x6, 4
 	cmp	x6, x20
-	bne	.Linit_512
+	bne	.Linit_511
 	ldr	w0, [sp, 9084]
-	tbnz	w0, #31, .Linit_513
+	tbnz	w0, #31, .Linit_512
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -3313,7 +3347,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_513:
+.Linit_512:
 	ubfiz	x6, x24, 4, 32
 	mov	x7, 1314
 	and	x6, x6, 32
@@ -3334,8 +3368,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_514
-	cbz	w21, .Linit_516
+	tbnz	x0, #63, .Linit_513
+	cbz	w21, .Linit_515
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -3345,8 +3379,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_514
-.Linit_516:
+	tbnz	x0, #63, .Linit_513
+.Linit_515:
 	mov	w4, w23
 	mov	x0, x22
 	mov	w20, w23
@@ -3354,19 +3388,19 @@ jail_main:
 	mov	w2, 0
 	mov	w1, 4
 	bl	report
-	tbnz	x0, #63, .Linit_599
-.Linit_518:
+	tbnz	x0, #63, .Linit_598
+.Linit_517:
 	add	x23, sp, 112
 	str	wzr, [sp, 100]
 	mov	x0, x23
 	add	x2, x23, 24
 	.p2align 3,,7
-.Linit_520:
+.Linit_519:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_520
+	bne	.Linit_519
 	ldr	w1, [sp, 8748]
 	add	x26, sp, 96
 	ldr	w2, [sp, 8752]
@@ -3381,14 +3415,14 @@ jail_main:
 	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
 	.p2align 3,,7
-.Linit_526:
+.Linit_525:
 	mov	w6, 0
-	b	.Linit_522
+	b	.Linit_521
 	.p2align 2,,3
-.Linit_523:
-	cmp	x27, x0
-	beq	.Linit_600
 .Linit_522:
+	cmp	x27, x0
+	beq	.Linit_599
+.Linit_521:
 	mov	x1, x26
 	mov	x8, 260
 	mov	x0, -1
@@ -3402,9 +3436,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_523
-	cbnz	w6, .Linit_524
-	cbnz	x0, .Linit_525
+	bgt	.Linit_522
+	cbnz	w6, .Linit_523
+	cbnz	x0, .Linit_524
 	mov	x8, 73
 	mov	x0, x23
 	mov	x1, 3
@@ -3414,18 +3448,18 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_525:
+.Linit_524:
 	cmn	x0, #4
-	beq	.Linit_526
-	tbnz	x0, #63, .Linit_601
-.Linit_527:
+	beq	.Linit_525
+	tbnz	x0, #63, .Linit_600
+.Linit_526:
 	ldrsh	w0, [sp, 126]
-	cbnz	w0, .Linit_602
-.Linit_529:
+	cbnz	w0, .Linit_601
+.Linit_528:
 	mov	w10, 64
-	b	.Linit_530
+	b	.Linit_529
 	.p2align 2,,3
-.Linit_603:
+.Linit_602:
 	ldrsw	x0, [sp, 9080]
 #APP
 // 42 "src/sys.h" 1
@@ -3434,11 +3468,11 @@ jail_main:
 #NO_APP
 	mov	x1, x18
 	cmp	x0, x2
-	bne	.Linit_534
+	bne	.Linit_533
 	ldr	w2, [sp, 160]
 	mov	w0, w20
 	cmp	w2, 17
-	beq	.Linit_531
+	beq	.Linit_530
 	ldr	w4, [sp, 168]
 	ldr	x3, [sp, 208]
 	cmn	w4, #1
@@ -3447,10 +3481,10 @@ jail_main:
 	stp	wzr, w4, [sp, 144]
 	str	x3, [sp, 152]
 	bl	send_signal
-.Linit_531:
-	subs	w10, w10, #1
-	beq	.Linit_534
 .Linit_530:
+	subs	w10, w10, #1
+	beq	.Linit_533
+.Linit_529:
 	ldrsh	w0, [sp, 118]
 	mov	x1, x19
 	mov	x8, 63
@@ -3458,12 +3492,12 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_603
-.Linit_534:
+	cbnz	w0, .Linit_602
+.Linit_533:
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_526
+	cbz	w0, .Linit_525
 	.p2align 3,,7
-.Linit_536:
+.Linit_535:
 	ldrsw	x0, [sp, 8748]
 	mov	x1, x18
 	mov	x8, 207
@@ -3477,26 +3511,26 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_536
+	beq	.Linit_535
 	cmp	x0, x2
-	beq	.Linit_537
-	tbz	x0, #63, .Linit_538
+	beq	.Linit_536
+	tbz	x0, #63, .Linit_537
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_526
-.Linit_538:
+	bne	.Linit_525
+.Linit_537:
 	mov	w0, -1
 	str	w0, [sp, 128]
-	b	.Linit_526
+	b	.Linit_525
 	.p2align 2,,3
-.Linit_602:
+.Linit_601:
 	mov	w2, w24
 	mov	w1, w20
 	mov	x0, x22
 	bl	end_unheard
-	b	.Linit_529
-.Linit_591:
+	b	.Linit_528
+.Linit_590:
 	ldr	w4, [sp, 9108]
 	mov	x0, x22
 	mov	x3, 18
@@ -3515,8 +3549,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_494
-.Linit_595:
+	b	.Linit_493
+.Linit_594:
 	mov	x0, x23
 	mov	x8, 129
 	mov	x1, 9
@@ -3525,17 +3559,17 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_506
+	b	.Linit_505
 	.p2align 2,,3
-.Linit_600:
+.Linit_599:
 	ldr	w0, [sp, 96]
 	mov	w6, w2
 	str	w0, [sp, 100]
-	b	.Linit_522
+	b	.Linit_521
 	.p2align 2,,3
-.Linit_601:
-	cbz	w25, .Linit_604
-.Linit_528:
+.Linit_600:
+	cbz	w25, .Linit_603
+.Linit_527:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -3548,16 +3582,16 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_527
-.Linit_604:
+	b	.Linit_526
+.Linit_603:
 	mov	w1, w20
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_528
-.Linit_524:
-	cbz	w25, .Linit_542
-.Linit_544:
+	b	.Linit_527
+.Linit_523:
+	cbz	w25, .Linit_541
+.Linit_543:
 	ldr	w4, [sp, 100]
 	mov	x0, x22
 	mov	x3, 0
@@ -3585,13 +3619,13 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_537:
+.Linit_536:
 	ldr	w0, [sp, 136]
 	cmp	w0, 2
-	beq	.Linit_605
+	beq	.Linit_604
 	cmp	w0, 3
-	bne	.Linit_526
-	cbz	w25, .Linit_541
+	bne	.Linit_525
+	cbz	w25, .Linit_540
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -3602,12 +3636,12 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_526
-.Linit_546:
+	b	.Linit_525
+.Linit_545:
 	mov	x26, x23
-.Linit_587:
+.Linit_586:
 	add	x19, sp, 160
-.Linit_502:
+.Linit_501:
 	ldr	w2, [sp, 9104]
 	neg	x3, x26
 	ldr	w4, [sp, 9108]
@@ -3628,8 +3662,8 @@ jail_main:
 #NO_APP
 	ldr	x3, [sp, 9096]
 	mov	x23, x26
-	tbz	x3, #63, .Linit_508
-.Linit_597:
+	tbz	x3, #63, .Linit_507
+.Linit_596:
 	ldr	w2, [sp, 9104]
 	neg	x3, x3
 	ldr	w4, [sp, 9108]
@@ -3648,10 +3682,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_508
-.Linit_599:
-	cbz	w25, .Linit_606
-.Linit_519:
+	b	.Linit_507
+.Linit_598:
+	cbz	w25, .Linit_605
+.Linit_518:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -3664,8 +3698,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_518
-.Linit_514:
+	b	.Linit_517
+.Linit_513:
 	mov	x0, x23
 	mov	x8, 129
 	mov	x1, 9
@@ -3696,19 +3730,19 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_516
-.Linit_541:
+	b	.Linit_515
+.Linit_540:
 	add	x2, sp, 100
 	mov	w1, w20
 	mov	x0, x22
 	bl	kill_tree
-.Linit_542:
+.Linit_541:
 	mov	w1, w20
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_544
-.Linit_588:
+	b	.Linit_543
+.Linit_587:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, w11
@@ -3727,8 +3761,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_489
-.Linit_594:
+	b	.Linit_488
+.Linit_593:
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3747,8 +3781,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_501
-.Linit_592:
+	b	.Linit_500
+.Linit_591:
 	ldr	w4, [sp, 9108]
 	neg	x3, x3
 	mov	x0, x22
@@ -3767,27 +3801,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_495
-.Linit_590:
-	ldr	w4, [sp, 9108]
-	neg	x3, x0
-	mov	w2, -1
-	mov	x0, x22
-	mov	w1, 2
-	bl	report
-	mov	x8, 94
-	mov	x0, 125
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_493
+	b	.Linit_494
 .Linit_589:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
@@ -3808,7 +3822,27 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	b	.Linit_492
-.Linit_598:
+.Linit_588:
+	ldr	w4, [sp, 9108]
+	neg	x3, x0
+	mov	w2, -1
+	mov	x0, x22
+	mov	w1, 2
+	bl	report
+	mov	x8, 94
+	mov	x0, 125
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_491
+.Linit_597:
 	ldr	w2, [sp, 9104]
 	mov	x0, x22
 	mov	w4, 0
@@ -3827,23 +3861,23 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_510
-.Linit_605:
+	b	.Linit_509
+.Linit_604:
 	mov	w0, w20
 	bl	send_signal
-	b	.Linit_526
-.Linit_606:
+	b	.Linit_525
+.Linit_605:
 	mov	w1, w23
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_519
-.Linit_596:
+	b	.Linit_518
+.Linit_595:
 	mov	w2, w24
 	mov	w1, w23
 	mov	x0, x22
 	bl	end_unheard
-	b	.Linit_506
+	b	.Linit_505
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

@@ -58,7 +58,8 @@ enum op {
 	OP_ALIVE,     /* are jail-init and the launcher still there? */
 	OP_SIGNALS,   /* ignore the signals of the set a, the default for all others */
 	OP_FILTER,    /* seccomp filter of a instructions at s1 */
-	OP_MONITOR,   /* the same with the flags b; its listener goes to the launcher */
+	OP_MONITOR,   /* the same with the flags b; its listener goes to the launcher, with c a socket as well
+			 that listens in our network */
 	OP_TRY,	      /* all went well: end here */
 	OP_EXEC,      /* the first of the files s1 that can be run, arguments s2, environment s3, mask a */
 };
@@ -105,7 +106,7 @@ enum record_kind {
 	RECORD_TRIED,
 	RECORD_STARTED,
 	RECORD_ENDED,
-	RECORD_LISTENER /* with the listener of OP_MONITOR */
+	RECORD_LISTENER /* with the fds of OP_MONITOR */
 };
 struct record {
 	uint32_t kind, step;
