@@ -302,7 +302,7 @@ func (c *compiler) filterSteps() error {
 	if s.AllowList != nil {
 		c.give(AllowListFilter)
 	}
-	if s.Monitor || len(s.Notify) > 0 {
+	if s.Monitor || s.Trace || len(s.Notify) > 0 {
 		return c.monitor()
 	}
 	if len(s.Filter) > 0 && !s.NoFilter {

@@ -27,7 +27,7 @@ var waitKillable = [2]int{5, 19}
 func (c *compiler) monitor() error {
 	s := c.spec
 	refuse := func(problem string) error {
-		if !s.Monitor {
+		if !s.Monitor && len(s.Notify) > 0 {
 			return &SpecError{Field: "notify", Value: s.Notify[0].String(), Problem: problem}
 		}
 		return &SpecError{Field: "denied", Value: "true", Problem: problem}
@@ -57,6 +57,9 @@ func (c *compiler) monitor() error {
 		}
 	}
 	merged := asking(watched)
+	if s.Trace { // but for the one that the listener is sent by
+		merged = program{{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF}}.except(unix.SYS_SENDMSG)
+	}
 	for _, p := range slices.Backward(filters) {
 		merged = p.notifying().with(merged)
 	}
@@ -141,6 +144,7 @@ type monitor struct {
 	report  bool   // all denials, not only of what is listed
 
 	deputy *deputy
+	tracer *tracer // nil is none
 	denials
 }
 
@@ -160,6 +164,10 @@ func startMonitor(l *launch, listener, meeting int) (*monitor, error) {
 		mounts: slices.Contains(l.plan.Given, PrivateMounts), rootfs: l.spec.Root != nil,
 		own: slices.Contains(l.plan.Given, PrivateNetwork), report: l.spec.Monitor,
 		deputy: newDeputy(l, listener, wake, meeting),
+	}
+	if l.spec.Trace {
+		m.tracer = newTracer()
+		m.tracer.calls["sendmsg"] = true // see monitor
 	}
 	if l.host.UID != 0 { // an ordinary user can't give them up
 		m.groups = append(m.groups, l.host.Groups...)
@@ -248,6 +256,12 @@ func (m *monitor) answer(n *notification) (response, bool) {
 	case unix.SECCOMP_RET_ALLOW, unix.SECCOMP_RET_LOG:
 	default:
 		return refuse(unix.EPERM)
+	}
+	if m.tracer != nil {
+		m.trace(n, call)
+		if n.Data.Arch != nativeArch || !slices.Contains(watchedCalls, call) {
+			return response{Flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}, true
+		}
 	}
 	if n.Data.Arch != nativeArch || !slices.Contains(watchedCalls, call) {
 		return refuse(unix.EPERM) // nothing that is allowed waits for us

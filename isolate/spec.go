@@ -57,6 +57,9 @@ type Spec struct {
 	// meanwhile, but what it may do is the same without a monitor.
 	Monitor bool `json:"monitor,omitempty"`
 
+	// Trace keeps what the payload uses: Cmd.Trace. Each of its system calls waits for this process then.
+	Trace bool `json:"trace,omitempty"`
+
 	Notify []Notify `json:"notify,omitempty"` // what this process does for the payload
 
 	AllowDowngrade bool `json:"allowDowngrade,omitempty"` // a lower level is better than none

@@ -18,7 +18,7 @@ func help(args []string) int {
 	if text == "" {
 		return fail(&usageError{
 			problem: "no help on " + quote(topic),
-			hint:    didYouMean(topic, append([]string{"limits", "rootfs", "result"}, commands...), "jail help ", "there is help on run, limits, rootfs, explain, policy, why, levels, gc, version, help and result"),
+			hint:    didYouMean(topic, append([]string{"limits", "rootfs", "result"}, commands...), "jail help ", "there is help on run, limits, rootfs, explain, learn, policy, why, levels, gc, version, help and result"),
 		})
 	}
 	fmt.Print(text)
@@ -42,6 +42,8 @@ func helpText(topic string) string {
 		return explainHelp
 	case "policy":
 		return policyHelp
+	case "learn":
+		return learnHelp
 	case "why":
 		return whyHelp
 	case "levels":
@@ -67,6 +69,7 @@ const (
 
   jail run [flags] [--] COMMAND [ARGUMENT …]   run it
   jail explain [flags] [--] COMMAND …          what that does, what stays open
+  jail learn -o FILE [flags] [--] COMMAND …    run it, write what it used down
   jail policy list|show|check|diff|schema      policy files
   jail why PATH|HOST|SYSCALL [flags]           is it allowed, and by which line
   jail levels                                  what this host can give
@@ -172,6 +175,18 @@ that JAIL_POLICY names (from level namespaced up, not with --rootfs).
 
   $ jail run --policy judge --memory 64M -- ./submission
   $ jail explain --origin --policy ./ci.yaml -- make
+`
+	learnHelp = `jail learn -o FILE [--merge] [flags of run] [--] COMMAND [ARGUMENT …]
+
+Runs COMMAND as jail run does with the same flags (level namespaced and up),
+only slower, and writes FILE, a policy of what it has used: files read, written
+and executed, the network, system calls (in FILE's name with .seccomp.json) and
+memory. What flags don't show it can't use: give it what it needs, as --bind.
+--merge adds a run to what FILE says already. Read FILE before you use it; what
+it can miss is in docs/policies.md.
+
+  $ jail learn -o cc.yaml --bind . -- gcc -o hello hello.c
+  $ jail run --policy ./cc.yaml -- gcc -o hello hello.c
 `
 	whyHelp = `jail why PATH|HOST|SYSCALL [--policy NAME|FILE] [flags of run]
 
