@@ -335,10 +335,18 @@ func (d *deputy) join(domain, socket int) (int, unix.Errno) {
 	if domain == unix.AF_INET6 {
 		to = &unix.SockaddrInet6{Port: meeting.Port, Addr: loopback.Addr().As16()}
 	}
-	err = unix.Connect(socket, to)
-	if err == unix.EINPROGRESS { // the caller's does not block
+	// The caller's may block, and what the payload does to its own network must not hold us up. It waits for us.
+	flags, err := unix.FcntlInt(uintptr(socket), unix.F_GETFL, 0)
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(socket), unix.F_SETFL, flags|unix.O_NONBLOCK)
+	}
+	if err == nil {
+		err = unix.Connect(socket, to)
+	}
+	if err == unix.EINPROGRESS {
 		err = d.connected(socket)
 	}
+	_, _ = unix.FcntlInt(uintptr(socket), unix.F_SETFL, flags)
 	if err != nil {
 		return -1, errnoOr(err, unix.EACCES)
 	}
@@ -404,7 +412,7 @@ func (d *deputy) pass(inner, outer int) unix.Errno {
 
 // passOn copies to the end, and tells it on.
 func passOn(to, from *os.File) {
-	_, _ = io.Copy(to, from)
+	_, _ = io.Copy(struct{ io.Writer }{to}, struct{ io.Reader }{from}) // not by splice(2), whose pipes Go keeps for later
 	shutdown(to, unix.SHUT_WR)
 	shutdown(from, unix.SHUT_RD)
 }

@@ -96,7 +96,8 @@ print(urllib.request.urlopen(f"http://127.0.0.1:{s.server_port}/page").read())`}
 		make: func(b *box) { b.write("page", "a page", 0o644) },
 		other: [][]string{
 			{"python3", "-c", "import urllib.request; urllib.request.urlopen('http://192.0.2.1/', timeout=1); print('CONNECTED')"},
-			{"python3", "-c", "print(open('$SECRET').read())"}, {"python3", "-c", "import os; os.execv('/bin/echo', ['echo', 'EXECUTED'])"},
+			{"python3", "-c", "print(open('$SECRET').read())"},
+			{"python3", "-c", "import os; os.execv('/bin/echo', ['echo', 'EXECUTED'])"},
 		},
 	},
 }
