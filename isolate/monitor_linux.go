@@ -553,6 +553,9 @@ func find(root int, name string) (real string, st unix.Stat_t, err error) {
 	if err == nil && !filepath.IsAbs(real) { // a pipe, a socket
 		err = unix.EINVAL
 	}
+	if st.Nlink == 0 { // what covers a file that is denied has no name of its own
+		real = strings.TrimSuffix(real, " (deleted)")
+	}
 	return real, st, err
 }
 
