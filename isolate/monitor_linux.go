@@ -235,9 +235,9 @@ func (m *monitor) serve() {
 	}
 }
 
-// answer is what a call gets, or false where it gets it from somebody else. A filter's refusal is ours to give, and stands on the call's registers alone; and so
-// is what Notify lists, by a copy of the arguments. All else is left to the kernel, which looks at the call's memory
-// itself: what we have read there is for the report.
+// answer is what a call gets, or false where it gets it from somebody else, or not at all. A filter's refusal is ours to
+// give, and stands on the call's registers alone. What Notify lists is ours, by a copy of the arguments. All else is left
+// to the kernel, which looks at the call's memory itself: what we have read there is for the report.
 func (m *monitor) answer(n *notification) (response, bool) {
 	call := callName(&n.Data)
 	refuse := func(errno unix.Errno) (response, bool) {

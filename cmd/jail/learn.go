@@ -40,6 +40,8 @@ func learn(args []string) int {
 		return fail(&isolate.SpecError{Field: "output", Value: output, Problem: "is not the name of a policy: it has to end in .yaml or .yml"})
 	case o.level < isolate.Namespaced:
 		return fail(&isolate.SpecError{Field: "level", Value: o.level.String(), Problem: "can't hold a policy that is learnt, but level " + isolate.Namespaced.String() + " and up can"})
+	case o.root != nil:
+		return fail(&usageError{flag: "--rootfs", problem: "jail learn and --rootfs exclude each other: what a policy shows of it can't be told from what it has"})
 	}
 	p := newLearnt(o)
 	if merge {
@@ -293,6 +295,22 @@ func (p *learnt) rules() []policies.Setting {
 	return rules
 }
 
+// kept are the settings that stay as they were asked for: all but those that the run has told more of, and those of the
+// report. What is shown at another path than the host's is kept, too.
+func (p *learnt) kept() []policies.Setting {
+	var list []policies.Setting
+	for _, a := range p.o.asked {
+		told := slices.Contains([]string{"level", "network", "seccomp", "memory", "swap", "result", "json", "verbose", "denied"}, a.Key)
+		same := len(a.rules) > 0 && !slices.ContainsFunc(a.rules, func(r isolate.Rule) bool {
+			return r.Source != r.Path || r.Kind != isolate.Show && r.Kind != isolate.ShowWrite
+		})
+		if a.Key != "" && !told && !same {
+			list = append(list, a.Setting)
+		}
+	}
+	return list
+}
+
 // alwaysCalls are what any program may make at any time, and what comes before it.
 var alwaysCalls = []string{
 	"brk", "clock_gettime", "clock_nanosleep", "close", "execve", "exit", "exit_group", "futex", "getpid", "gettid",
@@ -324,16 +342,13 @@ func profileName(output string) string {
 
 // save writes the policy, and its profile first: a policy is never there without.
 func (p *learnt) save(dir *os.Root, output string) error {
-	settings := []policies.Setting{policies.FromFlag("--level", p.o.level.String())}
-	settings = append(settings, p.rules()...)
+	settings := append(p.rules(), p.kept()...)
+	settings = append(settings, policies.FromFlag("--level", p.o.level.String()))
 	if p.host {
 		settings = append(settings, policies.FromFlag("--network", "host"))
 	}
 	if p.o.level < isolate.Contained { // which has a stricter one
 		settings = append(settings, policies.FromFlag("--seccomp", "./"+profileName(output)))
-	}
-	for _, c := range p.o.capAdd {
-		settings = append(settings, policies.FromFlag("--cap-add", c))
 	}
 	if p.memory > 0 {
 		settings = append(settings, policies.FromFlag("--memory", strconv.FormatInt((p.memory+1<<20-1)>>20, 10)+"M"))
@@ -393,6 +408,7 @@ func (p *learnt) readBack(output string) error {
 		switch s.Key {
 		case "read":
 			p.read[path] = true
+			p.bound = append(p.bound, path) // a folder of it was the working folder
 		case "write":
 			p.write[path] = true
 		case "exec":

@@ -182,6 +182,27 @@ func TestLearnMerge(t *testing.T) {
 	})
 }
 
+// TestLearnKeeps: what a run was given otherwise than by the view is in the policy as it was given.
+func TestLearnKeeps(t *testing.T) {
+	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		b.mkdir("data", 0o755)
+		b.write("data/file", "content", 0o644)
+		argv := []string{"sh", "-c", "echo $GREETING; cat /data/file; echo x >/scratch/y && ulimit -n"}
+		o := b.learn([]string{"--ro-bind", "data:/data", "--tmpfs", "/scratch:1M", "--env", "GREETING=hello", "--rlimit", "nofile=64", "--deny", "/etc/shadow"}, argv...)
+		if again := b.byLearnt(argv...); o.code != 0 || again.code != 0 || again.stdout != o.stdout || again.stdout != "hello\ncontent64\n" {
+			t.Errorf("%+v, by the policy %+v", o, again)
+		}
+		text, err := os.ReadFile(filepath.Join(b.dir, "learnt.yaml"))
+		if err != nil || !strings.Contains(string(text), "deny: /etc/shadow") {
+			t.Errorf("%v\n%s", err, text)
+		}
+		if o := b.learn([]string{"--merge", "--rootfs", "/"}, "true"); o.code != 125 || !strings.Contains(o.stderr, "--rootfs") {
+			t.Errorf("%+v", o)
+		}
+	})
+}
+
 // TestLearnConfined: who is learnt from is held as in any run, and learns nothing that it was refused.
 func TestLearnConfined(t *testing.T) {
 	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
