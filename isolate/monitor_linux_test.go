@@ -63,7 +63,9 @@ func TestMonitorMany(t *testing.T) {
 				list []string
 				word string
 			}{
-				{trace.Calls, "connect"}, {trace.Addresses, "connect " + l.Addr().String()}, {trace.Changed, "/usr"},
+				{trace.Calls, "connect"},
+				{trace.Addresses, "connect " + l.Addr().String()},
+				{trace.Changed, "/usr"},
 				{trace.Executed, realPath(t, "/usr/bin/head")},
 			} {
 				if !slices.Contains(in.list, in.word) {
