@@ -234,7 +234,7 @@ func (c *Cmd) fail(err error) {
 	c.finished = true
 	c.result = Result{
 		Level: c.spec.Level, Reason: SetupFailed, ExitCode: -1, UID: -1, GID: -1, Identity: c.spec.identity(),
-		Error: err.Error(), LostGuarantees: []Guarantee{}, LimitsHit: []string{}, Appeared: []string{},
+		Error: err.Error(), LostGuarantees: []Guarantee{}, LimitsHit: []string{}, Appeared: []string{}, Denied: []Denial{},
 		UserMS: -1, SystemMS: -1, PeakMemoryBytes: -1, OOMKills: -1, OutputBytes: -1,
 	}
 	var exec *ExecError

@@ -305,7 +305,29 @@ func (c *compiler) payload() error {
 	step("supervisors alive", wire{op: jailinit.OpAlive})
 	c.give(DiesWithLauncher, ListedFDs)
 	c.add(SidePayload, Step{Op: "signals", List: signalNames(h.Ignored), wire: wire{op: jailinit.OpSignals, a: h.Ignored}})
-	for _, f := range c.filters() { // last: they may refuse what was done before
+	if err := c.filterSteps(); err != nil { // last: they may refuse what was done before them
+		return err
+	}
+	env := c.environment()
+	c.add(SidePayload, Step{
+		Op: "exec", List: candidates(s.Process.Args[0], env), Args: s.Process.Args, Env: env,
+		wire: wire{op: jailinit.OpExec, a: h.Mask},
+	})
+	return nil
+}
+
+// filterSteps loads the filters, or one that does what all of them do and asks the launcher where they refuse.
+func (c *compiler) filterSteps() error {
+	s, list := c.spec, c.filters()
+	for _, f := range list {
+		if f.gives != "" {
+			c.give(f.gives)
+		}
+	}
+	if s.Monitor || s.Trace || len(s.Notify) > 0 {
+		return c.monitor(list)
+	}
+	for _, f := range list {
 		data, flags := strconv.Itoa(len(f.bpf)/8)+" instructions", uint64(0)
 		if f.log || s.FilterLog {
 			data, flags = data+", logged", unix.SECCOMP_FILTER_FLAG_LOG
@@ -314,15 +336,7 @@ func (c *compiler) payload() error {
 			Op: f.op, Path: f.name, Data: data,
 			wire: wire{op: jailinit.OpFilter, a: uint64(len(f.bpf) / 8), b: flags, bytes: f.bpf},
 		})
-		if f.gives != "" {
-			c.give(f.gives)
-		}
 	}
-	env := c.environment()
-	c.add(SidePayload, Step{
-		Op: "exec", List: candidates(s.Process.Args[0], env), Args: s.Process.Args, Env: env,
-		wire: wire{op: jailinit.OpExec, a: h.Mask},
-	})
 	return nil
 }
 

@@ -110,6 +110,9 @@ func (e *explainer) permissions() []string {
 		names = append(names, name)
 	}
 	e.say("environment: %s", orNone(quoteAll(names)))
+	for _, n := range spec.Notify {
+		e.say("%s, by the launcher: %q", n.Kind, n.What)
+	}
 	if e.gives(PrivateNetwork) {
 		e.say("network: a loopback device of its own")
 	} else {
@@ -195,6 +198,9 @@ func (e *explainer) monitored() []string {
 	}
 	for _, a := range e.plan.absent {
 		e.say("whether %q, which is absent, comes into being", a.path)
+	}
+	if e.spec.Monitor {
+		e.say("calls that a filter refuses; opens, execs and connects that the view or the network does not allow: each of them waits for the launcher")
 	}
 	if e.spec.OutputLimit > 0 {
 		e.say("bytes of output: stdout and stderr are pipes that the launcher copies from")

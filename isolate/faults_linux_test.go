@@ -22,6 +22,7 @@ import (
 func faultSpec(t *testing.T, level Level) *Spec {
 	s := NewSpec(level, "/bin/sh", "-c", "echo the payload ran")
 	s.Process.Cwd = "/"
+	s.Monitor = level == User || level == Contained
 	if level == Namespaced {
 		dir := t.TempDir()
 		for _, d := range []string{dir + "/data", dir + "/data/secret"} {

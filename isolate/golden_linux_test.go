@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/jailrun/jail/cgroup"
 )
@@ -119,6 +121,9 @@ var flagCases = []struct {
 		s.CallRules, s.FilterLog = &CallRules{BPF: make([]byte, 5*8), First: true}, true
 		s.AllowList = &AllowList{Name: "./strict.json"}
 	}},
+	{name: "monitor", level: Contained, set: func(s *Spec) { s.Monitor = true }},
+	{name: "notify", level: Namespaced, hosts: "user", set: func(s *Spec) { s.Notify = []Notify{{NotifyConnect, "192.0.2.1:80"}} }},
+	{name: "monitor-basic", level: Basic, hosts: "user", set: func(s *Spec) { s.Monitor = true }},
 	{name: "env", level: Namespaced, set: func(s *Spec) {
 		s.Process.Env = []string{"PATH=/opt/bin::/usr/bin/", "TMPDIR=/cache", "HOME=/home/else"}
 		s.Process.Args[0] = "python3"
@@ -297,13 +302,19 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// someFilter is a filter of n instructions that allows all.
+func someFilter(n int) []byte {
+	p := slices.Repeat(program{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}}, n-1)
+	return append(p, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}).bytes()
+}
+
 func golden(t *testing.T, name string, s *Spec, h *Host) {
 	t.Run(name, func(t *testing.T) {
 		if len(s.Filter) > 0 {
-			s.Filter = make([]byte, 2*8) // the real one is another on each architecture, and is checked where it is made
+			s.Filter = someFilter(2) // the real one is another on each architecture, and is checked where it is made
 		}
 		if s.AllowList != nil {
-			s.AllowList = &AllowList{Name: s.AllowList.Name, BPF: make([]byte, 3*8), Log: s.AllowList.Log}
+			s.AllowList = &AllowList{Name: s.AllowList.Name, BPF: someFilter(3), Log: s.AllowList.Log}
 		}
 		plan, err := Compile(s, h)
 		var got string

@@ -72,7 +72,7 @@ func opsThatRan(dir string) (map[uint32]bool, error) {
 		set   func(*Spec)
 	}{
 		{Basic, func(s *Spec) { s.Process.Cwd = "/usr" }},
-		{User, nil},
+		{User, func(s *Spec) { s.Monitor = true }},
 		{Namespaced, func(s *Spec) {
 			s.View = append(s.View,
 				Rule{Kind: ShowWrite, Path: "/data", Source: dir}, Rule{Kind: Deny, Path: "/data/secret"},

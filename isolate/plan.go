@@ -40,6 +40,9 @@ type Plan struct {
 	mounts   []mounted // the view; empty where there is none
 	absent   []absence // what is looked for again at the end
 	scratch  string
+
+	opens     []given  // of Spec.Notify
+	monitored [][]byte // filters that the monitor answers for; what is loaded last comes first
 }
 
 // mounted is one place of the jail's file tree: what is at Path comes from the host's Source, or from nowhere.
@@ -50,6 +53,9 @@ type mounted struct {
 	noExec       bool
 	denied       bool
 }
+
+// given is a file of the host's that the launcher opens for the payload.
+type given struct{ path, source string }
 
 // absence is a path, or a pattern, of a rule with Report that could come into being.
 type absence struct {

@@ -44,7 +44,7 @@ func (p *Plan) encode(npass int, try bool, failStep, failErrno uint32) []byte {
 			if try { // the content is for the run, and who gives it may not come to its end
 				w.D = 0
 			}
-		case jailinit.OpFilter:
+		case jailinit.OpFilter, jailinit.OpMonitor:
 			w.S1 = e.Bytes(s.wire.bytes)
 		case jailinit.OpExec:
 			if try {

@@ -34,6 +34,8 @@ type Process struct {
 	scratch *os.File        // holds the lock of the private TMPDIR
 	tempDir string
 
+	monitor *monitor // nil is none
+
 	cgroup     *cgroup.Cgroup // nil is none
 	usageBase  cgroup.Usage   // what it had counted, and what jail-init said, before the payload
 	recordBase jailinit.Record
@@ -50,7 +52,7 @@ type Process struct {
 func newProcess(l *launch, pid, pidfd, control int) *Process {
 	p := &Process{Pid: pid, plan: l.plan, host: l.host, spec: l.spec, control: control, pidfd: pidfd, done: make(chan struct{})}
 	p.result = Result{
-		Level: l.spec.Level, GivenLevel: l.spec.Level, LostGuarantees: []Guarantee{}, LimitsHit: []string{}, Appeared: []string{},
+		Level: l.spec.Level, GivenLevel: l.spec.Level, LostGuarantees: []Guarantee{}, LimitsHit: []string{}, Appeared: []string{}, Denied: []Denial{},
 		ExitCode: -1, UID: l.plan.UID, GID: l.plan.GID, Identity: l.plan.Identity,
 		UserMS: -1, SystemMS: -1, PeakMemoryBytes: -1, OOMKills: -1, OutputBytes: -1,
 	}
@@ -85,6 +87,7 @@ func (p *Process) wait() Result {
 		r, told, _ = jailinit.Receive(socket.Read)
 	}
 	p.reap()
+	p.stopMonitor()
 	if !told && !p.plan.pidNS && p.payload > 0 {
 		// Somebody killed jail-init. The kernel has killed the payload with it, but not what it started; those that
 		// stayed in its process group can be named.
@@ -203,8 +206,19 @@ func (p *Process) reap() {
 func (p *Process) abandon() {
 	_ = unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
 	p.reap()
+	p.stopMonitor()
 	unix.Close(p.pidfd)
 	unix.Close(p.control)
+}
+
+// stopMonitor ends the answers to a jail that has ended.
+func (p *Process) stopMonitor() {
+	if p.monitor == nil {
+		return
+	}
+	p.monitor.stop()
+	p.result.Denied = append(p.result.Denied, p.monitor.list...)
+	p.result.DeniedMore = p.monitor.more
 }
 
 // order sends a word to jail-init.

@@ -32,8 +32,10 @@ type Result struct {
 	ExitCode       int         `json:"exit_code"` // the payload's; -1 where it has none
 	Signal         string      `json:"signal"`    // that ended the payload: "SIGKILL", "SIGRTMIN+3", or ""
 	LimitsHit      []string    `json:"limits_hit"`
-	Appeared       []string    `json:"appeared"` // paths of rules with Report that were absent at the start and exist at the end
-	UID            int         `json:"uid"`      // the payload's, as the host sees it; -1 where none ran
+	Appeared       []string    `json:"appeared"`    // paths of rules with Report that were absent at the start and exist at the end
+	Denied         []Denial    `json:"denied"`      // with Spec.Monitor: calls that the jail has refused, in the order of the first of each
+	DeniedMore     int64       `json:"denied_more"` // such calls that Denied has no room for
+	UID            int         `json:"uid"`         // the payload's, as the host sees it; -1 where none ran
 	GID            int         `json:"gid"`
 	Identity       Identity    `json:"identity"`
 	Error          string      `json:"error"` // why nothing ran, or ""
@@ -59,6 +61,34 @@ type Result struct {
 	LaunchMS  float64 `json:"launch_ms"`  // until jail-init runs
 	ExecMS    float64 `json:"exec_ms"`    // until the payload runs
 }
+
+// Denial is a call of the payload's that the jail has refused, and how often. Paths, names and addresses are the
+// payload's words: quote them.
+type Denial struct {
+	Call     string `json:"call"`     // "openat"; "i386 call 5" of a program for another ABI
+	Argument string `json:"argument"` // what tells most of it beside a path: the address of a connect, the request of an ioctl; or ""
+	Path     string `json:"path"`     // as far as it could be read; or ""
+	Errno    string `json:"errno"`    // what the payload was told: "EACCES"
+	Why      Why    `json:"why"`
+	Count    int64  `json:"count"`
+}
+
+// Why says which border a call was refused at.
+type Why string
+
+// The borders. At the first two the monitor has given the answer itself. Of the others it tells what the kernel was
+// going to say: see Spec.Monitor.
+const (
+	ByFilter     Why = "filter"         // a filter refuses the call
+	ByNotify     Why = "notify"         // Spec.Notify lists it, and the launcher could not do it, or not in that way
+	NotInView    Why = "not in view"    // the file is there on the host, and the view does not show it
+	Closed       Why = "denied"         // a rule of the kind Deny
+	ReadOnly     Why = "read-only"      // the view does not let it be written
+	NoExecution  Why = "not executable" // the view does not let it be executed
+	ByMode       Why = "mode"           // the file's owner and mode do not let the payload's uid
+	OtherProcess Why = "other process"  // what /proc has of a process that is not the payload's
+	NoNetwork    Why = "no network"     // the jail has a loopback device alone
+)
 
 // Success says that the payload exited with code 0 of its own accord.
 func (r *Result) Success() bool { return r.Reason == Exited && r.ExitCode == 0 }

@@ -53,6 +53,19 @@ type Spec struct {
 
 	OuterProc bool `json:"outerProc,omitempty"` // where no fresh procfs can be mounted, the one that is there is shown: without PrivateProcesses
 
+	// Monitor reports in Result.Denied what the jail refuses: calls that a filter refuses with an errno, and opens, execs
+	// and connects that the view or the network does not allow. Each of these waits for this process, the others do not.
+	// A filter's refusal is given by this process, and by the kernel (ENOSYS) where this process can't. Of an open, exec
+	// or connect this process looks at the arguments and tells what the answer is going to be; the kernel then gives the
+	// answer, by arguments that it reads itself. So what is reported is no proof against a payload that changes them
+	// meanwhile, but what it may do is the same without a monitor.
+	Monitor bool `json:"monitor,omitempty"`
+
+	// Trace keeps what the payload uses: Cmd.Trace. Each of its system calls waits for this process then.
+	Trace bool `json:"trace,omitempty"`
+
+	Notify []Notify `json:"notify,omitempty"` // what this process does for the payload
+
 	AllowDowngrade bool `json:"allowDowngrade,omitempty"` // a lower level is better than none
 }
 

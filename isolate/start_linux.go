@@ -85,7 +85,7 @@ func startSpec(spec *Spec, c *Cmd, files []*os.File) (*Process, error) {
 			return nil, err
 		}
 	}
-	l := &launch{spec: spec, host: host, place: host.Cgroup, files: files, failStep: c.failStep, failErrno: c.failErrno, try: c.try, cancel: c.ctx.Done()}
+	l := &launch{spec: spec, host: host, place: host.Cgroup, files: files, failStep: c.failStep, failErrno: c.failErrno, try: c.try, listener: -1, meeting: -1, cancel: c.ctx.Done()}
 	defer l.close()
 	if err := l.claim(); err != nil && !host.dropOwnUID() {
 		if !uidMapped(firstUID) {
@@ -134,6 +134,8 @@ type launch struct {
 	attached    chan error     // tells of an attach under way
 	usageBase   cgroup.Usage   // what the cgroup had counted at the barrier, and what jail-init said there
 	recordBase  jailinit.Record
+	listener    int // of the monitor, until that has it; -1 is none
+	meeting     int // the same
 	cancel      <-chan struct{}
 	failStep    uint32
 	failErrno   uint32
@@ -274,6 +276,15 @@ func (l *launch) follow(p *Process) error {
 			}
 		case jailinit.RecordFailed:
 			return l.failed(r)
+		case jailinit.RecordListener:
+			if p.monitor != nil || l.listener < 0 || l.plan.Steps[r.Step].wire.c != 0 && l.meeting < 0 {
+				return l.plan.stepError(int(r.Step), unix.EMFILE) // the kernel drops fds that there is no room for
+			}
+			listener, meeting := l.listener, l.meeting
+			l.listener, l.meeting = -1, -1
+			if p.monitor, err = startMonitor(l, listener, meeting); err != nil {
+				return err
+			}
 		case jailinit.RecordTried:
 			return nil
 		case jailinit.RecordStarted:
@@ -294,13 +305,13 @@ func socketError(op string, err error) error {
 // read waits for a record, or for the context's end: a step may wait for ever (a --file fd that nobody writes to).
 func (l *launch) read(p *Process, b []byte) (int, error) {
 	if l.cancel == nil {
-		return unix.Read(p.control, b)
+		return l.receive(p.control, b)
 	}
 	for {
 		f := []unix.PollFd{{Fd: int32(p.control), Events: unix.POLLIN}}
 		n, err := unix.Poll(f, 20)
 		if n > 0 {
-			return unix.Read(p.control, b)
+			return l.receive(p.control, b)
 		}
 		if err != nil && err != unix.EINTR {
 			return 0, os.NewSyscallError("poll", err)
@@ -311,6 +322,28 @@ func (l *launch) read(p *Process, b []byte) (int, error) {
 		default:
 		}
 	}
+}
+
+// receive reads a record, and the listener that may come with it.
+func (l *launch) receive(control int, b []byte) (int, error) {
+	space := make([]byte, unix.CmsgSpace(2*4))
+	n, got, _, _, err := unix.Recvmsg(control, b, space, unix.MSG_CMSG_CLOEXEC)
+	if err != nil || got == 0 {
+		return n, err
+	}
+	messages, err := unix.ParseSocketControlMessage(space[:got])
+	if err != nil {
+		return n, err
+	}
+	for _, m := range messages {
+		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) > 0 {
+			l.listener = fds[0]
+			if len(fds) > 1 {
+				l.meeting = fds[1]
+			}
+		}
+	}
+	return n, nil
 }
 
 var errCancelled = errors.New("cancelled while the jail was being set up")
@@ -380,6 +413,9 @@ func (l *launch) explain(err error) error {
 	if !errors.As(err, &step) {
 		return err
 	}
+	if step.Index >= 0 && step.Errno == unix.EBUSY && l.plan.Steps[step.Index].wire.op == jailinit.OpMonitor {
+		return &SpecError{Field: "denied", Value: "true", Problem: "can't be had inside another monitor: the kernel lets one process listen to a process and all that it starts, and this one is watched already, by a jail around it or by a container engine"}
+	}
 	switch step.Errno {
 	case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EINVAL, unix.ENOSPC, unix.EUSERS, unix.EOPNOTSUPP, unix.ENODEV:
 	case unix.ENOENT: // of /proc, if of anything of the host's
@@ -403,7 +439,7 @@ func (l *launch) explain(err error) error {
 			mine = step.Errno == unix.EPERM || step.Errno == unix.ENOSYS
 		case jailinit.OpOpen, jailinit.OpWrite, jailinit.OpLoUp, jailinit.OpHostname, jailinit.OpRoot, jailinit.OpPivot, jailinit.OpMount,
 			jailinit.OpSetattr, jailinit.OpMknod, jailinit.OpUnshare, jailinit.OpSetns, jailinit.OpRuleset, jailinit.OpRestrict, jailinit.OpNNP,
-			jailinit.OpFilter, jailinit.OpGroups, jailinit.OpGID, jailinit.OpUID, jailinit.OpSubreaper:
+			jailinit.OpFilter, jailinit.OpMonitor, jailinit.OpGroups, jailinit.OpGID, jailinit.OpUID, jailinit.OpSubreaper:
 			mine = true
 		}
 	}

@@ -36,6 +36,9 @@ func (p *Process) setReason(Reason) bool { return false }
 
 func (p *Process) wait() Result { return Result{} }
 
+// Trace is nil here.
+func (c *Cmd) Trace() *Trace { return nil }
+
 func isBrokenPipe(error) bool { return false }
 
 func duplicate(*os.File) (*os.File, error) { return nil, unsupported(0) }

@@ -56,6 +56,8 @@ var notInOCI = map[string]string{
 	"result":          "an OCI runtime reports no result",
 	"json":            "an OCI runtime reports no result",
 	"verbose":         "an OCI runtime reports no result",
+	"denied":          "an OCI runtime reports no refusals",
+	"notify":          "an OCI runtime makes no calls for a payload",
 	"overlay":         "OCI's overlay needs folders for what is written, which somebody has to make and remove",
 	"dir":             "OCI makes no folders",
 	"symlink":         "OCI makes no links",

@@ -205,7 +205,7 @@ borders:
   name: n
   output-limit: 1M
   allow-downgrade: true
-monitor: {result: ./result, json: true, verbose: true}
+monitor: {result: ./result, json: true, denied: true, notify: ["open:/etc/passwd"], verbose: true}
 `, "optional": "", "closed/open": "", "r": "", "x": "", "w/d": "", "o/x": ""})
 	t.Setenv("B", "secret-of-the-caller")
 	l, err := Load("./p.yaml")
@@ -229,7 +229,7 @@ monitor: {result: ./result, json: true, verbose: true}
 		"permissions.files: overlay: /work/o", "permissions.files: dir: /d", "permissions.files: symlink: /l, to: x", "permissions.files: file: /f, fd: 0",
 		"permissions.env: B", "permissions.proc: outer", "permissions.syscalls: deny: ptrace", "permissions.fd: 3", "permissions.stdin: /work/i", "permissions.stdout: /work/o1", "permissions.stderr: /work/o2",
 		"borders.rootfs-overlay: true", "borders.timeout: 1m", "borders.kill-after: 1s", "borders.cpu-time: 1s", "borders.output-limit: 1M", "borders.allow-downgrade: true",
-		"monitor.result: /work/result", "monitor.json: true", "monitor.verbose: true",
+		"monitor.result: /work/result", "monitor.json: true", "monitor.denied: true", "monitor.notify: open:/etc/passwd", "monitor.verbose: true",
 		"permissions.seccomp: /work/profile.json", "permissions.seccomp: default", "linux.gidMappings", "linux.uidMappings",
 	}
 	if diff := cmp.Diff(want, told); diff != "" {

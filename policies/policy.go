@@ -67,6 +67,8 @@ type Borders struct {
 type Monitor struct {
 	Result  PathOrWord `json:"result,omitempty" jsonschema_description:"the file that says what happened; - is stderr"`
 	JSON    Switch     `json:"json,omitempty" jsonschema_description:"as one line of JSON"`
+	Denied  Switch     `json:"denied,omitempty" jsonschema_description:"report the calls that the jail refuses; opens, execs and connects are slower then"`
+	Notify  []Notify   `json:"notify,omitempty" jsonschema_description:"what jail does itself when the payload asks for it: open:PATH, connect:ADDRESS:PORT or connect:PATH"`
 	Verbose Switch     `json:"verbose,omitempty" jsonschema_description:"say on stderr how it ended"`
 }
 
@@ -124,6 +126,7 @@ type (
 	Count       int
 	OutputLimit string
 	IfAbsent    string
+	Notify      string
 	Paths       []Path // one, or a list
 	Call        string // or "@" and a group
 	Calls       []Call

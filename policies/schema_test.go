@@ -70,6 +70,7 @@ func generateSchema(t *testing.T) []byte {
 		reflect.TypeFor[Call]():        {Ref: "#/$defs/call"},
 		reflect.TypeFor[Errno]():       either(number, one(`^E[A-Z0-9]+$`)),
 		reflect.TypeFor[Condition]():   one(`^arg[0-5] *(& *(0x[0-9A-Fa-f]+|[0-9]+) *)?(==|!=|<=?|>=?) *(0x[0-9A-Fa-f]+|[0-9]+)$`),
+		reflect.TypeFor[Notify]():      one(`^(open|connect):.`),
 	}
 	var r jsonschema.Reflector
 	r = jsonschema.Reflector{
@@ -218,7 +219,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"version: 1\npermissions: {files: [./x]}", "version: 1\npermissions: {files: [{read: ./x, write: ./x}]}",
 		"version: 1\npermissions: {files: [{optional: true}]}", "version: 1\npermissions: {files: [{raed: ./x}]}",
 		"version: 1\npermissions: {files: [{deny: ./x, if-absent: ignore}]}", "version: 1\nborders: {rlimit: {nofiles: 1}}",
-		"version: 1\npermissions: {env-all: 1}", "version: 1\nmonitor: {denied: true}", "version: 1\npermissions: {env: []}",
+		"version: 1\npermissions: {env-all: 1}", "version: 1\nmonitor: {denied: 1}", "version: 1\npermissions: {env: []}",
 		"version: 1\npermissions: {syscalls: [ptrace]}", "version: 1\npermissions: {syscalls: [{deny: ptrce}]}", "version: 1\npermissions: {syscalls: [{kill: ptrace}]}",
 		"version: 1\npermissions: {syscalls: [{deny: ptrace, log: kcmp}]}", "version: 1\npermissions: {syscalls: [{deny: \"@mounts\"}]}",
 		"version: 1\npermissions: {syscalls: [{deny: ptrace, errno: eperm}]}", "version: 1\npermissions: {syscalls: [{deny: socket, when: arg6 == 1}]}",

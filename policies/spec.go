@@ -104,6 +104,12 @@ var setters = map[string]func(*builder, *Setting) error{
 	"result":  func(*builder, *Setting) error { return nil },
 	"json":    func(*builder, *Setting) error { return nil },
 	"verbose": func(*builder, *Setting) error { return nil },
+	"denied":  func(b *builder, s *Setting) error { b.Monitor = s.on(); return nil },
+	"notify": func(b *builder, s *Setting) error {
+		n, err := isolate.ParseNotify(s.Value)
+		b.Notify = append(b.Notify, n)
+		return err
+	},
 
 	"env":      func(b *builder, s *Setting) error { b.env = append(b.env, s.Value); return nil },
 	"env-all":  func(b *builder, s *Setting) error { b.envAll = s.on(); return nil },

@@ -18,7 +18,7 @@ func help(args []string) int {
 	if text == "" {
 		return fail(&usageError{
 			problem: "no help on " + quote(topic),
-			hint:    didYouMean(topic, append([]string{"limits", "rootfs", "syscalls", "result"}, commands...), "jail help ", "there is help on run, limits, rootfs, syscalls, explain, policy, why, levels, gc, version, help and result"),
+			hint:    didYouMean(topic, append([]string{"limits", "rootfs", "syscalls", "result"}, commands...), "jail help ", "there is help on run, limits, rootfs, syscalls, explain, learn, policy, why, levels, gc, version, help and result"),
 		})
 	}
 	fmt.Print(text)
@@ -42,6 +42,8 @@ func helpText(topic string) string {
 		return explainHelp
 	case "policy":
 		return policyHelp
+	case "learn":
+		return learnHelp
 	case "why":
 		return whyHelp
 	case "levels":
@@ -69,6 +71,7 @@ const (
 
   jail run [flags] [--] COMMAND [ARGUMENT …]   run it
   jail explain [flags] [--] COMMAND …          what that does, what stays open
+  jail learn -o FILE [flags] [--] COMMAND …    run it, write what it used down
   jail policy list|show|check|diff|schema      policy files
   jail why PATH|HOST|SYSCALL [flags]           is it allowed, and by which line
   jail levels                                  what this host can give
@@ -118,6 +121,8 @@ Levels, each with all of the one before:
   --result FILE|-                  write what happened; - is stderr
   --json                           as one line of JSON (jail help result)
   --allow-downgrade                a lower level will do (--best-effort)
+  --monitor                        report the calls that it refuses (--denied)
+  --notify open:PATH|connect:ADDR  do that for it: see docs/policies.md
   --verbose                        say on stderr how it ended
 
 SRC and --deny may be relative; SRC:DST meet at ":/". SIZE takes K, M, G.
@@ -156,7 +161,7 @@ named, never found: --policy NAME for a built-in one, --policy ./x.yaml.
       - read: ~/.cache/x  # ~ and ${NAME} at the begin; else below its folder
         optional: true
   borders: {timeout: 10m} # level, user, rlimit, memory, pids-limit, name, …
-  monitor: {json: true}   # result, json, verbose
+  monitor: {json: true}   # result, json, denied, notify, …
 
 A key is the name of its flag. A flag counts more than a policy, a policy more
 than what it extends; two that it extends may not contradict each other. The
@@ -175,6 +180,18 @@ that JAIL_POLICY names.
 
   $ jail run --policy judge --memory 64M -- ./submission
   $ jail explain --origin --policy ./ci.yaml -- make
+`
+	learnHelp = `jail learn -o FILE [--merge] [flags of run] [--] COMMAND [ARGUMENT …]
+
+Runs COMMAND as jail run does with the same flags (level namespaced and up),
+only slower, and writes FILE, a policy of what it has used: files read, written
+and executed, the network, system calls (in FILE's name with .seccomp.json) and
+memory. What flags don't show it can't use: give it what it needs, as --bind.
+--merge adds a run to what FILE says already. Read FILE before you use it; what
+it can miss is in docs/policies.md.
+
+  $ jail learn -o cc.yaml --bind . -- gcc -o hello hello.c
+  $ jail run --policy ./cc.yaml -- gcc -o hello hello.c
 `
 	whyHelp = `jail why PATH|HOST|SYSCALL [--policy NAME|FILE] [flags of run]
 

@@ -58,6 +58,8 @@ var keyCases = []struct {
 	{"allow-downgrade", "allow-downgrade: true", []string{"--allow-downgrade"}, []string{"--allow-downgrade=false"}, nil},
 	{"result", "result: ./x", []string{"--result", "$DIR/x"}, []string{"--result", "-"}, nil},
 	{"json", "json: true", []string{"--json"}, []string{"--json=false"}, nil},
+	{"denied", "denied: true", []string{"--denied"}, []string{"--monitor=false"}, nil},
+	{"notify", "notify: [open:/etc/passwd]", []string{"--notify", "open:/etc/passwd"}, []string{"--notify", "connect:[::1]:7"}, []string{"--notify", "open:/etc/passwd", "--notify", "connect:[::1]:7"}},
 	{"verbose", "verbose: true", []string{"--verbose"}, []string{"--verbose=false"}, nil},
 }
 

@@ -53,8 +53,11 @@ func jail(args []string) (code int) {
 		return fail(err)
 	}
 	name, args := args[0], args[1:]
-	if name == "run" { // the others have no payload to relay signals to
+	switch name { // the others have no payload to relay signals to
+	case "run":
 		return run(args)
+	case "learn":
+		return learn(args)
 	}
 	signals.Unblock()
 	switch name {
@@ -79,7 +82,7 @@ func jail(args []string) (code int) {
 	})
 }
 
-var commands = []string{"run", "explain", "policy", "why", "levels", "gc", "version", "help"}
+var commands = []string{"run", "explain", "learn", "policy", "why", "levels", "gc", "version", "help"}
 
 // usageError is a mistake in the command line that is not about one flag's value.
 type usageError struct {

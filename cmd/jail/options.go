@@ -58,6 +58,8 @@ type options struct {
 	stderr      string
 	result      string
 	json        bool
+	denied      bool
+	notify      []isolate.Notify
 	downgrade   bool
 	verbose     bool
 	plan        bool
@@ -292,6 +294,12 @@ var runFlags = []flag{
 	{"--stderr", "", "FILE", func(o *options, v string) error { o.stderr = v; return nil }},
 	{"--result", "", "FILE|-", func(o *options, v string) error { o.result = v; return nil }},
 	{"--json", "", "", func(o *options, v string) error { o.json = v == "true"; return nil }},
+	{"--denied", "--monitor", "", func(o *options, v string) error { o.denied = v == "true"; return nil }},
+	{"--notify", "", "open:PATH|connect:ADDRESS", func(o *options, v string) error {
+		n, err := isolate.ParseNotify(v)
+		o.notify = append(o.notify, n)
+		return err
+	}},
 	{"--allow-downgrade", "--best-effort", "", func(o *options, v string) error { o.downgrade = v == "true"; return nil }},
 	{"--verbose", "", "", func(o *options, v string) error { o.verbose = v == "true"; return nil }},
 	{"--help", "-h", "", func(o *options, _ string) error { o.help = true; return nil }},
@@ -441,6 +449,7 @@ func (o *options) spec() (*isolate.Spec, error) {
 	}
 	s.OutputLimit, s.OutputAction = o.output, o.overrun
 	s.AllowDowngrade = o.downgrade
+	s.Monitor, s.Notify = o.denied, o.notify
 	s.View = append(append(s.View, o.rules...), o.protectPolicy()...)
 	if err := o.tellPolicy(s); err != nil {
 		return nil, err

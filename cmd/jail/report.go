@@ -119,7 +119,7 @@ func (r *report) write(result *isolate.Result) error {
 	switch result.Reason {
 	case isolate.ExecFailed, isolate.SetupFailed: // the error has been printed
 	case isolate.Exited, isolate.Signalled:
-		if r.verbose || result.GivenLevel != result.Level || len(result.LostGuarantees) > 0 || len(result.Appeared) > 0 || slices.Contains(result.LimitsHit, "output") {
+		if r.verbose || result.GivenLevel != result.Level || len(result.LostGuarantees) > 0 || len(result.Appeared) > 0 || len(result.Denied) > 0 || slices.Contains(result.LimitsHit, "output") {
 			r.tell(result)
 		}
 	case isolate.SupervisorLost:

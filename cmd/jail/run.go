@@ -178,8 +178,36 @@ func summary(r *isolate.Result, detail bool) []string {
 		}
 		lines = append(lines, "protected paths that were absent and came into being: "+strings.Join(paths, ", "))
 	}
+	lines = append(lines, deniedLines(r)...)
 	if detail {
 		lines = append(lines, r.Detail())
+	}
+	return lines
+}
+
+// deniedLines is what the jail has refused, as far as a person reads on.
+func deniedLines(r *isolate.Result) []string {
+	const most = 10
+	var lines []string
+	for i, d := range r.Denied {
+		if i == most {
+			lines = append(lines, fmt.Sprintf("denied: and %d others; --json has them", len(r.Denied)-most))
+			break
+		}
+		line := "denied: " + d.Call
+		for _, word := range []string{d.Path, d.Argument} {
+			if word != "" {
+				line += " " + quote(word)
+			}
+		}
+		line += fmt.Sprintf(": %s (%s)", d.Errno, d.Why)
+		if d.Count > 1 {
+			line += fmt.Sprintf(", %d times", d.Count)
+		}
+		lines = append(lines, line)
+	}
+	if r.DeniedMore > 0 {
+		lines = append(lines, fmt.Sprintf("denied: %d more calls, of which there were too many kinds to list", r.DeniedMore))
 	}
 	return lines
 }

@@ -45,6 +45,10 @@ func generateSchema(t *testing.T) []byte {
 			isolate.Exited, isolate.Signalled, isolate.TimedOut, isolate.Cancelled, isolate.MemoryExceeded,
 			isolate.CPUExceeded, isolate.OutputExceeded, isolate.ExecFailed, isolate.SetupFailed, isolate.SupervisorLost,
 		},
+		reflect.TypeFor[isolate.Why](): {
+			isolate.ByFilter, isolate.ByNotify, isolate.NotInView, isolate.Closed, isolate.ReadOnly, isolate.NoExecution,
+			isolate.ByMode, isolate.OtherProcess, isolate.NoNetwork,
+		},
 	}
 	r := jsonschema.Reflector{
 		Anonymous: true, DoNotReference: true,
@@ -88,7 +92,7 @@ func validate(result []byte) error {
 
 // The schema has to tell wrong from right.
 func TestSchemaRefuses(t *testing.T) {
-	good, err := json.Marshal(&isolate.Result{Reason: isolate.Exited, LostGuarantees: []isolate.Guarantee{}, LimitsHit: []string{}, Appeared: []string{}})
+	good, err := json.Marshal(&isolate.Result{Reason: isolate.Exited, LostGuarantees: []isolate.Guarantee{}, LimitsHit: []string{}, Appeared: []string{}, Denied: []isolate.Denial{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,6 +77,10 @@ func (o *options) whyPath(plan *isolate.Plan, what string) (allowed bool, lines 
 	if path, err = absolute(path); err != nil {
 		return false, nil, aboutFlag(&flag{name: "path"}, what, err)
 	}
+	if n, err := isolate.ParseNotify("open:" + path); err == nil && slices.Contains(o.notify, n) {
+		origin, _ := o.last("--notify")
+		return true, []string{"readable: " + origin + "; jail gives a copy of it"}, nil
+	}
 	real, err := filepath.EvalSymlinks(path)
 	if err == nil && real != path {
 		lines = append(lines, quote(path)+" leads to "+quote(real))
@@ -192,6 +196,10 @@ func (o *options) last(flag string) (string, bool) {
 }
 
 func (o *options) whyHost(plan *isolate.Plan, what string) (allowed bool, lines []string) {
+	if n, err := isolate.ParseNotify("connect:" + what); err == nil && slices.Contains(o.notify, n) {
+		origin, _ := o.last("--notify")
+		return true, []string{"allowed: " + origin + "; jail makes the connection and passes on what is sent"}
+	}
 	origin, asked := o.last("--network")
 	if !slices.Contains(plan.Given, isolate.PrivateNetwork) {
 		if !asked {

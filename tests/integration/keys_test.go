@@ -82,6 +82,8 @@ func keyCases(dir, netns, mntns string) []keyCase {
 
 		{"monitor.result", "", "monitor: {result: ./out}", "", "true", "file=exited 0"},
 		{"monitor.json", "", "monitor: {json: true}", "", "true", `stderr={"`},
+		{"monitor.denied", "", "monitor: {denied: true, json: true}", "monitor: {json: true}", "cat " + dir + "/text", `"denied":[{"call":"openat"`},
+		{"monitor.notify", "", "monitor: {notify: [\"open:" + dir + "/text\"]}", "", "cat " + dir + "/text", "stdout=text"},
 		{"monitor.verbose", "", "monitor: {verbose: true}", "", "true", "stderr=jail: exited 0"},
 
 		{"permissions.files.read", "", files("read: " + dir), "", "cat " + dir + "/text", "stdout=text"},

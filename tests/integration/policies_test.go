@@ -291,8 +291,15 @@ func sharedMemory(t *testing.T) (id int) {
 	return id
 }
 
+// nothingToTell are attempts that come to no call that is refused: what they look for is not there. Of the first three
+// the monitor does not tell: of link(2), and of opens through a link that leads out of the view or through /proc/self.
+var nothingToTell = []string{
+	".env by another name", "~ through a link in the project", ".env through /proc",
+	"an open file of the launcher's", "open files through /proc", "command lines", "shared memory", "the socket of ssh-agent", "loopback",
+}
+
 // Attempts of a curious process to read secrets and to reach others. Bare, each of them succeeds, or it would prove
-// nothing; under the policy none does.
+// nothing; under the policy none does, and each is reported.
 func TestPolicyAgentSecrets(t *testing.T) {
 	at(t, "namespaced", func(t *testing.T, b *box) {
 		b.repository()
@@ -313,9 +320,16 @@ func TestPolicyAgentSecrets(t *testing.T) {
 			if !strings.Contains(bare.stdout, "canary") {
 				t.Errorf("bare, %s: %+v", name, bare)
 			}
-			if o := curious(jailPath, "run", "--policy", "agent", "--env", b.cookie, "--", python, "-c", program); strings.Contains(o.stdout, "canary") || o.code == 125 {
+			o := curious(jailPath, "run", "--policy", "agent", "--denied", "--json", "--env", b.cookie, "--", python, "-c", program)
+			if strings.Contains(o.stdout, "canary") || o.code == 125 {
 				t.Errorf("%s: %+v", name, o)
 			}
+			if told := strings.Contains(o.stderr, `"denied":[{`); told == slices.Contains(nothingToTell, name) {
+				t.Errorf("%s: reported: %v; %s", name, told, o.stderr)
+			}
+		}
+		if n := len(programs) - len(nothingToTell); n < 30 {
+			t.Errorf("%d attempts are reported", n)
 		}
 		// What a process of this machine has no canary for: it has to fail, whatever it is.
 		for _, program := range []string{
@@ -379,6 +393,32 @@ func TestOpening3NothingIsMade(t *testing.T) {
 		before = b.listing()
 		if o := b.under("./policy.yaml", nil, "true"); o.code != 125 || !strings.Contains(o.stderr, `policy.yaml:5:13: deny "./never" does not exist`) || b.listing() != before {
 			t.Errorf("%+v", o)
+		}
+	})
+}
+
+// Opening 4, of refusals that nobody hears of, or without the path: the Result has each, and people are told.
+func TestOpening4RefusalsAreTold(t *testing.T) {
+	at(t, "namespaced", func(t *testing.T, b *box) {
+		b.mkdir("data", 0o755)
+		for _, name := range []string{"data/secret", "data/protected", "data/tool"} {
+			b.write(name, "#!/bin/sh\n", 0o755)
+		}
+		hidden := b.write(filepath.Join(b.home, "hidden"), "x", 0o644)
+		const rules = "version: 1\npermissions:\n  files:\n    - write: ./data\n    - deny: ./data/secret\n    - read: ./data/protected\n    - read: ./data/tool\n"
+		b.write("policy.yaml", rules+"monitor: {denied: true, json: true}\n", 0o644)
+		script := "cat data/secret; cat " + hidden + "; echo x >>data/protected; data/tool; true"
+		o := b.under("./policy.yaml", nil, "sh", "-c", script)
+		for path, border := range map[string]string{
+			b.dir + "/data/secret": "denied", hidden: "not in view", b.dir + "/data/protected": "read-only", b.dir + "/data/tool": "not executable",
+		} {
+			if want := fmt.Sprintf(`"path":%q,"errno":`, path); !strings.Contains(o.stderr, want) || !strings.Contains(o.stderr, `"why":"`+border+`"`) {
+				t.Errorf("%s, %s: %+v", path, border, o)
+			}
+		}
+		b.write("policy.yaml", rules+"monitor: {denied: true}\n", 0o644)
+		if o := b.under("./policy.yaml", nil, "sh", "-c", script); !strings.Contains(o.stderr, b.dir+"/data/secret") || !strings.Contains(o.stderr, hidden) {
+			t.Errorf("people are not told: %+v", o)
 		}
 	})
 }

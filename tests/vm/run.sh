@@ -26,7 +26,7 @@ declare -A of=(
 cgroups='P5[24589]_|P75_NoCgroup|NestedInLimited|CPU|TestCgroup|Accounting|LevelsOf'
 declare -A part=(
 	[isolate]='^Test(Run|Ways|BothEveryOp|BothNoIDMap|BothImagesAtOnce|BothContained|Signals|HighFD)$'
-	[tests/integration]="$cgroups"'|ResourcesNeed|Capabilities|Sockets|SignalsOutside|EveryLimit|TestTimeout|ExitCodeOf|TestBinds|KillPID1|Contained|P39_P41|P10_P11|P03_P15_Rootfs|RootfsWrites|TestOverlay|P23_Device$|TestOuter'
+	[tests/integration]="$cgroups"'|ResourcesNeed|Capabilities|Sockets|SignalsOutside|EveryLimit|TestTimeout|ExitCodeOf|TestBinds|KillPID1|Contained|P39_P41|P10_P11|P03_P15_Rootfs|RootfsWrites|TestOverlay|P23_Device$|TestOuter|MonitorProfile|NotifyConnect$'
 )
 part[arm64/isolate]='^Test(Ways|BothEveryOp|BothNoIDMap|BothContained|Signals|HighFD)$'
 part[arm64/tests/integration]='P5[2458]_|P75_NoCgroup|CPU|TestCgroup|LevelsOf|Capabilities|Sockets|ContainedChoices|P39_P41|P10_P11|P03_P15_Rootfs|TestOverlay|KillPID1'

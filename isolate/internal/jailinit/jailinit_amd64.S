@@ -1189,7 +1189,7 @@ run_step:
 	pushq	%rbp
 	movq	%rsi, %rbp
 	pushq	%rbx
-	subq	$296, %rsp
+	subq	$376, %rsp
 	movq	(%rdi), %rcx
 	movl	(%rsi), %eax
 	movl	24(%rcx), %edx
@@ -1198,30 +1198,94 @@ run_step:
 	movl	8(%rsi), %esi
 	leal	1(%rsi), %edi
 	cmpl	%edi, %edx
-	je	.Linit_463
+	je	.Linit_476
 .Linit_189:
-	cmpl	$24, %eax
+	cmpl	$25, %eax
 	je	.Linit_192
-	jbe	.Linit_464
-	cmpl	$37, %eax
-	je	.Linit_222
-	jbe	.Linit_465
-	cmpl	$43, %eax
-	je	.Linit_239
-	jbe	.Linit_466
-	cmpl	$46, %eax
-	je	.Linit_456
-	jbe	.Linit_467
+	ja	.Linit_193
+	cmpl	$12, %eax
+	je	.Linit_194
+	jbe	.Linit_477
+	cmpl	$19, %eax
+	je	.Linit_210
+	jbe	.Linit_478
+	cmpl	$22, %eax
+	je	.Linit_353
+	jbe	.Linit_479
+	cmpl	$23, %eax
+	je	.Linit_480
+	movq	48(%rbp), %rax
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_366
+	movslq	20(%r14,%rax,4), %rdi
+.Linit_314:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$258, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	24(%rbp), %rdx
+	movq	32(%rbp), %r10
+	cmpq	$-1, %rdx
+	je	.Linit_469
+.Linit_473:
+	movq	48(%rbp), %rax
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_370
+	movl	20(%r14,%rax,4), %eax
+.Linit_319:
+	movslq	%eax, %rdi
+	movl	$256, %r8d
+	xorl	%r9d, %r9d
+	movl	$260, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+.Linit_188:
+	addq	$376, %rsp
+	movq	%rbx, %rax
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	ret
+	.p2align 4,,10
+	.p2align 3
+.Linit_193:
+	cmpl	$38, %eax
+	je	.Linit_224
+	jbe	.Linit_481
+	cmpl	$44, %eax
+	je	.Linit_241
+	jbe	.Linit_482
 	cmpl	$47, %eax
-	jne	.Linit_455
+	je	.Linit_469
+	jbe	.Linit_483
+	cmpl	$48, %eax
+	jne	.Linit_468
 	movq	16(%rbp), %rax
-	leaq	24(%rsp), %rsi
+	leaq	56(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
 	movl	$8, %r10d
 	movl	$2, %edi
 	xorl	%edx, %edx
-	movq	%rax, 24(%rsp)
+	movq	%rax, 56(%rsp)
 	movl	$14, %eax
 #APP
 # 13 "src/sys.h" 1
@@ -1231,27 +1295,27 @@ run_step:
 	movq	56(%rbp), %r15
 	movq	(%r15), %rdi
 	testq	%rdi, %rdi
-	je	.Linit_368
-	leaq	32(%rsp), %rax
+	je	.Linit_376
+	leaq	112(%rsp), %rax
 	xorl	%r12d, %r12d
 	movq	$-2, %rbx
 	movl	$59, %r13d
 	movq	%rax, (%rsp)
-	jmp	.Linit_345
+	jmp	.Linit_352
 	.p2align 4,,10
 	.p2align 3
-.Linit_340:
+.Linit_347:
 	cmpq	$-2, %rbx
-	je	.Linit_373
+	je	.Linit_381
 	testb	%al, %al
-	jne	.Linit_373
-.Linit_341:
+	jne	.Linit_381
+.Linit_348:
 	movq	8(%r15), %rdi
 	addq	$8, %r15
 	addl	$1, %r12d
 	testq	%rdi, %rdi
 	je	.Linit_188
-.Linit_345:
+.Linit_352:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r10d, %r10d
@@ -1267,7 +1331,7 @@ run_step:
 	cmpq	$-2, %rax
 	setne	%al
 	cmpq	$-13, %r8
-	jne	.Linit_340
+	jne	.Linit_347
 	movq	(%r15), %rsi
 	movq	(%rsp), %r8
 	movl	$2, %r10d
@@ -1280,146 +1344,46 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_369
+	js	.Linit_377
 	movl	%r12d, 372(%r14)
 	movq	$-13, %rbx
-	jmp	.Linit_341
+	jmp	.Linit_348
 	.p2align 4,,10
 	.p2align 3
-.Linit_464:
-	cmpl	$12, %eax
-	je	.Linit_194
-	jbe	.Linit_468
-	cmpl	$19, %eax
-	je	.Linit_210
-	jbe	.Linit_469
-	cmpl	$22, %eax
-	je	.Linit_346
-	cmpl	$23, %eax
-	jne	.Linit_470
-	movl	4(%rbp), %r12d
-	movb	$0, 24(%rsp)
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	movq	56(%rbp), %rsi
-	xorl	%r9d, %r9d
-	movl	$428, %eax
-	movq	$-100, %rdi
-	sall	$15, %r12d
-	movzwl	%r12w, %r12d
-	movl	%r12d, %edx
-	orl	$524289, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %r13
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movq	32(%rbp), %rdx
-	movq	24(%rbp), %rsi
-	movl	%eax, %edi
-	movl	%eax, %r15d
-	call	same_file
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_302
-	movq	40(%rbp), %rdi
-	movq	16(%rbp), %rsi
-	movq	%rdi, %rax
-	orq	%rsi, %rax
-	je	.Linit_303
-	leaq	32(%rsp), %rax
-	leaq	64(%rsp), %rcx
-	.p2align 4,,10
-	.p2align 3
-.Linit_304:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_304
-	testq	%rdi, %rdi
-	jne	.Linit_305
-	movq	%rsi, 32(%rsp)
-.Linit_306:
-	movl	%r12d, %edx
-	leaq	24(%rsp), %rsi
-	leaq	32(%rsp), %r10
-	xorl	%r9d, %r9d
-	orl	$4096, %edx
-	movl	$32, %r8d
-	movl	$442, %eax
-	movq	%r13, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_302
-.Linit_303:
-	cmpq	$0, 64(%rbp)
-	jne	.Linit_471
-.Linit_308:
-	testq	%rbx, %rbx
-	jne	.Linit_302
-	testb	$8, 4(%rbp)
-	je	.Linit_311
+.Linit_481:
+	cmpl	$31, %eax
+	je	.Linit_226
+	jbe	.Linit_484
+	cmpl	$35, %eax
+	je	.Linit_234
+	jbe	.Linit_485
+	cmpl	$36, %eax
+	je	.Linit_486
+	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$81, %eax
-	movq	%r13, %rdi
-	movq	%rbx, %rsi
-	movq	%rbx, %rdx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	testq	%rax, %rax
-	je	.Linit_311
-	movq	%rax, %rbx
-	.p2align 4,,10
-	.p2align 3
-.Linit_302:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r13, %rdi
+	movl	$119, %eax
+	movq	%rdx, %rdi
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_188:
-	addq	$296, %rsp
-	movq	%rbx, %rax
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	ret
+	movq	%rax, %rbx
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_468:
+.Linit_477:
 	cmpl	$6, %eax
 	je	.Linit_196
-	jbe	.Linit_472
+	jbe	.Linit_487
 	cmpl	$9, %eax
 	je	.Linit_204
-	jbe	.Linit_473
+	jbe	.Linit_488
 	cmpl	$10, %eax
-	je	.Linit_474
+	je	.Linit_489
 	movq	64(%rbp), %rsi
 	movq	56(%rbp), %rdi
 	call	write_file
@@ -1427,7 +1391,7 @@ run_step:
 	testq	%rax, %rax
 	js	.Linit_188
 	xorl	%edx, %edx
-	leaq	32(%rsp), %rsi
+	leaq	112(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1441,73 +1405,104 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
-	imulq	$1000000, 32(%rsp), %rax
-	addq	40(%rsp), %rax
-	imulq	$1000000, 48(%rsp), %rdx
-	addq	56(%rsp), %rdx
+	imulq	$1000000, 112(%rsp), %rax
+	addq	120(%rsp), %rax
+	imulq	$1000000, 128(%rsp), %rdx
+	addq	136(%rsp), %rdx
 	addq	%rdx, %rax
 	movq	%rax, 376(%r14)
 	.p2align 4,,10
 	.p2align 3
-.Linit_456:
+.Linit_469:
 	xorl	%ebx, %ebx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_465:
-	cmpl	$30, %eax
-	je	.Linit_224
-	jbe	.Linit_475
-	cmpl	$34, %eax
-	je	.Linit_232
-	jbe	.Linit_476
-	cmpl	$35, %eax
-	je	.Linit_477
-	movq	56(%rbp), %rsi
-	movq	16(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$116, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_466:
-	cmpl	$40, %eax
-	je	.Linit_241
-	jbe	.Linit_478
+.Linit_482:
 	cmpl	$41, %eax
-	je	.Linit_479
+	je	.Linit_243
+	jbe	.Linit_490
+	cmpl	$42, %eax
+	je	.Linit_491
+	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$1, %edi
-	movl	$9, %esi
-	xorl	%edx, %edx
+	movl	$110, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_457:
+	movslq	8(%r14), %rdx
+	cmpq	%rdx, %rax
+	jne	.Linit_339
+	movl	16(%r14), %eax
+	leaq	112(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$1, 60(%rsp)
+	leaq	56(%rsp), %rdi
+	xorl	%r9d, %r9d
+	movl	$1, %esi
+	movl	%eax, 56(%rsp)
+	movl	$271, %eax
+	movq	$0, 120(%rsp)
+	movq	$0, 112(%rsp)
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
 	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	cmpw	$0, 62(%rsp)
+	je	.Linit_469
+.Linit_339:
+	movq	$-3, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_472:
+.Linit_484:
+	cmpl	$28, %eax
+	je	.Linit_228
+	jbe	.Linit_492
+	cmpl	$29, %eax
+	je	.Linit_493
+	movq	16(%rbp), %rax
+	movq	40(%rbp), %rsi
+	leaq	112(%rsp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	movq	%rax, 112(%rsp)
+	movq	24(%rbp), %rax
+	movq	%rax, 120(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 128(%rsp)
+	movl	$444, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movl	%eax, 348(%r14)
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_487:
 	cmpl	$3, %eax
 	je	.Linit_198
-	jbe	.Linit_480
+	jbe	.Linit_494
 	cmpl	$4, %eax
-	je	.Linit_481
+	je	.Linit_495
 	movq	16(%rbp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1546,23 +1541,16 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_475:
-	cmpl	$27, %eax
-	je	.Linit_226
-	jbe	.Linit_482
-	cmpl	$28, %eax
-	je	.Linit_483
-	movl	4(%rbp), %esi
-	movq	56(%rbp), %r13
-	testb	$2, %sil
-	jne	.Linit_364
-	xorl	%edx, %edx
+.Linit_490:
+	cmpl	$39, %eax
+	je	.Linit_496
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$80, %eax
-	movq	%r13, %rdi
-	movq	%rdx, %rsi
+	movl	$157, %eax
+	movl	$38, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1572,9 +1560,222 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
+.Linit_492:
+	cmpl	$26, %eax
+	je	.Linit_497
+	addq	$376, %rsp
+	movq	%rbp, %rsi
+	movq	%r14, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	make_file
+	.p2align 4,,10
+	.p2align 3
+.Linit_494:
+	cmpl	$1, %eax
+	je	.Linit_200
+	cmpl	$2, %eax
+	jne	.Linit_468
+	movq	56(%rbp), %rsi
+	movl	$256, %r10d
+	xorl	%r9d, %r9d
+	xorl	%edx, %edx
+	leaq	112(%rsp), %r8
+	movl	$332, %eax
+	movq	$-100, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	16(%rbp), %rax
+	movq	$-18, %rbx
+	cmpq	%rax, 144(%rsp)
+	cmovne	%rdx, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
 .Linit_478:
-	cmpl	$38, %eax
-	je	.Linit_484
+	cmpl	$16, %eax
+	ja	.Linit_498
+	cmpl	$14, %eax
+	ja	.Linit_215
+	cmpl	$13, %eax
+	je	.Linit_499
+	movq	16(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$170, %eax
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_476:
+	cmpl	$32, %eax
+	jne	.Linit_500
+.Linit_190:
+	movl	%esi, %edx
+	xorl	%r8d, %r8d
+	xorl	%ecx, %ecx
+	movl	$1, %esi
+	movq	%r14, %rdi
+	call	report
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_326
+	leaq	112(%rsp), %rsi
+	movl	$45, %ebx
+	movl	$24, %edx
+	.p2align 4,,10
+	.p2align 3
+.Linit_327:
+	movslq	12(%r14), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rbx, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-4, %rax
+	je	.Linit_327
+	cmpq	$24, %rax
+	je	.Linit_330
+	testq	%rax, %rax
+	movq	$-32, %rbx
+	cmovs	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_498:
+	cmpl	$17, %eax
+	je	.Linit_501
+	addq	$376, %rsp
+	movq	%rbp, %rsi
+	movq	%r14, %rdi
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	mask
+	.p2align 4,,10
+	.p2align 3
+.Linit_353:
+	leaq	112(%rsp), %r12
+	leaq	144(%rsp), %rcx
+	movq	%r12, %rax
+.Linit_218:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_218
+	movq	16(%rbp), %rax
+	movl	4(%rbp), %edx
+	movq	56(%rbp), %rsi
+	movq	%rax, 112(%rsp)
+	movq	24(%rbp), %rax
+	salq	$15, %rdx
+	movzwl	%dx, %edx
+	movq	%rax, 128(%rsp)
+	movq	48(%rbp), %rax
+	testq	%rax, %rax
+	je	.Linit_365
+	movslq	20(%r14,%rax,4), %rdi
+.Linit_302:
+	movq	%r12, %r10
+	movl	$32, %r8d
+	xorl	%r9d, %r9d
+	movl	$442, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_500:
+	movl	28(%rcx), %ebx
+	negq	%rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_468:
+	movq	$-38, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_489:
+	movq	64(%rbp), %rsi
+	movq	16(%rbp), %rax
+	xorl	%edx, %edx
+	cmpb	$0, (%rsi)
+	movslq	20(%r14,%rax,4), %rdi
+	je	.Linit_258
+	.p2align 4,,10
+	.p2align 3
+.Linit_259:
+	addq	$1, %rdx
+	cmpb	$0, (%rdx,%rsi)
+	jne	.Linit_259
+.Linit_258:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	cmpq	%rdx, %rax
+	je	.Linit_469
+	movq	$-5, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_491:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$1, %edi
+	movl	$9, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_496:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1603,18 +1804,18 @@ run_step:
 	js	.Linit_188
 	movq	16(%rbp), %rax
 	movq	24(%rbp), %rcx
-	leaq	32(%rsp), %rsi
-	movq	$537396514, 24(%rsp)
-	leaq	24(%rsp), %rdi
-	movl	%eax, 36(%rsp)
-	movl	%eax, 32(%rsp)
+	leaq	112(%rsp), %rsi
+	movq	$537396514, 56(%rsp)
+	leaq	56(%rsp), %rdi
+	movl	%eax, 116(%rsp)
+	movl	%eax, 112(%rsp)
 	shrq	$32, %rax
-	movl	%ecx, 40(%rsp)
+	movl	%ecx, 120(%rsp)
 	shrq	$32, %rcx
-	movl	%eax, 48(%rsp)
-	movl	%eax, 44(%rsp)
+	movl	%eax, 128(%rsp)
+	movl	%eax, 124(%rsp)
 	movl	$126, %eax
-	movl	%ecx, 52(%rsp)
+	movl	%ecx, 132(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1626,17 +1827,17 @@ run_step:
 	movl	$157, %r12d
 	movl	$47, %edi
 	movl	$2, %esi
-	jmp	.Linit_333
+	jmp	.Linit_335
 	.p2align 4,,10
 	.p2align 3
-.Linit_334:
+.Linit_336:
 	addq	$1, %rdx
 	cmpq	$64, %rdx
-	je	.Linit_456
-.Linit_333:
+	je	.Linit_469
+.Linit_335:
 	movq	24(%rbp), %rax
 	btq	%rdx, %rax
-	jnc	.Linit_334
+	jnc	.Linit_336
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -1647,74 +1848,26 @@ run_step:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	jns	.Linit_334
-	jmp	.Linit_457
+	jns	.Linit_336
 	.p2align 4,,10
 	.p2align 3
-.Linit_480:
-	cmpl	$1, %eax
-	je	.Linit_200
-	cmpl	$2, %eax
-	jne	.Linit_455
-	movq	56(%rbp), %rsi
-	movl	$256, %r10d
-	xorl	%r9d, %r9d
-	xorl	%edx, %edx
-	leaq	32(%rsp), %r8
-	movl	$332, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
+.Linit_470:
 	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movq	16(%rbp), %rax
-	movq	$-18, %rbx
-	cmpq	%rax, 64(%rsp)
-	cmovne	%rdx, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_482:
-	cmpl	$25, %eax
-	je	.Linit_485
-	movq	48(%rbp), %rax
-	movq	24(%rbp), %r10
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	testq	%rax, %rax
-	je	.Linit_362
-	movslq	20(%r14,%rax,4), %rdi
-.Linit_316:
+.Linit_493:
+	movl	4(%rbp), %esi
+	movq	56(%rbp), %r13
+	testb	$2, %sil
+	jne	.Linit_371
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$259, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movq	32(%rbp), %rdx
-	movq	40(%rbp), %r10
-	cmpq	$-1, %rdx
-	je	.Linit_456
-.Linit_460:
-	movq	48(%rbp), %rax
-	movq	56(%rbp), %rsi
-	testq	%rax, %rax
-	je	.Linit_363
-	movl	20(%r14,%rax,4), %eax
-.Linit_317:
-	movslq	%eax, %rdi
-	movl	$256, %r8d
-	xorl	%r9d, %r9d
-	movl	$260, %eax
+	movl	$80, %eax
+	movq	%r13, %rdi
+	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -1724,262 +1877,20 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_469:
-	cmpl	$16, %eax
-	ja	.Linit_486
-	cmpl	$14, %eax
-	ja	.Linit_215
-	cmpl	$13, %eax
-	je	.Linit_487
-	movq	16(%rbp), %rsi
+.Linit_200:
+	movq	64(%rbp), %rsi
 	movq	56(%rbp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$170, %eax
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_463:
-	cmpl	$32, %eax
-	jne	.Linit_488
-.Linit_190:
-	movl	%esi, %edx
-	xorl	%r8d, %r8d
-	xorl	%ecx, %ecx
-	movl	$1, %esi
-	movq	%r14, %rdi
-	call	report
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	jne	.Linit_324
-	leaq	32(%rsp), %rsi
-	movl	$45, %ebx
-	movl	$24, %edx
-	.p2align 4,,10
-	.p2align 3
-.Linit_325:
-	movslq	12(%r14), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%rbx, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-4, %rax
-	je	.Linit_325
-	cmpq	$24, %rax
-	je	.Linit_328
-	testq	%rax, %rax
-	movq	$-32, %rbx
-	cmovs	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_346:
-	leaq	32(%rsp), %r12
-	leaq	64(%rsp), %rcx
-	movq	%r12, %rax
-.Linit_218:
-	movq	%rax, %rdx
-	addq	$1, %rax
-	movb	$0, (%rdx)
-	cmpq	%rcx, %rax
-	jne	.Linit_218
-	movq	16(%rbp), %rax
-	movl	4(%rbp), %edx
-	movq	56(%rbp), %rsi
-	movq	%rax, 32(%rsp)
-	movq	24(%rbp), %rax
-	salq	$15, %rdx
-	movzwl	%dx, %edx
-	movq	%rax, 48(%rsp)
-	movq	48(%rbp), %rax
-	testq	%rax, %rax
-	je	.Linit_358
-	movslq	20(%r14,%rax,4), %rdi
-.Linit_300:
-	movq	%r12, %r10
-	movl	$32, %r8d
-	xorl	%r9d, %r9d
-	movl	$442, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_486:
-	cmpl	$17, %eax
-	je	.Linit_489
-	addq	$296, %rsp
-	movq	%rbp, %rsi
-	movq	%r14, %rdi
+	addq	$376, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
 	popq	%r13
 	popq	%r14
 	popq	%r15
-	jmp	mask
+	jmp	write_file
 	.p2align 4,,10
 	.p2align 3
-.Linit_488:
-	movl	28(%rcx), %ebx
-	negq	%rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_455:
-	movq	$-38, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_479:
-	xorl	%edx, %edx
-	movslq	348(%r14), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$446, %eax
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_477:
-	movq	16(%rbp), %rbp
-	xorl	%esi, %esi
-	movl	$157, %r12d
-	movl	$24, %edi
-	jmp	.Linit_330
-	.p2align 4,,10
-	.p2align 3
-.Linit_490:
-	testq	%rax, %rax
-	js	.Linit_457
-.Linit_331:
-	addq	$1, %rsi
-	cmpq	$64, %rsi
-	je	.Linit_456
-.Linit_330:
-	movq	%rbp, %rdx
-	movl	%esi, %ecx
-	shrq	%cl, %rdx
-	andl	$1, %edx
-	jne	.Linit_331
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r12, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	cmpq	$-22, %rax
-	jne	.Linit_490
-	xorl	%ebx, %ebx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_474:
-	movq	64(%rbp), %rsi
-	movq	16(%rbp), %rax
-	xorl	%edx, %edx
-	cmpb	$0, (%rsi)
-	movslq	20(%r14,%rax,4), %rdi
-	je	.Linit_256
-	.p2align 4,,10
-	.p2align 3
-.Linit_257:
-	addq	$1, %rdx
-	cmpb	$0, (%rdx,%rsi)
-	jne	.Linit_257
-.Linit_256:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$1, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	cmpq	%rdx, %rax
-	je	.Linit_456
-	movq	$-5, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_484:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$8, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movq	16(%rbp), %rdx
-	movl	$117, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_483:
-	movq	16(%rbp), %rdx
-	movq	56(%rbp), %rsi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$263, %eax
-	movq	$-100, %rdi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_481:
+.Linit_495:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -1995,7 +1906,7 @@ run_step:
 	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_253
+	js	.Linit_255
 	movq	(%r14), %rax
 	movl	$1030, %esi
 	movl	20(%rax), %edx
@@ -2014,37 +1925,48 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_253:
+.Linit_255:
 	movl	%ebx, 340(%r14)
 	movslq	%ebx, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_200:
-	movq	64(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	write_file
+.Linit_497:
+	movq	48(%rbp), %rax
+	movq	24(%rbp), %r10
+	movq	16(%rbp), %rdx
+	movq	56(%rbp), %rsi
+	testq	%rax, %rax
+	je	.Linit_369
+	movslq	20(%r14,%rax,4), %rdi
+.Linit_318:
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$259, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	32(%rbp), %rdx
+	movq	40(%rbp), %r10
+	cmpq	$-1, %rdx
+	jne	.Linit_473
+	xorl	%ebx, %ebx
+	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_485:
-	movq	48(%rbp), %rax
-	movq	56(%rbp), %rdx
-	testq	%rax, %rax
-	je	.Linit_361
-	movslq	20(%r14,%rax,4), %rsi
-.Linit_315:
-	movq	64(%rbp), %rdi
+.Linit_486:
+	movq	56(%rbp), %rsi
+	movq	16(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$266, %eax
+	movl	$116, %eax
+	xorl	%edx, %edx
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2054,12 +1976,118 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_489:
+.Linit_480:
+	movl	4(%rbp), %r12d
+	movb	$0, 56(%rsp)
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movq	56(%rbp), %rsi
+	xorl	%r9d, %r9d
+	movl	$428, %eax
+	movq	$-100, %rdi
+	sall	$15, %r12d
+	movzwl	%r12w, %r12d
+	movl	%r12d, %edx
+	orl	$524289, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r13
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	32(%rbp), %rdx
+	movq	24(%rbp), %rsi
+	movl	%eax, %edi
+	movl	%eax, %r15d
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_304
+	movq	16(%rbp), %rsi
+	movq	40(%rbp), %rdi
+	movq	%rsi, %rax
+	orq	%rdi, %rax
+	je	.Linit_305
+	leaq	112(%rsp), %rax
+	leaq	144(%rsp), %rcx
+	.p2align 4,,10
+	.p2align 3
+.Linit_306:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_306
+	testq	%rdi, %rdi
+	jne	.Linit_307
+	movq	%rsi, 112(%rsp)
+.Linit_308:
+	movl	%r12d, %edx
+	leaq	56(%rsp), %rsi
+	leaq	112(%rsp), %r10
+	xorl	%r9d, %r9d
+	orl	$4096, %edx
+	movl	$32, %r8d
+	movl	$442, %eax
+	movq	%r13, %rdi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_304
+.Linit_305:
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_502
+.Linit_310:
+	testq	%rbx, %rbx
+	jne	.Linit_304
+	testb	$8, 4(%rbp)
+	je	.Linit_313
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$81, %eax
+	movq	%r13, %rdi
+	movq	%rbx, %rsi
+	movq	%rbx, %rdx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	testq	%rax, %rax
+	je	.Linit_313
+	movq	%rax, %rbx
+	.p2align 4,,10
+	.p2align 3
+.Linit_304:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r13, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_501:
 	movq	16(%rbp), %rax
 	movq	%rbp, %rsi
 	movq	%r14, %rdi
 	movl	20(%r14,%rax,4), %edx
-	addq	$296, %rsp
+	addq	$376, %rsp
 	popq	%rbx
 	popq	%rbp
 	popq	%r12
@@ -2067,174 +2095,43 @@ run_step:
 	popq	%r14
 	popq	%r15
 	jmp	attach
-.Linit_324:
+.Linit_326:
 	js	.Linit_188
-.Linit_328:
-	cmpl	$1, 32(%rsp)
+.Linit_330:
+	cmpl	$1, 112(%rsp)
 	movq	$-125, %rbx
 	movl	$0, %eax
 	cmove	%rax, %rbx
 	jmp	.Linit_188
-.Linit_368:
+.Linit_376:
 	movq	$-2, %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_373:
+.Linit_381:
 	movl	%r12d, 372(%r14)
 	movq	%r8, %rbx
 	cmpq	$-20, %r8
-	je	.Linit_341
+	je	.Linit_348
 	testb	%al, %al
 	jne	.Linit_188
-	jmp	.Linit_341
+	jmp	.Linit_348
 	.p2align 4,,10
 	.p2align 3
-.Linit_369:
+.Linit_377:
 	xorl	%eax, %eax
 	movq	$-2, %r8
-	jmp	.Linit_340
+	jmp	.Linit_347
 	.p2align 4,,10
 	.p2align 3
-.Linit_226:
-	addq	$296, %rsp
-	movq	%rbp, %rsi
-	movq	%r14, %rdi
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	make_file
-	.p2align 4,,10
-	.p2align 3
-.Linit_222:
-	movq	16(%rbp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$119, %eax
-	movq	%rdx, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_192:
-	movq	48(%rbp), %rax
+.Linit_228:
 	movq	16(%rbp), %rdx
 	movq	56(%rbp), %rsi
-	testq	%rax, %rax
-	je	.Linit_359
-	movslq	20(%r14,%rax,4), %rdi
-.Linit_312:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$258, %eax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movq	24(%rbp), %rdx
-	movq	32(%rbp), %r10
-	cmpq	$-1, %rdx
-	jne	.Linit_460
-	xorl	%ebx, %ebx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_198:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$36, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_241:
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$157, %eax
-	movl	$38, %edi
-	movl	$1, %esi
-	xorl	%edx, %edx
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_215:
-	movq	16(%rbp), %rdx
-	movq	72(%rbp), %rsi
-	movq	56(%rbp), %rdi
-	call	new_mount
-	movq	%rax, %r12
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	cmpq	$0, 64(%rbp)
-	jne	.Linit_264
-.Linit_267:
-	cmpl	$15, 0(%rbp)
-	je	.Linit_491
-.Linit_266:
-	movl	12(%rbp), %eax
-	xorl	%ebx, %ebx
-	testl	%eax, %eax
-	jne	.Linit_492
-.Linit_323:
-	xorl	%edx, %edx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movl	$3, %eax
-	movq	%r12, %rdi
-	movq	%rdx, %rsi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_232:
-	movq	24(%rbp), %rax
-	movq	16(%rbp), %rsi
-	leaq	32(%rsp), %rdx
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	xorl	%edi, %edi
-	movq	%rax, 32(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movl	$302, %eax
+	movl	$263, %eax
+	movq	$-100, %rdi
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2273,7 +2170,7 @@ run_step:
 	leaq	384(%r14,%rax), %r12
 	.p2align 4,,10
 	.p2align 3
-.Linit_254:
+.Linit_256:
 	xorl	%edx, %edx
 	movslq	16(%r12), %rdi
 	xorl	%r10d, %r10d
@@ -2288,20 +2185,61 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	cmpq	$-4, %rax
-	je	.Linit_254
+	je	.Linit_256
 	testq	%rax, %rax
 	js	.Linit_188
 	movq	24(%r12), %rax
 	testq	%rax, %rax
-	jns	.Linit_255
+	jns	.Linit_257
 	movl	20(%r12), %eax
 	movl	%eax, 368(%r14)
-.Linit_255:
+.Linit_257:
 	movq	24(%r12), %rbx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_487:
+.Linit_241:
+	movq	16(%rbp), %rdi
+	addq	$376, %rsp
+	popq	%rbx
+	popq	%rbp
+	popq	%r12
+	popq	%r13
+	popq	%r14
+	popq	%r15
+	jmp	set_signals
+	.p2align 4,,10
+	.p2align 3
+.Linit_224:
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$8, %edi
+	movl	$1, %esi
+	xorl	%edx, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	16(%rbp), %rdx
+	movl	$117, %eax
+	movq	%rdx, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_499:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2318,40 +2256,40 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
-	leaq	32(%rsp), %r12
-	leaq	72(%rsp), %rcx
+	leaq	112(%rsp), %r12
+	leaq	152(%rsp), %rcx
 	movq	%r12, %rdx
 	.p2align 4,,10
 	.p2align 3
-.Linit_260:
+.Linit_262:
 	movq	%rdx, %rax
 	addq	$1, %rdx
 	movb	$0, (%rax)
 	cmpq	%rcx, %rdx
-	jne	.Linit_260
+	jne	.Linit_262
 	movq	56(%rbp), %rax
-	leaq	47(%rsp), %rsi
+	leaq	127(%rsp), %rsi
 	movq	%r12, %rdx
 	subq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_261:
+.Linit_263:
 	movzbl	(%rax,%rdx), %ecx
 	testb	%cl, %cl
-	je	.Linit_263
+	je	.Linit_265
 	movb	%cl, (%rdx)
 	addq	$1, %rdx
 	cmpq	%rdx, %rsi
-	jne	.Linit_261
-.Linit_263:
+	jne	.Linit_263
+.Linit_265:
 	movl	$1, %eax
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movw	%ax, 48(%rsp)
+	movw	%ax, 128(%rsp)
 	movl	$35092, %esi
-	movl	$16, %eax
 	movq	%r12, %rdx
+	movl	$16, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2366,6 +2304,206 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_210:
+	movb	$0, 56(%rsp)
+	leaq	112(%rsp), %r12
+	movq	56(%rbp), %rsi
+	leaq	136(%rsp), %rdx
+	movq	%r12, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_272:
+	movq	%rax, %rcx
+	addq	$1, %rax
+	movb	$0, (%rcx)
+	cmpq	%rdx, %rax
+	jne	.Linit_272
+	movq	$2621440, 112(%rsp)
+	xorl	%ebx, %ebx
+	movl	$437, %r15d
+	movq	%r12, %rdx
+	movq	$22, 128(%rsp)
+	movq	$-100, %rdi
+	jmp	.Linit_273
+	.p2align 4,,10
+	.p2align 3
+.Linit_503:
+	cmpq	$-11, %rax
+	jne	.Linit_378
+.Linit_273:
+	movl	$24, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	addl	$1, %ebx
+	cmpl	$99, %ebx
+	jle	.Linit_503
+.Linit_378:
+	movq	%rax, %r13
+	testq	%rax, %rax
+	js	.Linit_504
+	movl	$332, %r15d
+	movslq	%eax, %rdi
+	movq	%rdx, %r8
+	xorl	%r9d, %r9d
+	leaq	56(%rsp), %rsi
+	movl	$4096, %r10d
+	movl	$4096, %edx
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_304
+	movq	256(%rsp), %rax
+	movq	%rax, (%rsp)
+	testb	$16, 113(%rsp)
+	je	.Linit_283
+	movq	16(%rbp), %rax
+	movl	$4096, %r10d
+	xorl	%r9d, %r9d
+	movslq	20(%r14,%rax,4), %rdi
+	movq	%r15, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_304
+	movq	256(%rsp), %rax
+	testb	$16, 113(%rsp)
+	je	.Linit_283
+	cmpq	%rax, (%rsp)
+	movq	$-116, %rbx
+	movl	$0, %eax
+	cmove	%rax, %rbx
+	jmp	.Linit_304
+	.p2align 4,,10
+	.p2align 3
+.Linit_215:
+	movq	16(%rbp), %rdx
+	movq	72(%rbp), %rsi
+	movq	56(%rbp), %rdi
+	call	new_mount
+	movq	%rax, %r12
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	cmpq	$0, 64(%rbp)
+	jne	.Linit_266
+.Linit_269:
+	cmpl	$15, 0(%rbp)
+	je	.Linit_505
+.Linit_268:
+	movl	12(%rbp), %eax
+	xorl	%ebx, %ebx
+	testl	%eax, %eax
+	jne	.Linit_506
+.Linit_325:
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$3, %eax
+	movq	%r12, %rdi
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_226:
+	movq	56(%rbp), %rsi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$257, %eax
+	movq	$-100, %rdi
+	movl	$2621440, %edx
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %r12
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	js	.Linit_188
+	movq	16(%rbp), %rax
+	movq	32(%rbp), %rdx
+	movl	%r12d, %edi
+	movl	%r12d, 120(%rsp)
+	movq	24(%rbp), %rsi
+	movq	%rax, 112(%rsp)
+	call	same_file
+	movq	%rax, %rbx
+	testq	%rax, %rax
+	jne	.Linit_325
+	movslq	348(%r14), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	leaq	112(%rsp), %rdx
+	movl	$445, %eax
+	movl	$1, %esi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_325
+	.p2align 4,,10
+	.p2align 3
+.Linit_234:
+	movq	16(%rbp), %rbp
+	xorl	%esi, %esi
+	movl	$157, %r12d
+	movl	$24, %edi
+	jmp	.Linit_332
+	.p2align 4,,10
+	.p2align 3
+.Linit_507:
+	testq	%rax, %rax
+	js	.Linit_470
+.Linit_333:
+	addq	$1, %rsi
+	cmpq	$64, %rsi
+	je	.Linit_469
+.Linit_332:
+	movq	%rbp, %rdx
+	movl	%esi, %ecx
+	shrq	%cl, %rdx
+	andl	$1, %edx
+	jne	.Linit_333
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%r12, %rax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	cmpq	$-22, %rax
+	jne	.Linit_507
+	xorl	%ebx, %ebx
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
@@ -2386,188 +2524,88 @@ run_step:
 	jmp	.Linit_188
 	.p2align 4,,10
 	.p2align 3
-.Linit_239:
-	xorl	%edx, %edx
+.Linit_192:
+	movq	48(%rbp), %rax
+	movq	56(%rbp), %rdx
+	testq	%rax, %rax
+	je	.Linit_368
+	movslq	20(%r14,%rax,4), %rsi
+.Linit_317:
+	movq	64(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$110, %eax
-	movq	%rdx, %rdi
+	movl	$266, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_243:
+	xorl	%edx, %edx
+	movslq	348(%r14), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$446, %eax
 	movq	%rdx, %rsi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movslq	8(%r14), %rdx
-	cmpq	%rdx, %rax
-	jne	.Linit_337
-	movl	16(%r14), %eax
-	leaq	32(%rsp), %rdx
+	movq	%rax, %rbx
+	jmp	.Linit_188
+	.p2align 4,,10
+	.p2align 3
+.Linit_198:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movl	$1, 28(%rsp)
-	leaq	24(%rsp), %rdi
 	xorl	%r9d, %r9d
+	movl	$157, %eax
+	movl	$36, %edi
 	movl	$1, %esi
-	movl	%eax, 24(%rsp)
-	movl	$271, %eax
-	movq	$0, 40(%rsp)
-	movq	$0, 32(%rsp)
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	cmpw	$0, 30(%rsp)
-	je	.Linit_456
-.Linit_337:
-	movq	$-3, %rbx
-	jmp	.Linit_188
-	.p2align 4,,10
-	.p2align 3
-.Linit_210:
-	movb	$0, 24(%rsp)
-	leaq	32(%rsp), %r12
-	movq	56(%rbp), %rsi
-	leaq	56(%rsp), %rdx
-	movq	%r12, %rax
-	.p2align 4,,10
-	.p2align 3
-.Linit_270:
-	movq	%rax, %rcx
-	addq	$1, %rax
-	movb	$0, (%rcx)
-	cmpq	%rdx, %rax
-	jne	.Linit_270
-	movq	$2621440, 32(%rsp)
-	xorl	%ebx, %ebx
-	movl	$437, %r15d
-	movq	%r12, %rdx
-	movq	$22, 48(%rsp)
-	movq	$-100, %rdi
-	jmp	.Linit_271
-	.p2align 4,,10
-	.p2align 3
-.Linit_493:
-	cmpq	$-11, %rax
-	jne	.Linit_370
-.Linit_271:
-	movl	$24, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	addl	$1, %ebx
-	cmpl	$99, %ebx
-	jle	.Linit_493
-.Linit_370:
-	movq	%rax, %r13
-	testq	%rax, %rax
-	js	.Linit_494
-	movl	$332, %r15d
-	movslq	%eax, %rdi
-	movq	%rdx, %r8
-	xorl	%r9d, %r9d
-	leaq	24(%rsp), %rsi
-	movl	$4096, %r10d
-	movl	$4096, %edx
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_302
-	movq	176(%rsp), %rax
-	movq	%rax, (%rsp)
-	testb	$16, 33(%rsp)
-	je	.Linit_281
-	movq	16(%rbp), %rax
-	movl	$4096, %r10d
-	xorl	%r9d, %r9d
-	movslq	20(%r14,%rax,4), %rdi
-	movq	%r15, %rax
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_302
-	movq	176(%rsp), %rax
-	testb	$16, 33(%rsp)
-	je	.Linit_281
-	cmpq	%rax, (%rsp)
-	movq	$-116, %rbx
-	movl	$0, %eax
-	cmove	%rax, %rbx
-	jmp	.Linit_302
-	.p2align 4,,10
-	.p2align 3
-.Linit_224:
-	movq	16(%rbp), %rax
-	movq	40(%rbp), %rsi
-	leaq	32(%rsp), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
 	xorl	%edx, %edx
-	movq	%rax, 32(%rsp)
-	movq	24(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movq	32(%rbp), %rax
-	movq	%rax, 48(%rsp)
-	movl	$444, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	testq	%rax, %rax
-	js	.Linit_188
-	movl	%eax, 348(%r14)
 	jmp	.Linit_188
-.Linit_364:
-	leaq	32(%rsp), %r12
-	leaq	56(%rsp), %rdx
+.Linit_371:
+	leaq	112(%rsp), %r12
+	leaq	136(%rsp), %rdx
 	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_318:
+.Linit_320:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_318
+	jne	.Linit_320
 	andl	$4, %esi
 	xorl	%ebx, %ebx
 	movl	$437, %r14d
 	movq	%r12, %rdx
 	orl	$18, %esi
 	movq	$-100, %rdi
-	movq	$2621440, 32(%rsp)
+	movq	$2621440, 112(%rsp)
 	movl	%esi, %eax
 	movq	%r13, %rsi
-	movq	%rax, 48(%rsp)
-	jmp	.Linit_319
+	movq	%rax, 128(%rsp)
+	jmp	.Linit_321
 	.p2align 4,,10
 	.p2align 3
-.Linit_495:
+.Linit_508:
 	cmpq	$-11, %rax
-	jne	.Linit_372
-.Linit_319:
+	jne	.Linit_380
+.Linit_321:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2579,8 +2617,8 @@ run_step:
 #NO_APP
 	addl	$1, %ebx
 	cmpl	$99, %ebx
-	jle	.Linit_495
-.Linit_372:
+	jle	.Linit_508
+.Linit_380:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
@@ -2604,7 +2642,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_188
-.Linit_494:
+.Linit_504:
 	leaq	40(%rax), %rax
 	movq	%r13, %rbx
 	cmpq	$38, %rax
@@ -2614,16 +2652,16 @@ run_step:
 	movq	$-116, %rax
 	cmovnc	%rax, %rbx
 	jmp	.Linit_188
-.Linit_264:
+.Linit_266:
 	movl	%eax, %edx
 	movq	%rbp, %rsi
 	movq	%r14, %rdi
 	call	attach
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	je	.Linit_267
-	jmp	.Linit_323
-.Linit_491:
+	je	.Linit_269
+	jmp	.Linit_325
+.Linit_505:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2638,64 +2676,64 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_323
-	jmp	.Linit_266
-.Linit_305:
+	jne	.Linit_325
+	jmp	.Linit_268
+.Linit_307:
 	movslq	20(%r14,%rdi,4), %rax
 	orq	$1048576, %rsi
-	movq	%rsi, 32(%rsp)
-	movq	%rax, 56(%rsp)
-	jmp	.Linit_306
-.Linit_471:
+	movq	%rsi, 112(%rsp)
+	movq	%rax, 136(%rsp)
+	jmp	.Linit_308
+.Linit_502:
 	movl	%r15d, %edx
 	movq	%rbp, %rsi
 	movq	%r14, %rdi
 	call	attach
 	movq	%rax, %rbx
-	jmp	.Linit_308
-.Linit_311:
-	movl	12(%rbp), %eax
-	testl	%eax, %eax
-	je	.Linit_302
-	movl	%r13d, 20(%r14,%rax,4)
-	movslq	%r13d, %rbx
-	jmp	.Linit_188
-.Linit_492:
+	jmp	.Linit_310
+.Linit_506:
 	movl	%r12d, 20(%r14,%rax,4)
 	movslq	%r12d, %rbx
 	jmp	.Linit_188
-.Linit_362:
-	movq	$-100, %rdi
-	jmp	.Linit_316
-.Linit_361:
+.Linit_313:
+	movl	12(%rbp), %eax
+	testl	%eax, %eax
+	je	.Linit_304
+	movl	%r13d, 20(%r14,%rax,4)
+	movslq	%r13d, %rbx
+	jmp	.Linit_188
+.Linit_368:
 	movq	$-100, %rsi
-	jmp	.Linit_315
-.Linit_358:
-	movq	$-100, %rdi
-	jmp	.Linit_300
-.Linit_359:
-	movq	$-100, %rdi
-	jmp	.Linit_312
-.Linit_363:
-	movl	$-100, %eax
 	jmp	.Linit_317
-.Linit_281:
-	movq	$-95, %rbx
+.Linit_369:
+	movq	$-100, %rdi
+	jmp	.Linit_318
+.Linit_365:
+	movq	$-100, %rdi
 	jmp	.Linit_302
-.Linit_467:
-	cmpl	$44, %eax
-	je	.Linit_496
-	movq	16(%rbp), %rax
-	movq	24(%rbp), %rsi
-	leaq	32(%rsp), %rdx
+.Linit_366:
+	movq	$-100, %rdi
+	jmp	.Linit_314
+.Linit_370:
+	movl	$-100, %eax
+	jmp	.Linit_319
+.Linit_283:
+	movq	$-95, %rbx
+	jmp	.Linit_304
+.Linit_485:
+	cmpl	$34, %eax
+	jne	.Linit_509
+	movq	24(%rbp), %rax
+	movq	16(%rbp), %rsi
+	leaq	112(%rsp), %rdx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$1, %edi
-	movw	%ax, 32(%rsp)
-	movq	56(%rbp), %rax
-	movq	%rax, 40(%rsp)
-	movl	$317, %eax
+	xorl	%edi, %edi
+	movq	%rax, 112(%rsp)
+	movq	32(%rbp), %rax
+	movq	%rax, 120(%rsp)
+	movl	$302, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -2703,19 +2741,11 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_188
-.Linit_496:
-	movq	16(%rbp), %rdi
-	addq	$296, %rsp
-	popq	%rbx
-	popq	%rbp
-	popq	%r12
-	popq	%r13
-	popq	%r14
-	popq	%r15
-	jmp	set_signals
-.Linit_476:
-	cmpl	$33, %eax
-	jne	.Linit_497
+	.p2align 4,,10
+	.p2align 3
+.Linit_509:
+	cmpl	$32, %eax
+	je	.Linit_510
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2730,94 +2760,163 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_188
+.Linit_483:
+	cmpl	$45, %eax
+	je	.Linit_251
+	leaq	32(%rsp), %rax
+	leaq	56(%rsp), %r13
+	movq	%rax, (%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_497:
-	cmpl	$31, %eax
-	jne	.Linit_498
-	movq	56(%rbp), %rsi
+.Linit_252:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%r13, %rax
+	jne	.Linit_252
+	cmpq	$0, 32(%rbp)
+	je	.Linit_375
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$257, %eax
-	movq	$-100, %rdi
-	movl	$2621440, %edx
+	xorl	%edx, %edx
+	movl	$41, %eax
+	movl	$2, %edi
+	movl	$524289, %esi
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %r12
+	movq	%rax, %rdi
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
-	movq	16(%rbp), %rax
-	movq	32(%rbp), %rdx
-	movl	%r12d, %edi
-	movl	%r12d, 40(%rsp)
-	movq	24(%rbp), %rsi
-	movq	%rax, 32(%rsp)
-	call	same_file
+	movl	%eax, 52(%rsp)
+	movl	$4096, %esi
+	movl	$50, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movl	$2, %r15d
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_323
-	movslq	348(%r14), %rdi
-	xorl	%r10d, %r10d
-	xorl	%r8d, %r8d
-	xorl	%r9d, %r9d
-	leaq	32(%rsp), %rdx
-	movl	$445, %eax
-	movl	$1, %esi
-#APP
-# 13 "src/sys.h" 1
-	syscall
-# 0 "" 2
-#NO_APP
-	movq	%rax, %rbx
-	jmp	.Linit_323
-.Linit_473:
-	cmpl	$7, %eax
-	je	.Linit_499
+	js	.Linit_188
+.Linit_340:
 	movq	16(%rbp), %rax
-	xorl	%edx, %edx
+	leaq	112(%rsp), %r12
+	movq	24(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movq	%rdx, %rsi
-	movslq	20(%r14,%rax,4), %rdi
-	movl	$308, %eax
+	movl	$1, %edi
+	movq	%r12, %rdx
+	movw	%ax, 112(%rsp)
+	movq	56(%rbp), %rax
+	movq	%rax, 120(%rsp)
+	movl	$317, %eax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rbx
-	jmp	.Linit_188
-.Linit_499:
-	xorl	%edx, %edx
-	movq	16(%rbp), %rdi
+	testq	%rax, %rax
+	js	.Linit_188
+	movl	%eax, 48(%rsp)
+	leaq	184(%rsp), %rcx
+	movq	%r12, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_342:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%rcx, %rax
+	jne	.Linit_342
+	movl	8(%rbp), %eax
+	movq	%r12, 16(%rsp)
+	movl	$6, 112(%rsp)
+	movl	%eax, 116(%rsp)
+	movabsq	$4294967297, %rax
+	movq	$72, 24(%rsp)
+	movq	%rax, 40(%rsp)
+	leaq	16(,%r15,4), %rax
+	movq	%rax, 32(%rsp)
+	movq	%r13, %rax
+	.p2align 4,,10
+	.p2align 3
+.Linit_343:
+	movq	%rax, %rdx
+	addq	$1, %rax
+	movb	$0, (%rdx)
+	cmpq	%r12, %rax
+	jne	.Linit_343
+	leaq	16(%rsp), %rax
+	movl	$46, %ebx
+	movl	$16384, %edx
+	movq	%r13, %rsi
+	movq	%rax, 72(%rsp)
+	movq	(%rsp), %rax
+	movq	$1, 80(%rsp)
+	movq	%rax, 88(%rsp)
+	movq	$24, 96(%rsp)
+	.p2align 4,,10
+	.p2align 3
+.Linit_344:
+	movslq	12(%r14), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
-	movl	$272, %eax
-	movq	%rdx, %rsi
+	movq	%rbx, %rax
 #APP
 # 13 "src/sys.h" 1
 	syscall
 # 0 "" 2
 #NO_APP
-	movq	%rax, %rbx
+	cmpq	$-4, %rax
+	je	.Linit_344
+	xorl	%edx, %edx
+	testq	%rax, %rax
+	movq	%rdx, %rbx
+	cmovle	%rax, %rbx
 	jmp	.Linit_188
-.Linit_470:
+.Linit_251:
+	movq	16(%rbp), %rax
+	movq	24(%rbp), %rsi
+	leaq	112(%rsp), %rdx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$1, %edi
+	movw	%ax, 112(%rsp)
+	movq	56(%rbp), %rax
+	movq	%rax, 120(%rsp)
+	movl	$317, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	jmp	.Linit_470
+.Linit_375:
+	movl	$1, %r15d
+	jmp	.Linit_340
+.Linit_510:
+	movl	8(%rbp), %esi
+	jmp	.Linit_190
+.Linit_479:
 	cmpl	$20, %eax
-	je	.Linit_500
+	je	.Linit_511
 	testb	$2, 4(%rbp)
-	je	.Linit_501
-	leaq	24(%rsp), %rsi
-	movb	$46, 24(%rsp)
+	je	.Linit_512
+	leaq	56(%rsp), %rsi
+	movb	$46, 56(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
-	movb	$0, 25(%rsp)
+	movb	$0, 57(%rsp)
 	xorl	%r9d, %r9d
 	movl	$257, %eax
 	movq	$-100, %rdi
@@ -2832,35 +2931,35 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
-	leaq	32(%rsp), %r12
+	leaq	112(%rsp), %r12
 	movl	4(%rbp), %edi
 	movq	64(%rbp), %rsi
-	leaq	56(%rsp), %rdx
+	leaq	136(%rsp), %rdx
 	movq	%r12, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_295:
+.Linit_297:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	cmpq	%rdx, %rax
-	jne	.Linit_295
+	jne	.Linit_297
 	movl	%edi, %eax
 	xorl	%r14d, %r14d
 	movl	$437, %r15d
 	movq	%r12, %rdx
 	andl	$4, %eax
 	movq	$-100, %rdi
-	movq	$2621440, 32(%rsp)
+	movq	$2621440, 112(%rsp)
 	orl	$18, %eax
-	movq	%rax, 48(%rsp)
-	jmp	.Linit_296
+	movq	%rax, 128(%rsp)
+	jmp	.Linit_298
 	.p2align 4,,10
 	.p2align 3
-.Linit_502:
+.Linit_513:
 	cmpq	$-11, %rax
-	jne	.Linit_371
-.Linit_296:
+	jne	.Linit_379
+.Linit_298:
 	movl	$24, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -2873,11 +2972,11 @@ run_step:
 	addl	$1, %r14d
 	movq	%rax, %rbx
 	cmpl	$99, %r14d
-	jle	.Linit_502
-.Linit_371:
+	jle	.Linit_513
+.Linit_379:
 	movq	%rax, %r13
 	testq	%rax, %rax
-	js	.Linit_298
+	js	.Linit_300
 	movl	$81, %r12d
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
@@ -2893,7 +2992,7 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	jne	.Linit_299
+	jne	.Linit_301
 	movq	72(%rbp), %rdx
 	movq	56(%rbp), %rdi
 	movl	$165, %eax
@@ -2920,7 +3019,7 @@ run_step:
 	testq	%rbp, %rbp
 	cmovne	%rbp, %rax
 	movq	%rax, %rbx
-.Linit_299:
+.Linit_301:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2933,7 +3032,7 @@ run_step:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_298:
+.Linit_300:
 	xorl	%edx, %edx
 	movq	(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -2947,7 +3046,7 @@ run_step:
 # 0 "" 2
 #NO_APP
 	jmp	.Linit_188
-.Linit_500:
+.Linit_511:
 	movq	56(%rbp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2965,11 +3064,11 @@ run_step:
 	movl	$166, %r13d
 	movl	$2, %esi
 	testq	%rax, %rax
-	je	.Linit_282
-	jmp	.Linit_283
+	je	.Linit_284
+	jmp	.Linit_285
 	.p2align 4,,10
 	.p2align 3
-.Linit_284:
+.Linit_286:
 	movq	56(%rbp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -2983,11 +3082,11 @@ run_step:
 #NO_APP
 	addq	$1, %r12
 	testq	%rax, %rax
-	jne	.Linit_453
-.Linit_282:
+	jne	.Linit_466
+.Linit_284:
 	cmpq	%r12, 16(%rbp)
-	jnb	.Linit_284
-.Linit_285:
+	jnb	.Linit_286
+.Linit_287:
 	xorl	%edx, %edx
 	movq	64(%rbp), %rdi
 	xorl	%r10d, %r10d
@@ -3005,13 +3104,13 @@ run_step:
 	js	.Linit_188
 	movq	56(%rbp), %rsi
 	movl	$332, %ebp
-	movb	$46, 25(%rsp)
-	leaq	32(%rsp), %r8
-	movb	$46, 24(%rsp)
+	movb	$46, 57(%rsp)
+	leaq	112(%rsp), %r8
+	movb	$46, 56(%rsp)
 	movl	$4096, %r10d
 	movq	$-100, %rdi
 	movq	%rbp, %rax
-	movb	$0, 26(%rsp)
+	movb	$0, 58(%rsp)
 #APP
 # 13 "src/sys.h" 1
 	syscall
@@ -3020,10 +3119,10 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
-	movq	176(%rsp), %r12
-	testb	$16, 33(%rsp)
-	je	.Linit_292
-	leaq	24(%rsp), %rsi
+	movq	256(%rsp), %r12
+	testb	$16, 113(%rsp)
+	je	.Linit_294
+	leaq	56(%rsp), %rsi
 	movl	$4096, %r10d
 	xorl	%r9d, %r9d
 	movq	%rbp, %rax
@@ -3035,20 +3134,20 @@ run_step:
 	movq	%rax, %rbx
 	testq	%rax, %rax
 	js	.Linit_188
-	movq	176(%rsp), %rax
-	testb	$16, 33(%rsp)
-	je	.Linit_292
+	movq	256(%rsp), %rax
+	testb	$16, 113(%rsp)
+	je	.Linit_294
 	cmpq	%rax, %r12
 	movq	$-18, %rbx
 	cmove	%rdx, %rbx
 	jmp	.Linit_188
-.Linit_453:
+.Linit_466:
 	movq	%rax, %rbx
-.Linit_283:
+.Linit_285:
 	testq	%rbx, %rbx
 	js	.Linit_188
-	jmp	.Linit_285
-.Linit_501:
+	jmp	.Linit_287
+.Linit_512:
 	movq	72(%rbp), %rdx
 	movq	64(%rbp), %rsi
 	xorl	%r9d, %r9d
@@ -3063,12 +3162,42 @@ run_step:
 #NO_APP
 	movq	%rax, %rbx
 	jmp	.Linit_188
-.Linit_292:
+.Linit_294:
 	movq	$-95, %rbx
 	jmp	.Linit_188
-.Linit_498:
-	movl	8(%rbp), %esi
-	jmp	.Linit_190
+.Linit_488:
+	cmpl	$7, %eax
+	je	.Linit_514
+	movq	16(%rbp), %rax
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movq	%rdx, %rsi
+	movslq	20(%r14,%rax,4), %rdi
+	movl	$308, %eax
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
+.Linit_514:
+	xorl	%edx, %edx
+	movq	16(%rbp), %rdi
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	xorl	%r9d, %r9d
+	movl	$272, %eax
+	movq	%rdx, %rsi
+#APP
+# 13 "src/sys.h" 1
+	syscall
+# 0 "" 2
+#NO_APP
+	movq	%rax, %rbx
+	jmp	.Linit_188
 	.size	run_step, .-run_step
 	.p2align 4
 	.type	run_aside, @function
@@ -3088,26 +3217,26 @@ run_aside:
 	movq	48(%rdx), %rdx
 	leaq	(%rdx,%rcx,8), %rbx
 	testl	%eax, %eax
-	jle	.Linit_504
+	jle	.Linit_516
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	(%rbx,%rax,8), %r13
-	jmp	.Linit_506
+	jmp	.Linit_518
 	.p2align 4,,10
 	.p2align 3
-.Linit_509:
+.Linit_521:
 	addq	$88, %rbx
 	cmpq	%r13, %rbx
-	je	.Linit_504
-.Linit_506:
+	je	.Linit_516
+.Linit_518:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%r12, %rdi
 	movl	%eax, 20(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_509
-.Linit_505:
+	jns	.Linit_521
+.Linit_517:
 	xorl	%edx, %edx
 	movq	%rax, 24(%rbp)
 	xorl	%r10d, %r10d
@@ -3121,9 +3250,9 @@ run_aside:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_504:
+.Linit_516:
 	xorl	%eax, %eax
-	jmp	.Linit_505
+	jmp	.Linit_517
 	.size	run_aside, .-run_aside
 	.p2align 4
 	.type	run_payload, @function
@@ -3157,8 +3286,8 @@ run_payload:
 #NO_APP
 	movq	%rax, 360(%rbp)
 	testq	%rax, %rax
-	je	.Linit_517
-.Linit_511:
+	je	.Linit_529
+.Linit_523:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3172,36 +3301,36 @@ run_payload:
 # 0 "" 2
 #NO_APP
 	ud2
-.Linit_517:
+.Linit_529:
 	movq	0(%rbp), %rax
 	movl	16(%rax), %edx
 	movq	40(%rax), %rbx
 	testl	%edx, %edx
-	jle	.Linit_512
+	jle	.Linit_524
 	leal	-1(%rdx), %eax
 	imulq	$88, %rax, %rax
 	leaq	88(%rbx,%rax), %r12
-	jmp	.Linit_514
+	jmp	.Linit_526
 	.p2align 4,,10
 	.p2align 3
-.Linit_518:
+.Linit_530:
 	addq	$88, %rbx
 	cmpq	%r12, %rbx
-	je	.Linit_512
-.Linit_514:
+	je	.Linit_524
+.Linit_526:
 	movl	8(%rbx), %eax
 	movq	%rbx, %rsi
 	movq	%rbp, %rdi
 	movl	%eax, 368(%rbp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_518
-.Linit_513:
+	jns	.Linit_530
+.Linit_525:
 	movq	%rax, 360(%rbp)
-	jmp	.Linit_511
-.Linit_512:
+	jmp	.Linit_523
+.Linit_524:
 	xorl	%eax, %eax
-	jmp	.Linit_513
+	jmp	.Linit_525
 	.size	run_payload, .-run_payload
 	.p2align 4
 	.type	jail_main, @function
@@ -3222,11 +3351,11 @@ jail_main:
 	movq	%r14, %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_520:
+.Linit_532:
 	movl	$-1, (%rax)
 	addq	$4, %rax
 	cmpq	%rbx, %rax
-	jne	.Linit_520
+	jne	.Linit_532
 	movq	32(%rsp), %rax
 	addq	$8, %rbp
 	movl	$72, %r12d
@@ -3235,24 +3364,24 @@ jail_main:
 	leaq	88(%rax), %r13
 	.p2align 4,,10
 	.p2align 3
-.Linit_523:
+.Linit_535:
 	movsbl	-8(%rbp), %eax
 	leaq	-8(%rbp), %rcx
 	testb	%al, %al
-	je	.Linit_527
+	je	.Linit_539
 	xorl	%edi, %edi
-	jmp	.Linit_526
+	jmp	.Linit_538
 	.p2align 4,,10
 	.p2align 3
-.Linit_522:
+.Linit_534:
 	movsbl	(%rcx), %eax
-.Linit_526:
+.Linit_538:
 	sall	$4, %edi
 	subl	$65, %eax
 	addq	$1, %rcx
 	orl	%eax, %edi
 	cmpq	%rcx, %rbp
-	jne	.Linit_522
+	jne	.Linit_534
 	movl	%edi, (%r14)
 	xorl	%r10d, %r10d
 	movslq	%edi, %rdi
@@ -3267,8 +3396,8 @@ jail_main:
 	addq	$4, %r14
 	addq	$8, %rbp
 	cmpq	%r14, %r13
-	jne	.Linit_523
-.Linit_527:
+	jne	.Linit_535
+.Linit_539:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3300,8 +3429,8 @@ jail_main:
 	movl	%eax, 9184(%rsp)
 	call	set_signals
 	testq	%rax, %rax
-	js	.Linit_633
-.Linit_525:
+	js	.Linit_645
+.Linit_537:
 	leaq	384(%rsp), %rsi
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
@@ -3317,8 +3446,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_634
-.Linit_528:
+	js	.Linit_646
+.Linit_540:
 	movslq	8852(%rsp), %r8
 	xorl	%r9d, %r9d
 	movl	$9, %eax
@@ -3332,8 +3461,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_635
-.Linit_529:
+	js	.Linit_647
+.Linit_541:
 	xorl	%ebp, %ebp
 	movslq	8852(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -3354,10 +3483,10 @@ jail_main:
 	movl	%r15d, %eax
 	andl	$1, %eax
 	movl	%eax, 56(%rsp)
-	je	.Linit_530
+	je	.Linit_542
 	cmpl	$1, 8840(%rsp)
-	jne	.Linit_636
-.Linit_530:
+	jne	.Linit_648
+.Linit_542:
 	leaq	72(%rsp), %rsi
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3372,7 +3501,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_531
+	js	.Linit_543
 	movq	8832(%rsp), %rax
 	xorl	%r10d, %r10d
 	movl	$1030, %esi
@@ -3393,37 +3522,37 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_531:
+.Linit_543:
 	movl	%ebp, 9176(%rsp)
 	movslq	%ebp, %rbp
 	testq	%rbp, %rbp
-	js	.Linit_637
-.Linit_532:
+	js	.Linit_649
+.Linit_544:
 	movq	8832(%rsp), %rax
 	movl	12(%rax), %edx
 	movq	32(%rax), %r12
 	testl	%edx, %edx
-	jle	.Linit_534
+	jle	.Linit_546
 	leal	-1(%rdx), %eax
 	movq	32(%rsp), %r13
 	leaq	(%rax,%rax,4), %rdx
 	leaq	(%rax,%rdx,2), %rax
 	leaq	88(%r12,%rax,8), %rbp
-	jmp	.Linit_536
+	jmp	.Linit_548
 	.p2align 4,,10
 	.p2align 3
-.Linit_638:
+.Linit_650:
 	addq	$88, %r12
 	cmpq	%r12, %rbp
-	je	.Linit_534
-.Linit_536:
+	je	.Linit_546
+.Linit_548:
 	movl	8(%r12), %eax
 	movq	%r12, %rsi
 	movq	%r13, %rdi
 	movl	%eax, 9200(%rsp)
 	call	run_step
 	testq	%rax, %rax
-	jns	.Linit_638
+	jns	.Linit_650
 	movl	9200(%rsp), %edx
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -3443,7 +3572,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_534:
+.Linit_546:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3458,8 +3587,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	testq	%rax, %rax
-	js	.Linit_639
-.Linit_538:
+	js	.Linit_651
+.Linit_550:
 	leaq	128(%rsp), %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3475,7 +3604,7 @@ jail_main:
 #NO_APP
 	movq	%rax, %r14
 	testq	%rax, %rax
-	js	.Linit_640
+	js	.Linit_652
 	movq	32(%rsp), %rsi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3510,15 +3639,15 @@ jail_main:
 	leaq	272(%rsp), %rcx
 	movq	%rax, 8(%rsp)
 	testq	%r13, %r13
-	js	.Linit_539
+	js	.Linit_551
 	.p2align 4,,10
 	.p2align 3
-.Linit_540:
+.Linit_552:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_540
+	jne	.Linit_552
 	movq	8(%rsp), %rdi
 	movl	$271, %r12d
 	movl	$2, %esi
@@ -3530,7 +3659,7 @@ jail_main:
 	movw	%ax, 268(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_542:
+.Linit_554:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3542,13 +3671,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_542
+	je	.Linit_554
 	movq	%rax, %rbp
 	testq	%rax, %rax
-	js	.Linit_641
+	js	.Linit_653
 	cmpw	$0, 270(%rsp)
 	movl	%r13d, 60(%rsp)
-	jne	.Linit_642
+	jne	.Linit_654
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3560,11 +3689,11 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_541:
+.Linit_553:
 	movq	9192(%rsp), %rax
 	testq	%rax, %rax
-	js	.Linit_643
-.Linit_547:
+	js	.Linit_655
+.Linit_559:
 	movq	8832(%rsp), %rdx
 	movl	16(%rdx), %eax
 	leaq	(%rax,%rax,4), %rcx
@@ -3573,7 +3702,7 @@ jail_main:
 	leaq	-88(%rax,%rcx,8), %rbp
 	movl	9200(%rsp), %eax
 	cmpl	8(%rbp), %eax
-	je	.Linit_548
+	je	.Linit_560
 	movq	32(%rsp), %rdi
 	movl	$125, %ecx
 	movl	$2, %esi
@@ -3592,10 +3721,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_548:
-	cmpl	$46, 0(%rbp)
-	je	.Linit_644
-.Linit_549:
+.Linit_560:
+	cmpl	$47, 0(%rbp)
+	je	.Linit_656
+.Linit_561:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3612,10 +3741,10 @@ jail_main:
 	leaq	8872(%rsp), %rbp
 	.p2align 4,,10
 	.p2align 3
-.Linit_551:
+.Linit_563:
 	movslq	0(%rbp), %rdi
 	testl	%edi, %edi
-	js	.Linit_550
+	js	.Linit_562
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3627,13 +3756,13 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_550:
+.Linit_562:
 	addq	$4, %rbp
 	cmpq	%rbx, %rbp
-	jne	.Linit_551
+	jne	.Linit_563
 	movslq	9180(%rsp), %rdi
 	testl	%edi, %edi
-	js	.Linit_552
+	js	.Linit_564
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3645,7 +3774,7 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_552:
+.Linit_564:
 	movq	%r15, %rax
 	movq	24(%rsp), %rdi
 	movq	8(%rsp), %rsi
@@ -3668,10 +3797,10 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_553
+	js	.Linit_565
 	movl	16(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_555
+	je	.Linit_567
 	leal	-1(%rax), %esi
 	movq	%rdx, %rdi
 	movl	$436, %eax
@@ -3682,8 +3811,8 @@ jail_main:
 #NO_APP
 	movq	%rax, %rbx
 	testq	%rax, %rax
-	js	.Linit_553
-.Linit_555:
+	js	.Linit_565
+.Linit_567:
 	movl	60(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	xorl	%ecx, %ecx
@@ -3691,20 +3820,20 @@ jail_main:
 	movl	$4, %esi
 	call	report
 	testq	%rax, %rax
-	js	.Linit_645
-.Linit_557:
+	js	.Linit_657
+.Linit_569:
 	leaq	104(%rsp), %rax
 	movl	$0, 68(%rsp)
 	movq	24(%rsp), %rcx
 	movq	%rax, 48(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_559:
+.Linit_571:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rcx, %rax
-	jne	.Linit_559
+	jne	.Linit_571
 	movl	$1, %r10d
 	movl	$1, %r11d
 	movl	$1, %ebx
@@ -3722,20 +3851,20 @@ jail_main:
 	movl	%eax, 120(%rsp)
 	.p2align 4,,10
 	.p2align 3
-.Linit_578:
+.Linit_590:
 	movl	$61, %r12d
 	movq	$-1, %rbp
 	movl	$1, %ebx
-.Linit_565:
+.Linit_577:
 	xorl	%r14d, %r14d
 	movq	%r15, %rsi
-	jmp	.Linit_561
+	jmp	.Linit_573
 	.p2align 4,,10
 	.p2align 3
-.Linit_562:
+.Linit_574:
 	cmpq	%rax, %r13
-	je	.Linit_646
-.Linit_561:
+	je	.Linit_658
+.Linit_573:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3749,12 +3878,12 @@ jail_main:
 #NO_APP
 	movq	%rax, %rdx
 	testq	%rax, %rax
-	jg	.Linit_562
+	jg	.Linit_574
 	movq	%rsi, %r15
 	testl	%r14d, %r14d
-	jne	.Linit_563
+	jne	.Linit_575
 	testq	%rax, %rax
-	jne	.Linit_564
+	jne	.Linit_576
 	movl	$271, %eax
 	movl	$3, %esi
 	movq	48(%rsp), %rdi
@@ -3764,14 +3893,14 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movq	%rax, %rdx
-.Linit_564:
+.Linit_576:
 	cmpq	$-4, %rdx
-	je	.Linit_565
+	je	.Linit_577
 	testq	%rdx, %rdx
-	js	.Linit_647
+	js	.Linit_659
 	cmpw	$0, 118(%rsp)
-	jne	.Linit_648
-.Linit_569:
+	jne	.Linit_660
+.Linit_581:
 	movq	%r15, 16(%rsp)
 	movq	40(%rsp), %rbp
 	movl	$64, %ebx
@@ -3779,9 +3908,9 @@ jail_main:
 	movq	24(%rsp), %r14
 	.p2align 4,,10
 	.p2align 3
-.Linit_573:
+.Linit_585:
 	cmpw	$0, 110(%rsp)
-	je	.Linit_631
+	je	.Linit_643
 	xorl	%r15d, %r15d
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3796,10 +3925,10 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$128, %rax
-	jne	.Linit_631
+	jne	.Linit_643
 	movl	128(%rsp), %ecx
 	cmpl	$17, %ecx
-	je	.Linit_574
+	je	.Linit_586
 	xorl	%eax, %eax
 	movq	176(%rsp), %rdi
 	movl	%ecx, 84(%rsp)
@@ -3810,16 +3939,16 @@ jail_main:
 	movl	$0, 88(%rsp)
 	movl	%eax, 92(%rsp)
 	movq	%rdi, 96(%rsp)
-	jne	.Linit_575
+	jne	.Linit_587
 	movq	8(%rsp), %rax
 	.p2align 4,,10
 	.p2align 3
-.Linit_576:
+.Linit_588:
 	movq	%rax, %rdx
 	addq	$1, %rax
 	movb	$0, (%rdx)
 	cmpq	%rbp, %rax
-	jne	.Linit_576
+	jne	.Linit_588
 	movl	%ecx, 256(%rsp)
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3834,21 +3963,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-.Linit_574:
+.Linit_586:
 	subl	$1, %ebx
-	jne	.Linit_573
+	jne	.Linit_585
 	.p2align 4,,10
 	.p2align 3
-.Linit_631:
+.Linit_643:
 	cmpw	$0, 126(%rsp)
 	movq	16(%rsp), %r15
-	je	.Linit_578
+	je	.Linit_590
 	leaq	80(%rsp), %rsi
 	movl	$45, %ebx
 	movl	$24, %edx
 	.p2align 4,,10
 	.p2align 3
-.Linit_581:
+.Linit_593:
 	movl	$64, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3860,19 +3989,19 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpq	$-4, %rax
-	je	.Linit_581
+	je	.Linit_593
 	cmpq	$24, %rax
-	je	.Linit_582
+	je	.Linit_594
 	testq	%rax, %rax
-	jns	.Linit_583
+	jns	.Linit_595
 	cmpq	$-32, %rax
-	je	.Linit_583
+	je	.Linit_595
 	cmpq	$-104, %rax
-	jne	.Linit_578
-.Linit_583:
+	jne	.Linit_590
+.Linit_595:
 	movl	$-1, 120(%rsp)
-	jmp	.Linit_578
-.Linit_636:
+	jmp	.Linit_590
+.Linit_648:
 	movq	32(%rsp), %rdi
 	movl	$18, %ecx
 	movl	$-1, %edx
@@ -3891,8 +4020,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_530
-.Linit_641:
+	jmp	.Linit_542
+.Linit_653:
 	movl	$62, %eax
 	movl	$9, %esi
 	movq	%r13, %rdi
@@ -3910,7 +4039,7 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	movq	%rbp, %r14
-.Linit_539:
+.Linit_551:
 	movl	9200(%rsp), %edx
 	movq	32(%rsp), %rdi
 	movq	%r14, %rcx
@@ -3933,8 +4062,8 @@ jail_main:
 	movq	9192(%rsp), %rax
 	movl	%r14d, 60(%rsp)
 	testq	%rax, %rax
-	jns	.Linit_547
-.Linit_643:
+	jns	.Linit_559
+.Linit_655:
 	movl	9200(%rsp), %edx
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -3954,10 +4083,10 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_547
+	jmp	.Linit_559
 	.p2align 4,,10
 	.p2align 3
-.Linit_575:
+.Linit_587:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -3969,20 +4098,20 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_574
+	jmp	.Linit_586
 	.p2align 4,,10
 	.p2align 3
-.Linit_646:
+.Linit_658:
 	movl	64(%rsp), %eax
 	movl	$1, %r14d
 	movl	%eax, 68(%rsp)
-	jmp	.Linit_561
+	jmp	.Linit_573
 	.p2align 4,,10
 	.p2align 3
-.Linit_647:
+.Linit_659:
 	movl	56(%rsp), %r9d
 	testl	%r9d, %r9d
-	je	.Linit_649
+	je	.Linit_661
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -3996,8 +4125,8 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpw	$0, 118(%rsp)
-	je	.Linit_569
-.Linit_570:
+	je	.Linit_581
+.Linit_582:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4010,12 +4139,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_569
-.Linit_648:
+	jmp	.Linit_581
+.Linit_660:
 	movl	56(%rsp), %r8d
 	testl	%r8d, %r8d
-	jne	.Linit_570
-.Linit_568:
+	jne	.Linit_582
+.Linit_580:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4031,8 +4160,8 @@ jail_main:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	call	kill_tree
-	jmp	.Linit_570
-.Linit_649:
+	jmp	.Linit_582
+.Linit_661:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
@@ -4050,13 +4179,13 @@ jail_main:
 # 0 "" 2
 #NO_APP
 	cmpw	$0, 118(%rsp)
-	je	.Linit_569
-	jmp	.Linit_568
-.Linit_563:
+	je	.Linit_581
+	jmp	.Linit_580
+.Linit_575:
 	movl	56(%rsp), %eax
 	testl	%eax, %eax
-	je	.Linit_592
-.Linit_594:
+	je	.Linit_604
+.Linit_606:
 	movl	68(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
@@ -4083,15 +4212,15 @@ jail_main:
 	popq	%r14
 	popq	%r15
 	ret
-.Linit_582:
+.Linit_594:
 	movl	80(%rsp), %eax
 	cmpl	$2, %eax
-	je	.Linit_650
+	je	.Linit_662
 	cmpl	$3, %eax
-	jne	.Linit_578
+	jne	.Linit_590
 	movl	56(%rsp), %edx
 	testl	%edx, %edx
-	je	.Linit_591
+	je	.Linit_603
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4104,12 +4233,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_578
-.Linit_645:
+	jmp	.Linit_590
+.Linit_657:
 	movl	56(%rsp), %ebp
 	testl	%ebp, %ebp
-	je	.Linit_651
-.Linit_558:
+	je	.Linit_663
+.Linit_570:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4122,8 +4251,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_557
-.Linit_553:
+	jmp	.Linit_569
+.Linit_565:
 	xorl	%ebp, %ebp
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4156,19 +4285,19 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_555
-.Linit_591:
+	jmp	.Linit_567
+.Linit_603:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	leaq	68(%rsp), %rdx
 	call	kill_tree
-.Linit_592:
+.Linit_604:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_594
-.Linit_637:
+	jmp	.Linit_606
+.Linit_649:
 	movl	9204(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	movq	%rbp, %rcx
@@ -4188,8 +4317,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_532
-.Linit_635:
+	jmp	.Linit_544
+.Linit_647:
 	movl	9204(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -4209,8 +4338,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_529
-.Linit_634:
+	jmp	.Linit_541
+.Linit_646:
 	movl	9204(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -4230,12 +4359,12 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_528
-.Linit_640:
+	jmp	.Linit_540
+.Linit_652:
 	leaq	256(%rsp), %rax
 	movq	%rax, 8(%rsp)
-	jmp	.Linit_539
-.Linit_639:
+	jmp	.Linit_551
+.Linit_651:
 	movl	9200(%rsp), %edx
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -4255,8 +4384,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_538
-.Linit_633:
+	jmp	.Linit_550
+.Linit_645:
 	movl	9204(%rsp), %r8d
 	movq	32(%rsp), %rdi
 	negq	%rax
@@ -4276,8 +4405,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_525
-.Linit_644:
+	jmp	.Linit_537
+.Linit_656:
 	movq	32(%rsp), %rdi
 	xorl	%r8d, %r8d
 	xorl	%ecx, %ecx
@@ -4296,21 +4425,21 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_549
-.Linit_650:
+	jmp	.Linit_561
+.Linit_662:
 	movl	84(%rsp), %esi
 	movl	92(%rsp), %edi
 	movq	%rsi, %rdx
 	testl	%edi, %edi
-	je	.Linit_587
+	je	.Linit_599
 	movq	8(%rsp), %rax
-.Linit_588:
+.Linit_600:
 	movq	%rax, %rcx
 	addq	$1, %rax
 	movb	$0, (%rcx)
 	movq	40(%rsp), %rcx
 	cmpq	%rcx, %rax
-	jne	.Linit_588
+	jne	.Linit_600
 	movq	96(%rsp), %rax
 	movslq	60(%rsp), %rdi
 	xorl	%r10d, %r10d
@@ -4326,18 +4455,18 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_578
-.Linit_651:
+	jmp	.Linit_590
+.Linit_663:
 	movl	60(%rsp), %esi
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_558
-.Linit_642:
+	jmp	.Linit_570
+.Linit_654:
 	movl	56(%rsp), %r12d
 	testl	%r12d, %r12d
-	je	.Linit_652
-.Linit_545:
+	je	.Linit_664
+.Linit_557:
 	xorl	%edx, %edx
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4357,16 +4486,16 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_541
-.Linit_587:
+	jmp	.Linit_553
+.Linit_599:
 	movslq	60(%rsp), %rdi
 	movl	88(%rsp), %ecx
 	movq	%rdi, %rax
 	testl	%ecx, %ecx
-	je	.Linit_590
+	je	.Linit_602
 	negl	%eax
 	movslq	%eax, %rdi
-.Linit_590:
+.Linit_602:
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
 	xorl	%r9d, %r9d
@@ -4377,8 +4506,8 @@ jail_main:
 	syscall
 # 0 "" 2
 #NO_APP
-	jmp	.Linit_578
-.Linit_652:
+	jmp	.Linit_590
+.Linit_664:
 	movslq	%r13d, %rdi
 	xorl	%r10d, %r10d
 	xorl	%r8d, %r8d
@@ -4394,7 +4523,7 @@ jail_main:
 	movq	32(%rsp), %rdi
 	xorl	%edx, %edx
 	call	kill_tree
-	jmp	.Linit_545
+	jmp	.Linit_557
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

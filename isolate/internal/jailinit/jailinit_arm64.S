@@ -1362,7 +1362,7 @@ write_file:
 	.p2align 4,,11
 	.type	run_step, %function
 run_step:
-	stp	x29, x30, [sp, -176]!
+	stp	x29, x30, [sp, -256]!
 	mov	x14, x0
 	mov	x12, x1
 	mov	x29, sp
@@ -1373,149 +1373,118 @@ run_step:
 	ldr	w2, [x1, 8]
 	add	w0, w2, 1
 	cmp	w4, w0
-	beq	.Linit_420
+	beq	.Linit_435
 .Linit_206:
-	cmp	w3, 24
+	cmp	w3, 25
 	beq	.Linit_209
-	bls	.Linit_421
-	cmp	w3, 37
-	beq	.Linit_239
-	bls	.Linit_422
-	cmp	w3, 43
-	beq	.Linit_256
-	bls	.Linit_423
-	cmp	w3, 46
-	beq	.Linit_413
-	bls	.Linit_424
+	bhi	.Linit_210
+	cmp	w3, 12
+	beq	.Linit_211
+	bls	.Linit_436
+	cmp	w3, 19
+	beq	.Linit_227
+	bls	.Linit_437
+	cmp	w3, 22
+	beq	.Linit_340
+	bls	.Linit_438
+	cmp	w3, 23
+	beq	.Linit_439
+.Linit_301:
+	ldr	x0, [x12, 48]
+	cbz	x0, .Linit_351
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_311:
+	ldr	x2, [x12, 16]
+	sxtw	x0, w0
+	ldr	x1, [x12, 56]
+	mov	x8, 34
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldp	x2, x3, [x12, 24]
+	cmn	x2, #1
+	beq	.Linit_426
+.Linit_432:
+	ldp	x0, x1, [x12, 48]
+	cbz	x0, .Linit_355
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_316:
+	sxtw	x0, w0
+	mov	x8, 54
+	mov	x4, 256
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_210:
+	cmp	w3, 38
+	beq	.Linit_241
+	bls	.Linit_440
+	cmp	w3, 44
+	beq	.Linit_258
+	bls	.Linit_441
 	cmp	w3, 47
-	bne	.Linit_411
-	ldp	x29, x30, [sp], 176
+	beq	.Linit_426
+	bls	.Linit_442
+	cmp	w3, 48
+	bne	.Linit_424
+	ldp	x29, x30, [sp], 256
 	mov	x1, x12
 	mov	x0, x14
 	b	exec
 	.p2align 2,,3
-.Linit_421:
-	cmp	w3, 12
-	beq	.Linit_211
-	bls	.Linit_425
-	cmp	w3, 19
-	beq	.Linit_227
-	bls	.Linit_426
-	cmp	w3, 22
-	beq	.Linit_333
-	cmp	w3, 23
-	bne	.Linit_427
-	ldr	w9, [x12, 4]
-	mov	w2, 1
-	movk	w2, 0x8, lsl 16
-	mov	x8, 428
-	ldr	x1, [x12, 56]
-	ubfiz	w9, w9, 15, 1
-	orr	w2, w9, w2
-	mov	x0, -100
+.Linit_440:
+	cmp	w3, 31
+	beq	.Linit_243
+	bls	.Linit_443
+	cmp	w3, 35
+	beq	.Linit_251
+	bls	.Linit_444
+	cmp	w3, 36
+	beq	.Linit_445
+	ldr	x0, [x12, 16]
+	mov	x8, 149
 	mov	x3, 0
 	mov	x4, 0
-	sxtw	x2, w2
+	mov	x1, x0
+	mov	x2, x0
 	mov	x5, 0
-	strb	wzr, [sp, 24]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_205
-	ldp	x1, x2, [x12, 24]
-	mov	w11, w0
-	bl	same_file
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_318
-	ldr	x5, [x12, 16]
-	ldr	x4, [x12, 40]
-	orr	x0, x5, x4
-	cbz	x0, .Linit_300
-	add	x3, sp, 32
-	add	x1, sp, 64
-	mov	x0, x3
-	.p2align 3,,7
-.Linit_301:
-	mov	x2, x0
-	add	x0, x0, 1
-	strb	wzr, [x2]
-	cmp	x0, x1
-	bne	.Linit_301
-	cbnz	x4, .Linit_302
-	str	x5, [sp, 32]
-.Linit_303:
-	orr	w2, w9, 4096
-	mov	x0, x10
-	add	x1, sp, 24
-	mov	x8, 442
-	sxtw	x2, w2
-	mov	x4, 32
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_318
-.Linit_300:
-	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_428
-.Linit_305:
-	cbnz	x6, .Linit_318
-	ldr	w0, [x12, 4]
-	tbz	x0, 3, .Linit_308
-	mov	x0, x10
-	mov	x8, 50
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	cbz	x0, .Linit_308
-.Linit_416:
-	mov	x6, x0
-.Linit_318:
-	mov	x0, x10
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x6
-.Linit_205:
-	mov	x0, x10
-	ldp	x29, x30, [sp], 176
-	ret
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_425:
+.Linit_436:
 	cmp	w3, 6
 	beq	.Linit_213
-	bls	.Linit_429
+	bls	.Linit_446
 	cmp	w3, 9
 	beq	.Linit_221
-	bls	.Linit_430
+	bls	.Linit_447
 	cmp	w3, 10
-	beq	.Linit_431
+	beq	.Linit_448
 	ldp	x0, x1, [x12, 56]
 	bl	write_file
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	add	x1, sp, 32
+	add	x1, sp, 112
 	mov	x8, 165
 	mov	x0, 0
 	mov	x2, 0
@@ -1529,9 +1498,9 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	ldp	x0, x4, [sp, 32]
+	ldp	x0, x4, [sp, 112]
 	mov	x2, 16960
-	ldp	x1, x3, [sp, 48]
+	ldp	x1, x3, [sp, 128]
 	movk	x2, 0xf, lsl 16
 	mov	x10, 0
 	madd	x0, x0, x2, x4
@@ -1540,22 +1509,16 @@ run_step:
 	str	x0, [x14, 376]
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_422:
-	cmp	w3, 30
-	beq	.Linit_241
-	bls	.Linit_432
-	cmp	w3, 34
-	beq	.Linit_249
-	bls	.Linit_433
-	cmp	w3, 35
-	beq	.Linit_434
-	ldr	x0, [x12, 16]
-	mov	x8, 159
-	ldr	x1, [x12, 56]
-	.p2align 3,,7
-.Linit_412:
+.Linit_441:
+	cmp	w3, 41
+	beq	.Linit_260
+	bls	.Linit_449
+	cmp	w3, 42
+	beq	.Linit_450
+	mov	x8, 173
+	mov	x0, 0
+	mov	x1, 0
 	mov	x2, 0
-.Linit_414:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -1564,28 +1527,66 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
+	ldrsw	x1, [x14, 8]
+	cmp	x0, x1
+	bne	.Linit_334
+	ldr	w7, [x14, 16]
+	mov	w6, 1
+	add	x0, sp, 56
+	add	x2, sp, 112
+	mov	x8, 73
+	mov	x1, 1
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	w7, w6, [sp, 56]
+	stp	xzr, xzr, [sp, 112]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
 	mov	x10, x0
-	mov	x0, x10
-	ldp	x29, x30, [sp], 176
-	ret
+	tbnz	x0, #63, .Linit_205
+	ldrsh	w0, [sp, 62]
+	cbnz	w0, .Linit_334
+	.p2align 3,,7
+.Linit_426:
+	mov	x10, 0
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_423:
-	cmp	w3, 40
-	beq	.Linit_258
-	bls	.Linit_435
-	cmp	w3, 41
-	beq	.Linit_436
-	mov	x8, 167
-	mov	x0, 1
-	mov	x1, 9
-	b	.Linit_412
+.Linit_443:
+	cmp	w3, 28
+	beq	.Linit_245
+	bls	.Linit_451
+	cmp	w3, 29
+	beq	.Linit_452
+	ldp	x9, x7, [x12, 16]
+	add	x0, sp, 112
+	ldp	x6, x1, [x12, 32]
+	mov	x8, 444
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	x9, x7, [sp, 112]
+	str	x6, [sp, 128]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	str	w0, [x14, 348]
+	b	.Linit_205
 	.p2align 2,,3
-.Linit_429:
+.Linit_446:
 	cmp	w3, 3
 	beq	.Linit_215
-	bls	.Linit_437
+	bls	.Linit_453
 	cmp	w3, 4
-	beq	.Linit_438
+	beq	.Linit_454
 	ldp	x0, x7, [x12, 16]
 	add	x3, x14, 384
 	ldr	x6, [x12, 32]
@@ -1622,22 +1623,219 @@ run_step:
 	sxtw	x10, w0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_432:
-	cmp	w3, 27
-	beq	.Linit_243
-	bls	.Linit_439
-	cmp	w3, 28
-	beq	.Linit_440
-	ldr	w2, [x12, 4]
+.Linit_449:
+	cmp	w3, 39
+	beq	.Linit_455
+	mov	x8, 167
+	mov	x0, 38
+	mov	x1, 1
+	.p2align 3,,7
+.Linit_425:
+	mov	x2, 0
+.Linit_428:
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+.Linit_205:
+	mov	x0, x10
+	ldp	x29, x30, [sp], 256
+	ret
+.Linit_451:
+	cmp	w3, 26
+	beq	.Linit_456
+	ldp	x29, x30, [sp], 256
+	mov	x1, x12
+	mov	x0, x14
+	b	make_file
+	.p2align 2,,3
+.Linit_453:
+	cmp	w3, 1
+	beq	.Linit_217
+	cmp	w3, 2
+	bne	.Linit_424
+	ldp	x29, x30, [sp], 256
+	mov	x0, x12
+	b	own_mounts
+	.p2align 2,,3
+.Linit_437:
+	cmp	w3, 16
+	bhi	.Linit_457
+	cmp	w3, 14
+	bhi	.Linit_232
+	cmp	w3, 13
+	beq	.Linit_458
+	ldr	x1, [x12, 16]
+	mov	x8, 161
 	ldr	x0, [x12, 56]
-	tbnz	x2, 1, .Linit_315
-	mov	x8, 49
-	mov	x1, 0
-	b	.Linit_412
+	b	.Linit_425
 	.p2align 2,,3
 .Linit_435:
-	cmp	w3, 38
-	beq	.Linit_441
+	cmp	w3, 32
+	bne	.Linit_459
+.Linit_207:
+	mov	x0, x14
+	mov	w4, 0
+	mov	x3, 0
+	mov	w1, 1
+	bl	report
+	mov	x10, x0
+	cmp	x0, 0
+	cbz	x0, .Linit_460
+	blt	.Linit_205
+.Linit_325:
+	ldr	w0, [sp, 112]
+	mov	x10, -125
+	cmp	w0, 1
+	csel	x10, x10, xzr, ne
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_457:
+	cmp	w3, 17
+	beq	.Linit_461
+	ldp	x29, x30, [sp], 256
+	mov	x1, x12
+	mov	x0, x14
+	b	mask
+	.p2align 2,,3
+.Linit_340:
+	add	x2, sp, 112
+	add	x1, sp, 144
+	mov	x0, x2
+.Linit_235:
+	mov	x3, x0
+	add	x0, x0, 1
+	strb	wzr, [x3]
+	cmp	x0, x1
+	bne	.Linit_235
+	ldr	x1, [x12, 16]
+	str	x1, [sp, 112]
+	ldr	x0, [x12, 48]
+	ldr	x1, [x12, 24]
+	str	x1, [sp, 128]
+	cbz	x0, .Linit_350
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_299:
+	ldr	w4, [x12, 4]
+	mov	x3, x2
+	ldr	x1, [x12, 56]
+	sxtw	x0, w0
+	ubfiz	x2, x4, 15, 1
+	mov	x8, 442
+	mov	x5, 0
+	mov	x4, 32
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_459:
+	ldr	w10, [x5, 28]
+	neg	x10, x10
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_424:
+	mov	x10, -38
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_445:
+	ldr	x0, [x12, 16]
+	mov	x8, 159
+	ldr	x1, [x12, 56]
+	b	.Linit_425
+	.p2align 2,,3
+.Linit_450:
+	mov	x8, 167
+	mov	x0, 1
+	mov	x1, 9
+	b	.Linit_425
+	.p2align 2,,3
+.Linit_448:
+	ldr	x1, [x12, 64]
+	ldr	x0, [x12, 16]
+	ldrb	w2, [x1]
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+	cbz	w2, .Linit_341
+	mov	x2, 0
+	.p2align 3,,7
+.Linit_274:
+	add	x2, x2, 1
+	ldrb	w3, [x2, x1]
+	cbnz	w3, .Linit_274
+.Linit_273:
+	sxtw	x0, w0
+	mov	x8, 64
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	cmp	x0, x2
+	beq	.Linit_426
+	mov	x10, -5
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_454:
+	ldr	x1, [x12, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 524288
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x1, x0
+	mov	x0, x14
+	bl	keep_fd
+	sxtw	x10, w0
+	str	w0, [x14, 340]
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_456:
+	ldr	x0, [x12, 48]
+	cbz	x0, .Linit_354
+	add	x0, x14, x0, lsl 2
+	ldr	w0, [x0, 20]
+.Linit_315:
+	ldp	x2, x3, [x12, 16]
+	sxtw	x0, w0
+	ldr	x1, [x12, 56]
+	mov	x8, 33
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldp	x2, x3, [x12, 32]
+	cmn	x2, #1
+	bne	.Linit_432
+	mov	x10, 0
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_455:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -1664,16 +1862,16 @@ run_step:
 	ldp	x6, x9, [x12, 16]
 	mov	x10, 1314
 	movk	x10, 0x2008, lsl 16
-	add	x0, sp, 24
-	add	x1, sp, 32
+	add	x0, sp, 56
+	add	x1, sp, 112
 	mov	x8, 91
-	str	x10, [sp, 24]
-	stp	w6, w6, [sp, 32]
+	str	x10, [sp, 56]
+	stp	w6, w6, [sp, 112]
 	lsr	x7, x6, 32
 	lsr	x10, x9, 32
-	stp	w9, w7, [sp, 40]
-	str	w7, [sp, 48]
-	str	w10, [sp, 52]
+	stp	w9, w7, [sp, 120]
+	str	w7, [sp, 128]
+	str	w10, [sp, 132]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1682,13 +1880,8 @@ run_step:
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
 	mov	x6, 0
-	b	.Linit_328
-	.p2align 2,,3
-.Linit_329:
-	add	x6, x6, 1
-	cmp	x6, 64
-	beq	.Linit_413
-.Linit_328:
+	.p2align 3,,7
+.Linit_330:
 	ldr	x7, [x12, 24]
 	mov	x2, x6
 	mov	x8, 167
@@ -1698,37 +1891,243 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x7, x6
-	tbz	x7, 0, .Linit_329
+	tbz	x7, 0, .Linit_331
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	tbz	x0, #63, .Linit_329
+	tbnz	x0, #63, .Linit_205
+.Linit_331:
+	add	x6, x6, 1
+	cmp	x6, 64
+	bne	.Linit_330
+	mov	x10, 0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_437:
-	cmp	w3, 1
-	beq	.Linit_217
-	cmp	w3, 2
-	bne	.Linit_411
-	ldp	x29, x30, [sp], 176
-	mov	x0, x12
-	b	own_mounts
-	.p2align 2,,3
 .Linit_439:
-	cmp	w3, 25
-	beq	.Linit_442
-	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_347
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_313:
-	ldp	x2, x3, [x12, 16]
-	sxtw	x0, w0
+	ldr	w9, [x12, 4]
+	mov	w2, 1
+	movk	w2, 0x8, lsl 16
+	mov	x8, 428
 	ldr	x1, [x12, 56]
-	mov	x8, 33
+	ubfiz	w9, w9, 15, 1
+	orr	w2, w9, w2
+	mov	x0, -100
+	mov	x3, 0
+	mov	x4, 0
+	sxtw	x2, w2
+	mov	x5, 0
+	strb	wzr, [sp, 56]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldp	x1, x2, [x12, 24]
+	mov	w11, w0
+	bl	same_file
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_320
+	ldr	x5, [x12, 16]
+	ldr	x4, [x12, 40]
+	orr	x0, x5, x4
+	cbz	x0, .Linit_302
+	add	x2, sp, 112
+	add	x1, sp, 144
+	mov	x0, x2
+	.p2align 3,,7
+.Linit_303:
+	mov	x3, x0
+	add	x0, x0, 1
+	strb	wzr, [x3]
+	cmp	x0, x1
+	bne	.Linit_303
+	cbnz	x4, .Linit_304
+	str	x5, [sp, 112]
+.Linit_305:
+	orr	w9, w9, 4096
+	mov	x3, x2
+	mov	x0, x10
+	add	x1, sp, 56
+	sxtw	x2, w9
+	mov	x8, 442
+	mov	x4, 32
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_320
+.Linit_302:
+	ldr	x0, [x12, 64]
+	cbnz	x0, .Linit_462
+.Linit_307:
+	cbnz	x6, .Linit_320
+	ldr	w0, [x12, 4]
+	tbz	x0, 3, .Linit_310
+	mov	x0, x10
+	mov	x8, 50
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	cbz	x0, .Linit_310
+.Linit_430:
+	mov	x6, x0
+.Linit_320:
+	mov	x0, x10
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x6
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_217:
+	ldp	x0, x1, [x12, 56]
+	ldp	x29, x30, [sp], 256
+	b	write_file
+	.p2align 2,,3
+.Linit_452:
+	ldr	w2, [x12, 4]
+	mov	x8, 49
+	ldr	x0, [x12, 56]
+	tbz	x2, 1, .Linit_427
+	mov	x1, x0
+	mov	w0, -100
+	bl	open_in_root
+	mov	x10, x0
+	mov	x6, x0
+	tbnz	x0, #63, .Linit_205
+	mov	x8, 50
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x10, x0
+	mov	x0, x6
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_461:
+	ldr	x2, [x12, 16]
+	mov	x1, x12
+	mov	x0, x14
+	add	x2, x14, x2, lsl 2
+	ldr	w2, [x2, 20]
+	ldp	x29, x30, [sp], 256
+	b	attach
+.Linit_460:
+	add	x1, sp, 112
+	.p2align 3,,7
+.Linit_322:
+	ldrsw	x0, [x14, 12]
+	mov	x8, 207
+	mov	x2, 24
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	cmn	x0, #4
+	beq	.Linit_322
+	cmp	x0, x2
+	beq	.Linit_325
+	cmp	x0, 0
+	mov	x0, -32
+	csel	x10, x10, x0, lt
+	b	.Linit_205
+.Linit_462:
+	mov	w2, w11
+	mov	x1, x12
+	mov	x0, x14
+	bl	attach
+	mov	x6, x0
+	b	.Linit_307
+.Linit_310:
+	ldr	w0, [x12, 12]
+	cbz	w0, .Linit_320
+.Linit_309:
+	add	x0, x14, w0, uxtw 2
+	sxtw	x10, w11
+	str	w11, [x0, 20]
+	b	.Linit_205
+.Linit_334:
+	mov	x10, -3
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_472:
+	cmp	w3, 32
+	beq	.Linit_463
+	mov	x8, 157
+	mov	x0, 0
+.Linit_427:
+	mov	x1, 0
+	b	.Linit_425
+	.p2align 2,,3
+.Linit_215:
+	mov	x8, 167
+	mov	x0, 36
+	mov	x1, 1
+	b	.Linit_425
+	.p2align 2,,3
+.Linit_258:
+	ldr	x0, [x12, 16]
+	ldp	x29, x30, [sp], 256
+	b	set_signals
+	.p2align 2,,3
+.Linit_209:
+	ldr	x1, [x12, 48]
+	ldr	x0, [x12, 64]
+	cbz	x1, .Linit_353
+	add	x1, x14, x1, lsl 2
+	ldr	w1, [x1, 20]
+.Linit_314:
+	ldr	x2, [x12, 56]
+	sxtw	x1, w1
+	mov	x8, 36
+	b	.Linit_428
+	.p2align 2,,3
+.Linit_243:
+	ldr	x1, [x12, 56]
+	mov	x8, 56
+	mov	x0, -100
+	mov	x2, 2621440
+	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
 #APP
@@ -1738,128 +2137,39 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	ldp	x2, x3, [x12, 32]
-	cmn	x2, #1
-	beq	.Linit_413
-.Linit_418:
-	ldp	x0, x1, [x12, 48]
-	cbz	x0, .Linit_348
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_314:
-	sxtw	x0, w0
-	mov	x8, 54
-	mov	x4, 256
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_426:
-	cmp	w3, 16
-	bhi	.Linit_443
-	cmp	w3, 14
-	bhi	.Linit_232
-	cmp	w3, 13
-	beq	.Linit_444
-	ldr	x1, [x12, 16]
-	mov	x8, 161
-	ldr	x0, [x12, 56]
-	b	.Linit_412
-	.p2align 2,,3
-.Linit_420:
-	cmp	w3, 32
-	bne	.Linit_445
-.Linit_207:
-	mov	x0, x14
-	mov	w4, 0
-	mov	x3, 0
-	mov	w1, 1
-	bl	report
-	mov	x10, x0
-	cmp	x0, 0
-	cbz	x0, .Linit_446
-	blt	.Linit_205
-.Linit_323:
-	ldr	w0, [sp, 32]
-	mov	x10, -125
-	cmp	w0, 1
-	csel	x10, x10, xzr, ne
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_333:
-	add	x3, sp, 32
-	add	x1, sp, 64
-	mov	x0, x3
-.Linit_235:
-	mov	x2, x0
-	add	x0, x0, 1
-	strb	wzr, [x2]
-	cmp	x0, x1
-	bne	.Linit_235
-	ldr	x1, [x12, 16]
-	str	x1, [sp, 32]
-	ldr	x0, [x12, 48]
-	ldr	x1, [x12, 24]
-	str	x1, [sp, 48]
-	cbz	x0, .Linit_343
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_297:
-	ldr	w2, [x12, 4]
-	sxtw	x0, w0
-	ldr	x1, [x12, 56]
-	mov	x8, 442
-	ubfiz	x2, x2, 15, 1
-	mov	x4, 32
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_443:
-	cmp	w3, 17
-	beq	.Linit_447
-	ldp	x29, x30, [sp], 176
-	mov	x1, x12
-	mov	x0, x14
-	b	mask
-	.p2align 2,,3
-.Linit_445:
-	ldr	w10, [x5, 28]
-	neg	x10, x10
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_411:
-	mov	x10, -38
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_436:
+	ldp	x3, x1, [x12, 16]
+	str	x3, [sp, 112]
+	ldr	x2, [x12, 32]
+	str	w0, [sp, 120]
+	bl	same_file
+	mov	x6, x0
+	cbnz	x0, .Linit_320
 	ldrsw	x0, [x14, 348]
-	mov	x8, 446
-	mov	x1, 0
-	b	.Linit_412
+	add	x2, sp, 112
+	mov	x8, 445
+	mov	x1, 1
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_430
 	.p2align 2,,3
-.Linit_434:
+.Linit_251:
 	ldr	x9, [x12, 16]
 	mov	x6, 0
-	b	.Linit_325
+	b	.Linit_327
 	.p2align 2,,3
-.Linit_448:
+.Linit_464:
 	tbnz	x0, #63, .Linit_205
-.Linit_326:
+.Linit_328:
 	add	x6, x6, 1
 	cmp	x6, 64
-	beq	.Linit_413
-.Linit_325:
+	beq	.Linit_426
+.Linit_327:
 	mov	x1, x6
 	mov	x8, 167
 	mov	x0, 24
@@ -1868,7 +2178,7 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	lsr	x7, x9, x6
-	tbnz	x7, 0, .Linit_326
+	tbnz	x7, 0, .Linit_328
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -1876,32 +2186,17 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	cmn	x0, #22
-	bne	.Linit_448
-	.p2align 3,,7
-.Linit_413:
+	bne	.Linit_464
 	mov	x10, 0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_440:
-	ldr	x2, [x12, 16]
-	mov	x8, 35
-	ldr	x1, [x12, 56]
-	mov	x0, -100
-	b	.Linit_414
+.Linit_260:
+	ldrsw	x0, [x14, 348]
+	mov	x8, 446
+	mov	x1, 0
+	b	.Linit_425
 	.p2align 2,,3
-.Linit_442:
-	ldr	x1, [x12, 48]
-	ldr	x0, [x12, 64]
-	cbz	x1, .Linit_346
-	add	x1, x14, x1, lsl 2
-	ldr	w1, [x1, 20]
-.Linit_312:
-	ldr	x2, [x12, 56]
-	sxtw	x1, w1
-	mov	x8, 36
-	b	.Linit_414
-	.p2align 2,,3
-.Linit_438:
+.Linit_221:
 	ldr	x1, [x12, 56]
 	mov	x8, 56
 	mov	x0, -100
@@ -1914,14 +2209,146 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	mov	x1, x0
-	mov	x0, x14
-	bl	keep_fd
+	ldr	x1, [x12, 16]
 	sxtw	x10, w0
-	str	w0, [x14, 340]
+	add	x1, x14, x1, lsl 2
+	str	w0, [x1, 20]
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_441:
+.Linit_213:
+	ldr	x1, [x12, 16]
+	add	x0, x14, 384
+	lsl	x6, x1, 7
+	sub	x6, x6, x1
+	add	x6, x0, x6, lsl 5
+	.p2align 3,,7
+.Linit_271:
+	ldrsw	x0, [x6, 16]
+	mov	x8, 260
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	cmn	x0, #4
+	beq	.Linit_271
+	tbnz	x0, #63, .Linit_205
+	ldr	x0, [x6, 24]
+	tbnz	x0, #63, .Linit_465
+	ldr	x10, [x6, 24]
+	b	.Linit_205
+.Linit_465:
+	ldr	w0, [x6, 20]
+	str	w0, [x14, 368]
+	ldr	x10, [x6, 24]
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_458:
+	mov	x1, 2
+	mov	x8, 198
+	movk	x1, 0x8, lsl 16
+	mov	x0, 2
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x6, x0
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	add	x2, sp, 112
+	add	x4, sp, 152
+	mov	x1, x2
+	.p2align 3,,7
+.Linit_277:
+	mov	x3, x1
+	add	x1, x1, 1
+	strb	wzr, [x3]
+	cmp	x1, x4
+	bne	.Linit_277
+	ldr	x4, [x12, 56]
+	mov	x1, x4
+	add	x4, x4, 15
+	sub	x0, x2, x1
+	.p2align 3,,7
+.Linit_278:
+	ldrb	w3, [x1]
+	cbz	w3, .Linit_280
+	strb	w3, [x0, x1]
+	add	x1, x1, 1
+	cmp	x4, x1
+	bne	.Linit_278
+.Linit_280:
+	mov	w7, 1
+	mov	x0, x6
+	mov	x8, 29
+	mov	x1, 35092
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w7, [sp, 128]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x8, 57
+	mov	x10, x0
+	mov	x1, 0
+	mov	x0, x6
+	mov	x2, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_232:
+	ldr	x2, [x12, 16]
+	ldr	x0, [x12, 56]
+	ldr	x1, [x12, 72]
+	bl	new_mount
+	mov	x11, x0
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	ldr	x0, [x12, 64]
+	cbnz	x0, .Linit_281
+.Linit_284:
+	ldr	w0, [x12]
+	cmp	w0, 15
+	beq	.Linit_466
+.Linit_283:
+	ldr	w0, [x12, 12]
+	mov	x10, 0
+	cbnz	w0, .Linit_309
+.Linit_285:
+	mov	x0, x11
+.Linit_423:
+	mov	x8, 57
+	mov	x1, 0
+	mov	x2, 0
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	b	.Linit_205
+	.p2align 2,,3
+.Linit_241:
 	mov	x8, 167
 	mov	x0, 8
 	mov	x1, 1
@@ -1948,449 +2375,57 @@ run_step:
 	mov	x10, x0
 	b	.Linit_205
 	.p2align 2,,3
-.Linit_217:
-	ldp	x0, x1, [x12, 56]
-	ldp	x29, x30, [sp], 176
-	b	write_file
-	.p2align 2,,3
-.Linit_431:
-	ldr	x1, [x12, 64]
+.Linit_227:
+	ldr	x1, [x12, 56]
+	mov	w2, 4
+	mov	w0, -100
+	strb	wzr, [sp, 32]
+	str	xzr, [sp, 56]
+	str	xzr, [sp, 112]
+	bl	open_in_root
+	mov	x7, x0
+	tbnz	x0, #63, .Linit_467
+	add	x9, sp, 32
+	add	x3, sp, 56
+	mov	x1, x9
+	mov	w2, 4096
+	bl	mount_id
+	mov	x10, x0
+	cbz	x0, .Linit_468
+.Linit_289:
+	mov	x0, x7
+	b	.Linit_423
+.Linit_468:
 	ldr	x0, [x12, 16]
-	ldrb	w2, [x1]
+	mov	x1, x9
+	add	x3, sp, 112
+	mov	w2, 4096
 	add	x0, x14, x0, lsl 2
 	ldr	w0, [x0, 20]
-	cbz	w2, .Linit_334
-	mov	x2, 0
-	.p2align 3,,7
-.Linit_272:
-	add	x2, x2, 1
-	ldrb	w3, [x2, x1]
-	cbnz	w3, .Linit_272
-.Linit_271:
-	sxtw	x0, w0
-	mov	x8, 64
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
+	bl	mount_id
 	mov	x10, x0
-	tbnz	x0, #63, .Linit_205
-	cmp	x0, x2
-	beq	.Linit_413
-	mov	x10, -5
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_447:
-	ldr	x2, [x12, 16]
-	mov	x1, x12
-	mov	x0, x14
-	add	x2, x14, x2, lsl 2
-	ldr	w2, [x2, 20]
-	ldp	x29, x30, [sp], 176
-	b	attach
-.Linit_446:
-	add	x1, sp, 32
-	.p2align 3,,7
-.Linit_320:
-	ldrsw	x0, [x14, 12]
-	mov	x8, 207
-	mov	x2, 24
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	cmn	x0, #4
-	beq	.Linit_320
-	cmp	x0, x2
-	beq	.Linit_323
-	cmp	x0, 0
-	mov	x0, -32
-	csel	x10, x10, x0, lt
-	b	.Linit_205
-.Linit_428:
-	mov	w2, w11
-	mov	x1, x12
-	mov	x0, x14
-	bl	attach
-	mov	x6, x0
-	b	.Linit_305
-.Linit_308:
-	ldr	w0, [x12, 12]
-	cbz	w0, .Linit_318
-.Linit_307:
-	add	x0, x14, w0, uxtw 2
-	sxtw	x10, w11
-	str	w11, [x0, 20]
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_232:
-	ldr	x2, [x12, 16]
-	ldr	x0, [x12, 56]
-	ldr	x1, [x12, 72]
-	bl	new_mount
-	mov	x11, x0
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_205
-	ldr	x0, [x12, 64]
-	cbnz	x0, .Linit_279
-.Linit_282:
-	ldr	w0, [x12]
-	cmp	w0, 15
-	beq	.Linit_449
-.Linit_281:
-	ldr	w0, [x12, 12]
-	mov	x10, 0
-	cbnz	w0, .Linit_307
-.Linit_283:
-	mov	x0, x11
-.Linit_410:
-	mov	x8, 57
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_205
+	cbnz	x0, .Linit_289
+	ldr	x1, [sp, 56]
+	mov	x10, -116
+	ldr	x0, [sp, 112]
+	cmp	x1, x0
+	mov	x0, x7
+	csel	x10, xzr, x10, eq
+	b	.Linit_423
 	.p2align 2,,3
 .Linit_211:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 1
-	b	.Linit_412
+	b	.Linit_425
 	.p2align 2,,3
-.Linit_215:
-	mov	x8, 167
-	mov	x0, 36
-	mov	x1, 1
-	b	.Linit_412
-.Linit_299:
-	.p2align 2,,3
-.Linit_209:
-	ldr	x0, [x12, 48]
-	cbz	x0, .Linit_344
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-.Linit_309:
+.Linit_245:
 	ldr	x2, [x12, 16]
-	sxtw	x0, w0
+	mov	x8, 35
 	ldr	x1, [x12, 56]
-	mov	x8, 34
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_205
-	ldp	x2, x3, [x12, 24]
-	cmn	x2, #1
-	bne	.Linit_418
-	mov	x10, 0
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_213:
-	ldr	x1, [x12, 16]
-	add	x0, x14, 384
-	lsl	x6, x1, 7
-	sub	x6, x6, x1
-	add	x6, x0, x6, lsl 5
-	.p2align 3,,7
-.Linit_269:
-	ldrsw	x0, [x6, 16]
-	mov	x8, 260
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	cmn	x0, #4
-	beq	.Linit_269
-	tbnz	x0, #63, .Linit_205
-	ldr	x0, [x6, 24]
-	tbnz	x0, #63, .Linit_450
-	ldr	x10, [x6, 24]
-	b	.Linit_205
-.Linit_450:
-	ldr	w0, [x6, 20]
-	str	w0, [x14, 368]
-	ldr	x10, [x6, 24]
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_221:
-	ldr	x1, [x12, 56]
-	mov	x8, 56
 	mov	x0, -100
-	mov	x2, 524288
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	ldr	x1, [x12, 16]
-	sxtw	x10, w0
-	add	x1, x14, x1, lsl 2
-	str	w0, [x1, 20]
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_258:
-	mov	x8, 167
-	mov	x0, 38
-	mov	x1, 1
-	b	.Linit_412
-	.p2align 2,,3
-.Linit_256:
-	mov	x8, 173
-	mov	x0, 0
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	ldrsw	x1, [x14, 8]
-	cmp	x0, x1
-	bne	.Linit_332
-	ldr	w7, [x14, 16]
-	mov	w6, 1
-	add	x0, sp, 24
-	add	x2, sp, 32
-	mov	x8, 73
-	mov	x1, 1
-	stp	w7, w6, [sp, 24]
-	stp	xzr, xzr, [sp, 32]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_205
-	ldrsh	w0, [sp, 30]
-	cbz	w0, .Linit_413
-.Linit_332:
-	mov	x10, -3
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_239:
-	ldr	x0, [x12, 16]
-	mov	x8, 149
-	mov	x3, 0
-	mov	x4, 0
-	mov	x1, x0
-	mov	x2, x0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_249:
-	ldp	x1, x7, [x12, 16]
-	add	x2, sp, 32
-	ldr	x6, [x12, 32]
-	mov	x8, 261
-	mov	x0, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x7, x6, [sp, 32]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_241:
-	ldp	x9, x7, [x12, 16]
-	add	x0, sp, 32
-	ldp	x6, x1, [x12, 32]
-	mov	x8, 444
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	stp	x9, x7, [sp, 32]
-	str	x6, [sp, 48]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_205
-	str	w0, [x14, 348]
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_243:
-	ldp	x29, x30, [sp], 176
-	mov	x1, x12
-	mov	x0, x14
-	b	make_file
-	.p2align 2,,3
-.Linit_444:
-	mov	x1, 2
-	mov	x8, 198
-	movk	x1, 0x8, lsl 16
-	mov	x0, 2
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x6, x0
-	mov	x10, x0
-	tbnz	x0, #63, .Linit_205
-	add	x3, sp, 32
-	add	x4, sp, 72
-	mov	x1, x3
-	.p2align 3,,7
-.Linit_275:
-	mov	x2, x1
-	add	x1, x1, 1
-	strb	wzr, [x2]
-	cmp	x1, x4
-	bne	.Linit_275
-	ldr	x4, [x12, 56]
-	mov	x1, x4
-	add	x4, x4, 15
-	sub	x0, x3, x1
-	.p2align 3,,7
-.Linit_276:
-	ldrb	w2, [x1]
-	cbz	w2, .Linit_278
-	strb	w2, [x0, x1]
-	add	x1, x1, 1
-	cmp	x4, x1
-	bne	.Linit_276
-.Linit_278:
-	mov	x2, x3
-	mov	w7, 1
-	mov	x0, x6
-	mov	x8, 29
-	mov	x1, 35092
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-	strh	w7, [sp, 48]
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x10, x0
-	mov	x1, 0
-	mov	x0, x6
-	mov	x2, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_205
-	.p2align 2,,3
-.Linit_227:
-	ldr	x1, [x12, 56]
-	mov	w2, 4
-	mov	w0, -100
-	strb	wzr, [sp, 16]
-	stp	xzr, xzr, [sp, 24]
-	bl	open_in_root
-	mov	x7, x0
-	tbnz	x0, #63, .Linit_451
-	add	x9, sp, 16
-	add	x3, sp, 24
-	mov	x1, x9
-	mov	w2, 4096
-	bl	mount_id
-	mov	x10, x0
-	cbz	x0, .Linit_452
-.Linit_287:
-	mov	x0, x7
-	b	.Linit_410
-.Linit_452:
-	ldr	x0, [x12, 16]
-	mov	x1, x9
-	add	x3, sp, 32
-	mov	w2, 4096
-	add	x0, x14, x0, lsl 2
-	ldr	w0, [x0, 20]
-	bl	mount_id
-	mov	x10, x0
-	cbnz	x0, .Linit_287
-	ldp	x1, x0, [sp, 24]
-	mov	x10, -116
-	cmp	x1, x0
-	mov	x0, x7
-	csel	x10, xzr, x10, eq
-	b	.Linit_410
-.Linit_315:
-	mov	x1, x0
-	mov	w0, -100
-	bl	open_in_root
-	mov	x10, x0
-	mov	x6, x0
-	tbnz	x0, #63, .Linit_205
-	mov	x8, 50
-	mov	x1, 0
-	mov	x2, 0
-	mov	x3, 0
-	mov	x4, 0
-	mov	x5, 0
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	mov	x8, 57
-	mov	x10, x0
-	mov	x0, x6
-#APP
-// 42 "src/sys.h" 1
-	svc 0
-// 0 "" 2
-#NO_APP
-	b	.Linit_205
-.Linit_451:
+	b	.Linit_428
+.Linit_467:
 	add	x0, x0, 40
 	mov	x10, x7
 	cmp	x0, 38
@@ -2403,15 +2438,15 @@ run_step:
 	tst	x0, 1
 	csel	x10, x7, x2, ne
 	b	.Linit_205
-.Linit_279:
+.Linit_281:
 	mov	w2, w11
 	mov	x1, x12
 	mov	x0, x14
 	bl	attach
 	mov	x10, x0
-	cbz	x0, .Linit_282
-	b	.Linit_283
-.Linit_449:
+	cbz	x0, .Linit_284
+	b	.Linit_285
+.Linit_466:
 	mov	x0, x11
 	mov	x8, 50
 	mov	x1, 0
@@ -2425,36 +2460,36 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x10, x0
-	cbnz	x0, .Linit_283
-	b	.Linit_281
-.Linit_302:
+	cbnz	x0, .Linit_285
+	b	.Linit_283
+.Linit_304:
 	add	x4, x14, x4, lsl 2
 	orr	x5, x5, 1048576
-	str	x5, [sp, 32]
+	str	x5, [sp, 112]
 	ldrsw	x0, [x4, 20]
-	str	x0, [sp, 56]
-	b	.Linit_303
-.Linit_334:
+	str	x0, [sp, 136]
+	b	.Linit_305
+.Linit_341:
 	mov	x2, 0
-	b	.Linit_271
-.Linit_343:
+	b	.Linit_273
+.Linit_350:
 	mov	w0, -100
-	b	.Linit_297
-.Linit_346:
+	b	.Linit_299
+.Linit_353:
 	mov	w1, -100
-	b	.Linit_312
-.Linit_344:
-	mov	w0, -100
-	b	.Linit_309
-.Linit_347:
-	mov	w0, -100
-	b	.Linit_313
-.Linit_348:
-	mov	w0, -100
 	b	.Linit_314
-.Linit_430:
+.Linit_354:
+	mov	w0, -100
+	b	.Linit_315
+.Linit_351:
+	mov	w0, -100
+	b	.Linit_311
+.Linit_355:
+	mov	w0, -100
+	b	.Linit_316
+.Linit_447:
 	cmp	w3, 7
-	beq	.Linit_453
+	beq	.Linit_469
 	ldr	x0, [x12, 16]
 	mov	x8, 268
 	mov	x1, 0
@@ -2471,19 +2506,19 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	b	.Linit_205
-.Linit_453:
+.Linit_469:
 	ldr	x0, [x12, 16]
 	mov	x8, 97
 	mov	x1, 0
-	b	.Linit_412
-.Linit_427:
+	b	.Linit_425
+.Linit_438:
 	cmp	w3, 20
-	beq	.Linit_454
+	beq	.Linit_470
 	ldr	w0, [x12, 4]
-	tbz	x0, 1, .Linit_455
-	add	x9, sp, 32
+	tbz	x0, 1, .Linit_471
+	add	x9, sp, 112
 	mov	w0, 46
-	strb	w0, [sp, 32]
+	strb	w0, [sp, 112]
 	mov	x1, x9
 	mov	x8, 56
 	mov	x0, -100
@@ -2491,7 +2526,7 @@ run_step:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	strb	wzr, [sp, 33]
+	strb	wzr, [sp, 113]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2504,7 +2539,7 @@ run_step:
 	ldr	w2, [x12, 4]
 	bl	open_in_root
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_318
+	tbnz	x0, #63, .Linit_320
 	mov	x8, 50
 	mov	x1, 0
 	mov	x2, 0
@@ -2517,7 +2552,7 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x7, x0
-	cbnz	x0, .Linit_296
+	cbnz	x0, .Linit_298
 	ldr	x3, [x12, 16]
 	mov	x1, x9
 	ldr	x0, [x12, 56]
@@ -2542,7 +2577,7 @@ run_step:
 #NO_APP
 	cmp	x7, 0
 	csel	x7, x7, x0, ne
-.Linit_296:
+.Linit_298:
 	mov	x0, x6
 	mov	x8, 57
 	mov	x1, 0
@@ -2556,8 +2591,8 @@ run_step:
 // 0 "" 2
 #NO_APP
 	mov	x6, x7
-	b	.Linit_318
-.Linit_454:
+	b	.Linit_320
+.Linit_470:
 	ldr	x0, [x12, 56]
 	mov	x8, 41
 	mov	x2, 0
@@ -2565,7 +2600,8 @@ run_step:
 	mov	x1, x0
 	mov	x4, 0
 	mov	x5, 0
-	stp	xzr, xzr, [sp, 24]
+	str	xzr, [sp, 56]
+	str	xzr, [sp, 112]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2573,10 +2609,10 @@ run_step:
 #NO_APP
 	mov	x6, 0
 	mov	x10, x0
-	cbz	x0, .Linit_288
-	b	.Linit_289
+	cbz	x0, .Linit_290
+	b	.Linit_291
 	.p2align 2,,3
-.Linit_290:
+.Linit_292:
 	ldr	x0, [x12, 56]
 #APP
 // 42 "src/sys.h" 1
@@ -2585,8 +2621,8 @@ run_step:
 #NO_APP
 	add	x6, x6, 1
 	mov	x10, x0
-	cbnz	x0, .Linit_289
-.Linit_288:
+	cbnz	x0, .Linit_291
+.Linit_290:
 	ldr	x0, [x12, 16]
 	mov	x8, 39
 	mov	x1, 2
@@ -2595,8 +2631,8 @@ run_step:
 	mov	x4, 0
 	mov	x5, 0
 	cmp	x0, x6
-	bcs	.Linit_290
-.Linit_291:
+	bcs	.Linit_292
+.Linit_293:
 	ldr	x0, [x12, 64]
 	mov	x8, 49
 	mov	x1, 0
@@ -2613,31 +2649,31 @@ run_step:
 	tbnz	x0, #63, .Linit_205
 	ldr	x1, [x12, 56]
 	mov	w0, 46
-	strb	w0, [sp, 17]
-	add	x3, sp, 24
-	strb	w0, [sp, 16]
+	strb	w0, [sp, 33]
+	add	x3, sp, 56
+	strb	w0, [sp, 32]
 	mov	w0, -100
-	strb	wzr, [sp, 18]
+	strb	wzr, [sp, 34]
 	bl	mount_id
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	add	x3, sp, 32
-	add	x1, sp, 16
+	add	x3, sp, 112
+	add	x1, sp, 32
 	mov	w2, 0
 	mov	w0, -100
 	bl	mount_id
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	ldp	x1, x0, [sp, 24]
+	ldr	x1, [sp, 56]
 	mov	x10, -18
+	ldr	x0, [sp, 112]
 	cmp	x1, x0
 	csel	x10, x10, xzr, ne
 	b	.Linit_205
-	.p2align 2,,3
-.Linit_289:
+.Linit_291:
 	tbnz	x10, #63, .Linit_205
-	b	.Linit_291
-.Linit_455:
+	b	.Linit_293
+.Linit_471:
 	ldr	x3, [x12, 16]
 	mov	x8, 40
 	ldp	x0, x1, [x12, 56]
@@ -2650,21 +2686,45 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	b	.Linit_205
-.Linit_433:
-	cmp	w3, 33
-	bne	.Linit_456
-	mov	x8, 157
+.Linit_444:
+	cmp	w3, 34
+	bne	.Linit_472
+	ldp	x1, x7, [x12, 16]
+	add	x2, sp, 112
+	ldr	x6, [x12, 32]
+	mov	x8, 261
 	mov	x0, 0
-	mov	x1, 0
-	b	.Linit_412
-	.p2align 2,,3
-.Linit_456:
-	cmp	w3, 31
-	bne	.Linit_457
-	ldr	x1, [x12, 56]
-	mov	x8, 56
-	mov	x0, -100
-	mov	x2, 2621440
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	stp	x7, x6, [sp, 112]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	b	.Linit_205
+.Linit_442:
+	cmp	w3, 45
+	beq	.Linit_268
+	add	x11, sp, 32
+	add	x6, sp, 56
+	mov	x0, x11
+	.p2align 3,,7
+.Linit_269:
+	mov	x1, x0
+	add	x0, x0, 1
+	strb	wzr, [x1]
+	cmp	x0, x6
+	bne	.Linit_269
+	ldr	x0, [x12, 32]
+	cbz	x0, .Linit_358
+	mov	x1, 1
+	mov	x8, 198
+	movk	x1, 0x8, lsl 16
+	mov	x0, 2
+	mov	x2, 0
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -2675,17 +2735,73 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	tbnz	x0, #63, .Linit_205
-	ldp	x3, x1, [x12, 16]
-	str	x3, [sp, 32]
-	ldr	x2, [x12, 32]
-	str	w0, [sp, 40]
-	bl	same_file
-	mov	x6, x0
-	cbnz	x0, .Linit_318
-	ldrsw	x0, [x14, 348]
-	add	x2, sp, 32
-	mov	x8, 445
-	mov	x1, 1
+	mov	x8, 201
+	mov	x1, 4096
+	str	w0, [sp, 52]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x7, 2
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+.Linit_335:
+	ldp	x10, x1, [x12, 16]
+	add	x2, sp, 112
+	ldr	x9, [x12, 56]
+	mov	x8, 277
+	mov	x0, 1
+	mov	x3, 0
+	mov	x4, 0
+	mov	x5, 0
+	strh	w10, [sp, 112]
+	str	x9, [sp, 120]
+#APP
+// 42 "src/sys.h" 1
+	svc 0
+// 0 "" 2
+#NO_APP
+	mov	x10, x0
+	tbnz	x0, #63, .Linit_205
+	mov	x0, x2
+	add	x3, sp, 184
+	str	w10, [sp, 48]
+	.p2align 3,,7
+.Linit_337:
+	mov	x1, x0
+	add	x0, x0, 1
+	strb	wzr, [x1]
+	cmp	x0, x3
+	bne	.Linit_337
+	add	x1, x7, 4
+	ldr	w3, [x12, 8]
+	mov	x0, x6
+	mov	w4, 6
+	lsl	x1, x1, 2
+	mov	x7, 72
+	mov	x5, 4294967297
+	stp	x2, x7, [sp, 16]
+	stp	x1, x5, [sp, 32]
+	stp	w4, w3, [sp, 112]
+	.p2align 3,,7
+.Linit_338:
+	mov	x1, x0
+	add	x0, x0, 1
+	strb	wzr, [x1]
+	cmp	x0, x2
+	bne	.Linit_338
+	add	x0, sp, 16
+	mov	x2, 1
+	mov	x1, 24
+	stp	x0, x2, [sp, 72]
+	stp	x11, x1, [sp, 88]
+	.p2align 3,,7
+.Linit_339:
+	ldrsw	x0, [x14, 12]
+	mov	x1, x6
+	mov	x8, 211
+	mov	x2, 16384
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
@@ -2694,20 +2810,22 @@ run_step:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_416
-.Linit_424:
-	cmp	w3, 44
-	beq	.Linit_458
+	cmn	x0, #4
+	beq	.Linit_339
+	cmp	x0, 0
+	csel	x10, x0, xzr, le
+	b	.Linit_205
+.Linit_268:
 	ldp	x7, x1, [x12, 16]
-	add	x2, sp, 32
+	add	x2, sp, 112
 	ldr	x6, [x12, 56]
 	mov	x8, 277
 	mov	x0, 1
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	strh	w7, [sp, 32]
-	str	x6, [sp, 40]
+	strh	w7, [sp, 112]
+	str	x6, [sp, 120]
 #APP
 // 42 "src/sys.h" 1
 	svc 0
@@ -2715,11 +2833,10 @@ run_step:
 #NO_APP
 	mov	x10, x0
 	b	.Linit_205
-.Linit_458:
-	ldr	x0, [x12, 16]
-	ldp	x29, x30, [sp], 176
-	b	set_signals
-.Linit_457:
+.Linit_358:
+	mov	x7, 1
+	b	.Linit_335
+.Linit_463:
 	ldr	w2, [x12, 8]
 	b	.Linit_207
 	.size	run_step, .-run_step
@@ -2739,23 +2856,23 @@ run_aside:
 	ldr	x0, [x0, 48]
 	smaddl	x18, w18, w1, x0
 	cmp	w20, 0
-	ble	.Linit_460
+	ble	.Linit_474
 	smaddl	x20, w20, w1, x18
-	b	.Linit_462
+	b	.Linit_476
 	.p2align 2,,3
-.Linit_465:
+.Linit_479:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_460
-.Linit_462:
+	beq	.Linit_474
+.Linit_476:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	str	w2, [x19, 20]
 	mov	x0, x21
 	bl	run_step
 	mov	x6, x0
-	tbz	x0, #63, .Linit_465
-.Linit_461:
+	tbz	x0, #63, .Linit_479
+.Linit_475:
 	mov	x8, 93
 	mov	x0, 0
 	mov	x1, 0
@@ -2769,9 +2886,9 @@ run_aside:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_460:
+.Linit_474:
 	mov	x6, 0
-	b	.Linit_461
+	b	.Linit_475
 	.size	run_aside, .-run_aside
 	.align	2
 	.p2align 4,,11
@@ -2806,8 +2923,8 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	str	x0, [x19, 360]
-	cbz	x0, .Linit_473
-.Linit_467:
+	cbz	x0, .Linit_487
+.Linit_481:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -2821,35 +2938,35 @@ run_payload:
 // 0 "" 2
 #NO_APP
 	brk #1000
-.Linit_473:
+.Linit_487:
 	ldr	x0, [x19]
 	ldr	w20, [x0, 16]
 	ldr	x18, [x0, 40]
 	cmp	w20, 0
-	ble	.Linit_468
+	ble	.Linit_482
 	add	w20, w20, w6
 	add	x0, x18, 88
 	mov	w1, 88
 	umaddl	x20, w20, w1, x0
-	b	.Linit_470
+	b	.Linit_484
 	.p2align 2,,3
-.Linit_474:
+.Linit_488:
 	add	x18, x18, 88
 	cmp	x18, x20
-	beq	.Linit_468
-.Linit_470:
+	beq	.Linit_482
+.Linit_484:
 	ldr	w0, [x18, 8]
 	mov	x1, x18
 	str	w0, [x19, 368]
 	mov	x0, x19
 	bl	run_step
-	tbz	x0, #63, .Linit_474
+	tbz	x0, #63, .Linit_488
 	str	x0, [x19, 360]
-	b	.Linit_467
-.Linit_468:
+	b	.Linit_481
+.Linit_482:
 	mov	x0, 0
 	str	x0, [x19, 360]
-	b	.Linit_467
+	b	.Linit_481
 	.size	run_payload, .-run_payload
 	.align	2
 	.p2align 4,,11
@@ -2874,28 +2991,28 @@ jail_main:
 	str	x27, [sp, 80]
 	str	x2, [sp, 104]
 	.p2align 3,,7
-.Linit_476:
+.Linit_490:
 	str	w0, [x1], 4
 	cmp	x1, x20
-	bne	.Linit_476
+	bne	.Linit_490
 	add	x7, x10, 8
 	add	x10, x10, 144
 	.p2align 3,,7
-.Linit_479:
+.Linit_493:
 	ldrb	w0, [x7, -8]
 	sub	x1, x7, #8
-	cbz	w0, .Linit_483
+	cbz	w0, .Linit_497
 	mov	w6, 0
-	b	.Linit_482
+	b	.Linit_496
 	.p2align 2,,3
-.Linit_478:
+.Linit_492:
 	ldrb	w0, [x1]
-.Linit_482:
+.Linit_496:
 	sub	w0, w0, #65
 	add	x1, x1, 1
 	orr	w6, w0, w6, lsl 4
 	cmp	x7, x1
-	bne	.Linit_478
+	bne	.Linit_492
 	sxtw	x0, w6
 	mov	x8, 25
 	mov	x1, 2
@@ -2911,8 +3028,8 @@ jail_main:
 #NO_APP
 	add	x7, x7, 8
 	cmp	x10, x7
-	bne	.Linit_479
-.Linit_483:
+	bne	.Linit_493
+.Linit_497:
 	mov	x8, 172
 	mov	x0, 0
 	mov	x1, 0
@@ -2949,8 +3066,8 @@ jail_main:
 	mov	x0, 0
 	str	w1, [sp, 9088]
 	bl	set_signals
-	tbnz	x0, #63, .Linit_580
-.Linit_481:
+	tbnz	x0, #63, .Linit_594
+.Linit_495:
 	ldrsw	x0, [sp, 8756]
 	add	x1, sp, 288
 	mov	x8, 80
@@ -2963,8 +3080,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_581
-.Linit_484:
+	tbnz	x0, #63, .Linit_595
+.Linit_498:
 	mov	x3, 2
 	ldrsw	x4, [sp, 8756]
 	ldr	x1, [sp, 336]
@@ -2978,8 +3095,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_582
-.Linit_485:
+	tbnz	x0, #63, .Linit_596
+.Linit_499:
 	ldrsw	x0, [sp, 8756]
 	mov	x8, 57
 	mov	x1, 0
@@ -2997,11 +3114,11 @@ jail_main:
 	ldr	w21, [x0, 20]
 	str	x0, [sp, 8736]
 	and	w25, w24, 1
-	tbz	x24, 0, .Linit_486
+	tbz	x24, 0, .Linit_500
 	ldr	w0, [sp, 8744]
 	cmp	w0, 1
-	bne	.Linit_583
-.Linit_486:
+	bne	.Linit_597
+.Linit_500:
 	mov	x3, 2048
 	add	x1, sp, 104
 	mov	x8, 74
@@ -3020,30 +3137,30 @@ jail_main:
 	bl	keep_fd
 	str	w0, [sp, 9080]
 	sxtw	x3, w0
-	tbnz	x0, 31, .Linit_584
-.Linit_487:
+	tbnz	x0, 31, .Linit_598
+.Linit_501:
 	ldr	x1, [sp, 8736]
 	ldr	w0, [x1, 12]
 	ldr	x18, [x1, 32]
 	cmp	w0, 0
-	ble	.Linit_489
+	ble	.Linit_503
 	sub	w0, w0, #1
 	add	x1, x18, 88
 	mov	w2, 88
 	umaddl	x19, w0, w2, x1
-	b	.Linit_491
+	b	.Linit_505
 	.p2align 2,,3
-.Linit_585:
+.Linit_599:
 	cmp	x19, x18
-	beq	.Linit_489
-.Linit_491:
+	beq	.Linit_503
+.Linit_505:
 	ldr	w2, [x18, 8]
 	mov	x1, x18
 	mov	x0, x22
 	add	x18, x18, 88
 	str	w2, [sp, 9104]
 	bl	run_step
-	tbz	x0, #63, .Linit_585
+	tbz	x0, #63, .Linit_599
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3062,7 +3179,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_489:
+.Linit_503:
 	mov	x8, 167
 	mov	x0, 4
 	mov	x1, 0
@@ -3075,8 +3192,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x0, #63, .Linit_586
-.Linit_493:
+	tbnz	x0, #63, .Linit_600
+.Linit_507:
 	add	x18, sp, 136
 	mov	x8, 59
 	mov	x0, x18
@@ -3091,7 +3208,7 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x26, x0
-	tbnz	x0, #63, .Linit_579
+	tbnz	x0, #63, .Linit_593
 	mov	x1, 8736
 	add	x1, sp, x1
 	mov	x10, x1
@@ -3119,17 +3236,17 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x23, #63, .Linit_538
+	tbnz	x23, #63, .Linit_552
 	add	x19, sp, 160
 	mov	x0, x19
 	add	x2, x19, 16
 	.p2align 3,,7
-.Linit_495:
+.Linit_509:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_495
+	bne	.Linit_509
 	ldr	w2, [sp, 136]
 	mov	w0, 1
 	ldr	w1, [sp, 8752]
@@ -3137,7 +3254,7 @@ jail_main:
 	str	w1, [sp, 168]
 	strh	w0, [sp, 172]
 	.p2align 3,,7
-.Linit_496:
+.Linit_510:
 	mov	x0, x19
 	mov	x8, 73
 	mov	x1, 2
@@ -3152,11 +3269,11 @@ jail_main:
 #NO_APP
 	mov	x26, x0
 	cmn	x0, #4
-	beq	.Linit_496
-	tbnz	x0, #63, .Linit_587
+	beq	.Linit_510
+	tbnz	x0, #63, .Linit_601
 	ldrsh	w0, [sp, 174]
-	cbnz	w0, .Linit_588
-.Linit_498:
+	cbnz	w0, .Linit_602
+.Linit_512:
 	ldrsw	x0, [sp, 136]
 	mov	x8, 57
 	mov	x1, 0
@@ -3169,10 +3286,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	tbnz	x26, #63, .Linit_494
+	tbnz	x26, #63, .Linit_508
 	ldr	x3, [sp, 9096]
-	tbnz	x3, #63, .Linit_589
-.Linit_500:
+	tbnz	x3, #63, .Linit_603
+.Linit_514:
 	ldr	x1, [sp, 8736]
 	mov	w3, 88
 	ldr	w2, [sp, 9104]
@@ -3182,7 +3299,7 @@ jail_main:
 	umaddl	x14, w14, w3, x0
 	ldr	w0, [x14, 8]
 	cmp	w2, w0
-	beq	.Linit_501
+	beq	.Linit_515
 	ldr	w2, [sp, 9104]
 	mov	x0, x22
 	ldr	w4, [sp, 9108]
@@ -3201,11 +3318,11 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_501:
+.Linit_515:
 	ldr	w0, [x14]
-	cmp	w0, 46
-	beq	.Linit_590
-.Linit_502:
+	cmp	w0, 47
+	beq	.Linit_604
+.Linit_516:
 	ldr	x1, [sp, 336]
 	mov	x8, 215
 	mov	x0, 268435456
@@ -3220,7 +3337,7 @@ jail_main:
 #NO_APP
 	add	x6, x22, 40
 	.p2align 3,,7
-.Linit_504:
+.Linit_518:
 	ldr	w7, [x6]
 	mov	x8, 57
 	mov	x1, 0
@@ -3229,18 +3346,18 @@ jail_main:
 	mov	x4, 0
 	sxtw	x0, w7
 	mov	x5, 0
-	tbnz	w7, #31, .Linit_503
+	tbnz	w7, #31, .Linit_517
 #APP
 // 42 "src/sys.h" 1
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_503:
+.Linit_517:
 	add	x6, x6, 4
 	cmp	x6, x20
-	bne	.Linit_504
+	bne	.Linit_518
 	ldr	w0, [sp, 9084]
-	tbnz	w0, #31, .Linit_505
+	tbnz	w0, #31, .Linit_519
 	sxtw	x0, w0
 	mov	x8, 57
 	mov	x1, 0
@@ -3253,7 +3370,7 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_505:
+.Linit_519:
 	ubfiz	x6, x24, 4, 32
 	mov	x7, 1314
 	and	x6, x6, 32
@@ -3274,8 +3391,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_506
-	cbz	w21, .Linit_508
+	tbnz	x0, #63, .Linit_520
+	cbz	w21, .Linit_522
 	sub	w1, w21, #1
 	mov	x8, 436
 	mov	x0, 0
@@ -3285,8 +3402,8 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	mov	x6, x0
-	tbnz	x0, #63, .Linit_506
-.Linit_508:
+	tbnz	x0, #63, .Linit_520
+.Linit_522:
 	mov	w4, w23
 	mov	x0, x22
 	mov	w20, w23
@@ -3294,19 +3411,19 @@ jail_main:
 	mov	w2, 0
 	mov	w1, 4
 	bl	report
-	tbnz	x0, #63, .Linit_591
-.Linit_510:
+	tbnz	x0, #63, .Linit_605
+.Linit_524:
 	add	x23, sp, 112
 	str	wzr, [sp, 100]
 	mov	x0, x23
 	add	x2, x23, 24
 	.p2align 3,,7
-.Linit_512:
+.Linit_526:
 	mov	x1, x0
 	add	x0, x0, 1
 	strb	wzr, [x1]
 	cmp	x0, x2
-	bne	.Linit_512
+	bne	.Linit_526
 	ldr	w1, [sp, 8748]
 	add	x26, sp, 96
 	ldr	w2, [sp, 8752]
@@ -3321,14 +3438,14 @@ jail_main:
 	str	w1, [sp, 128]
 	strh	w0, [sp, 132]
 	.p2align 3,,7
-.Linit_518:
+.Linit_532:
 	mov	w6, 0
-	b	.Linit_514
+	b	.Linit_528
 	.p2align 2,,3
-.Linit_515:
+.Linit_529:
 	cmp	x27, x0
-	beq	.Linit_592
-.Linit_514:
+	beq	.Linit_606
+.Linit_528:
 	mov	x1, x26
 	mov	x8, 260
 	mov	x0, -1
@@ -3342,9 +3459,9 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmp	x0, 0
-	bgt	.Linit_515
-	cbnz	w6, .Linit_516
-	cbnz	x0, .Linit_517
+	bgt	.Linit_529
+	cbnz	w6, .Linit_530
+	cbnz	x0, .Linit_531
 	mov	x8, 73
 	mov	x0, x23
 	mov	x1, 3
@@ -3354,18 +3471,18 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-.Linit_517:
+.Linit_531:
 	cmn	x0, #4
-	beq	.Linit_518
-	tbnz	x0, #63, .Linit_593
-.Linit_519:
+	beq	.Linit_532
+	tbnz	x0, #63, .Linit_607
+.Linit_533:
 	ldrsh	w0, [sp, 126]
-	cbnz	w0, .Linit_594
-.Linit_521:
+	cbnz	w0, .Linit_608
+.Linit_535:
 	mov	w10, 64
-	b	.Linit_522
+	b	.Linit_536
 	.p2align 2,,3
-.Linit_595:
+.Linit_609:
 	ldrsw	x0, [sp, 9080]
 #APP
 // 42 "src/sys.h" 1
@@ -3374,11 +3491,11 @@ jail_main:
 #NO_APP
 	mov	x1, x18
 	cmp	x0, x2
-	bne	.Linit_526
+	bne	.Linit_540
 	ldr	w2, [sp, 160]
 	mov	w0, w20
 	cmp	w2, 17
-	beq	.Linit_523
+	beq	.Linit_537
 	ldr	w4, [sp, 168]
 	ldr	x3, [sp, 208]
 	cmn	w4, #1
@@ -3387,10 +3504,10 @@ jail_main:
 	stp	wzr, w4, [sp, 144]
 	str	x3, [sp, 152]
 	bl	send_signal
-.Linit_523:
+.Linit_537:
 	subs	w10, w10, #1
-	beq	.Linit_526
-.Linit_522:
+	beq	.Linit_540
+.Linit_536:
 	ldrsh	w0, [sp, 118]
 	mov	x1, x19
 	mov	x8, 63
@@ -3398,12 +3515,12 @@ jail_main:
 	mov	x3, 0
 	mov	x4, 0
 	mov	x5, 0
-	cbnz	w0, .Linit_595
-.Linit_526:
+	cbnz	w0, .Linit_609
+.Linit_540:
 	ldrsh	w0, [sp, 134]
-	cbz	w0, .Linit_518
+	cbz	w0, .Linit_532
 	.p2align 3,,7
-.Linit_528:
+.Linit_542:
 	ldrsw	x0, [sp, 8748]
 	mov	x1, x18
 	mov	x8, 207
@@ -3417,26 +3534,26 @@ jail_main:
 // 0 "" 2
 #NO_APP
 	cmn	x0, #4
-	beq	.Linit_528
+	beq	.Linit_542
 	cmp	x0, x2
-	beq	.Linit_529
-	tbz	x0, #63, .Linit_530
+	beq	.Linit_543
+	tbz	x0, #63, .Linit_544
 	cmn	x0, #32
 	mov	x1, -104
 	ccmp	x0, x1, 4, ne
-	bne	.Linit_518
-.Linit_530:
+	bne	.Linit_532
+.Linit_544:
 	mov	w0, -1
 	str	w0, [sp, 128]
-	b	.Linit_518
+	b	.Linit_532
 	.p2align 2,,3
-.Linit_594:
+.Linit_608:
 	mov	w2, w24
 	mov	w1, w20
 	mov	x0, x22
 	bl	end_unheard
-	b	.Linit_521
-.Linit_583:
+	b	.Linit_535
+.Linit_597:
 	ldr	w4, [sp, 9108]
 	mov	x0, x22
 	mov	x3, 18
@@ -3455,8 +3572,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_486
-.Linit_587:
+	b	.Linit_500
+.Linit_601:
 	mov	x0, x23
 	mov	x8, 129
 	mov	x1, 9
@@ -3465,17 +3582,17 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_498
+	b	.Linit_512
 	.p2align 2,,3
-.Linit_592:
+.Linit_606:
 	ldr	w0, [sp, 96]
 	mov	w6, w2
 	str	w0, [sp, 100]
-	b	.Linit_514
+	b	.Linit_528
 	.p2align 2,,3
-.Linit_593:
-	cbz	w25, .Linit_596
-.Linit_520:
+.Linit_607:
+	cbz	w25, .Linit_610
+.Linit_534:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -3488,16 +3605,16 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_519
-.Linit_596:
+	b	.Linit_533
+.Linit_610:
 	mov	w1, w20
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_520
-.Linit_516:
-	cbz	w25, .Linit_534
-.Linit_536:
+	b	.Linit_534
+.Linit_530:
+	cbz	w25, .Linit_548
+.Linit_550:
 	ldr	w4, [sp, 100]
 	mov	x0, x22
 	mov	x3, 0
@@ -3525,13 +3642,13 @@ jail_main:
 	ldr	x27, [sp, 80]
 	add	sp, sp, x12
 	ret
-.Linit_529:
+.Linit_543:
 	ldr	w0, [sp, 136]
 	cmp	w0, 2
-	beq	.Linit_597
+	beq	.Linit_611
 	cmp	w0, 3
-	bne	.Linit_518
-	cbz	w25, .Linit_533
+	bne	.Linit_532
+	cbz	w25, .Linit_547
 	mov	x8, 129
 	mov	x0, -1
 	mov	x1, 9
@@ -3542,12 +3659,12 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_518
-.Linit_538:
+	b	.Linit_532
+.Linit_552:
 	mov	x26, x23
-.Linit_579:
+.Linit_593:
 	add	x19, sp, 160
-.Linit_494:
+.Linit_508:
 	ldr	w2, [sp, 9104]
 	neg	x3, x26
 	ldr	w4, [sp, 9108]
@@ -3568,8 +3685,8 @@ jail_main:
 #NO_APP
 	ldr	x3, [sp, 9096]
 	mov	x23, x26
-	tbz	x3, #63, .Linit_500
-.Linit_589:
+	tbz	x3, #63, .Linit_514
+.Linit_603:
 	ldr	w2, [sp, 9104]
 	neg	x3, x3
 	ldr	w4, [sp, 9108]
@@ -3588,10 +3705,10 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_500
-.Linit_591:
-	cbz	w25, .Linit_598
-.Linit_511:
+	b	.Linit_514
+.Linit_605:
+	cbz	w25, .Linit_612
+.Linit_525:
 	mov	x8, 94
 	mov	x0, 125
 	mov	x1, 0
@@ -3604,8 +3721,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_510
-.Linit_506:
+	b	.Linit_524
+.Linit_520:
 	mov	x0, x23
 	mov	x8, 129
 	mov	x1, 9
@@ -3636,19 +3753,19 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_508
-.Linit_533:
+	b	.Linit_522
+.Linit_547:
 	add	x2, sp, 100
 	mov	w1, w20
 	mov	x0, x22
 	bl	kill_tree
-.Linit_534:
+.Linit_548:
 	mov	w1, w20
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_536
-.Linit_580:
+	b	.Linit_550
+.Linit_594:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, w11
@@ -3667,8 +3784,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_481
-.Linit_586:
+	b	.Linit_495
+.Linit_600:
 	ldr	w2, [sp, 9104]
 	neg	x3, x0
 	ldr	w4, [sp, 9108]
@@ -3687,8 +3804,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_493
-.Linit_584:
+	b	.Linit_507
+.Linit_598:
 	ldr	w4, [sp, 9108]
 	neg	x3, x3
 	mov	x0, x22
@@ -3707,8 +3824,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_487
-.Linit_582:
+	b	.Linit_501
+.Linit_596:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
@@ -3727,8 +3844,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_485
-.Linit_581:
+	b	.Linit_499
+.Linit_595:
 	ldr	w4, [sp, 9108]
 	neg	x3, x0
 	mov	w2, -1
@@ -3747,8 +3864,8 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_484
-.Linit_590:
+	b	.Linit_498
+.Linit_604:
 	ldr	w2, [sp, 9104]
 	mov	x0, x22
 	mov	w4, 0
@@ -3767,23 +3884,23 @@ jail_main:
 	svc 0
 // 0 "" 2
 #NO_APP
-	b	.Linit_502
-.Linit_597:
+	b	.Linit_516
+.Linit_611:
 	mov	w0, w20
 	bl	send_signal
-	b	.Linit_518
-.Linit_598:
+	b	.Linit_532
+.Linit_612:
 	mov	w1, w23
 	mov	x0, x22
 	mov	x2, 0
 	bl	kill_tree
-	b	.Linit_511
-.Linit_588:
+	b	.Linit_525
+.Linit_602:
 	mov	w2, w24
 	mov	w1, w23
 	mov	x0, x22
 	bl	end_unheard
-	b	.Linit_498
+	b	.Linit_512
 	.size	jail_main, .-jail_main
 	.section jail_init,"ax",%progbits
 	.hidden jail_init_end

@@ -56,6 +56,7 @@ const (
 	OpAlive
 	OpSignals
 	OpFilter
+	OpMonitor
 	OpTry
 	OpExec
 )
@@ -88,6 +89,7 @@ const (
 	RecordTried
 	RecordStarted
 	RecordEnded
+	RecordListener
 )
 
 // Orders to jail-init, enum order_kind.

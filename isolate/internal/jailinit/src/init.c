@@ -367,6 +367,47 @@ static long load_filter(const struct step *o) {
 	return S(SYS_seccomp, SECCOMP_SET_MODE_FILTER, o->b, &f);
 }
 
+/* Our own copies of what is sent close at the exec, which waits for the launcher's word already. */
+static long load_monitor(struct state *s, const struct step *o) {
+	enum { MOST = 2 };
+	struct record r;
+	struct iovec v;
+	struct msghdr m;
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(MOST * sizeof(int))];
+	} c;
+	volatile int *fds = (volatile int *)CMSG_DATA(&c.head);
+	long err, n = 1;
+	zero(&c, sizeof c);
+	if (o->c) { /* on a port that the kernel chooses */
+		if ((err = S(SYS_socket, AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0)
+			return err;
+		fds[n++] = err;
+		if ((err = S(SYS_listen, err, SOMAXCONN)) < 0)
+			return err;
+	}
+	if ((err = load_filter(o)) < 0)
+		return err;
+	fds[0] = err;
+	zero(&r, sizeof r);
+	r.kind = RECORD_LISTENER;
+	r.step = o->index;
+	v.iov_base = &r;
+	v.iov_len = sizeof r;
+	c.head.cmsg_level = SOL_SOCKET;
+	c.head.cmsg_type = SCM_RIGHTS;
+	c.head.cmsg_len = CMSG_LEN(n * sizeof(int));
+	zero(&m, sizeof m);
+	m.msg_iov = &v;
+	m.msg_iovlen = 1;
+	m.msg_control = &c;
+	m.msg_controllen = CMSG_SPACE(n * sizeof(int));
+	while ((err = S(SYS_sendmsg, s->control, &m, MSG_NOSIGNAL)) == -EINTR)
+		;
+	return err < 0 ? err : 0;
+}
+
 /* As execvp(3): a name that is not there, or may not be run, makes way for the next; EACCES is told if no
  * other was better. */
 static long exec(struct state *s, const struct step *o) {
@@ -491,6 +532,8 @@ static long run_step(struct state *s, const struct step *o) {
 		return set_signals(o->a);
 	case OP_FILTER:
 		return load_filter(o);
+	case OP_MONITOR:
+		return load_monitor(s, o);
 	case OP_TRY:
 		return 0;
 	case OP_EXEC:

@@ -58,6 +58,8 @@ enum op {
 	OP_ALIVE,     /* are jail-init and the launcher still there? */
 	OP_SIGNALS,   /* ignore the signals of the set a, the default for all others */
 	OP_FILTER,    /* seccomp filter of a instructions at s1, loaded with the flags b */
+	OP_MONITOR,   /* the same; its listener goes to the launcher, with c a socket as well
+			 that listens in our network */
 	OP_TRY,	      /* all went well: end here */
 	OP_EXEC,      /* the first of the files s1 that can be run, arguments s2, environment s3, mask a */
 };
@@ -98,7 +100,14 @@ struct plan {
 #define NO_STEP 0xffffffffU
 
 /* jail-init → launcher */
-enum record_kind { RECORD_BARRIER = 1, RECORD_FAILED, RECORD_TRIED, RECORD_STARTED, RECORD_ENDED };
+enum record_kind {
+	RECORD_BARRIER = 1,
+	RECORD_FAILED,
+	RECORD_TRIED,
+	RECORD_STARTED,
+	RECORD_ENDED,
+	RECORD_LISTENER /* with the fds of OP_MONITOR */
+};
 struct record {
 	uint32_t kind, step;
 	int32_t err;	 /* RECORD_FAILED: errno */

@@ -1,0 +1,226 @@
+//go:build linux
+
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// learnCase is something that is run, and what it must not do by the policy that is learnt of it.
+type learnCase struct {
+	name  string
+	needs []string
+	make  func(b *box)
+	flags []string
+	argv  []string
+	says  string     // in its output
+	other [][]string // each of them would say SECRET, CONNECTED or EXECUTED; $SECRET is the path of a secret
+}
+
+// learn runs argv and returns the outcome and the policy, a file in the project.
+func (b *box) learn(flags []string, argv ...string) outcome {
+	b.t.Helper()
+	args := append([]string{jailPath, "learn", "-o", "learnt.yaml", "--level", b.arm.level, "--env", b.cookie}, flags...)
+	return b.finish(b.as(append(append(args, "--"), argv...)...))
+}
+
+// byLearnt runs argv by the policy that was learnt.
+func (b *box) byLearnt(argv ...string) outcome {
+	b.t.Helper()
+	return b.finish(b.as(append([]string{jailPath, "run", "--policy", "./learnt.yaml", "--env", b.cookie, "--"}, argv...)...))
+}
+
+var learnCases = []learnCase{
+	{
+		name: "python", needs: []string{"python3"}, argv: []string{"python3", "-c", "import json, socket, os; print(json.dumps({'a': 1}))"}, says: `{"a": 1}`,
+		other: [][]string{
+			{"python3", "-c", "print(open('$SECRET').read())"},
+			{"python3", "-c", "import os; os.execv('/bin/echo', ['echo', 'EXECUTED'])"},
+			{"python3", "-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1); print('CONNECTED')"},
+			{"echo", "EXECUTED"},
+		},
+	},
+	{
+		name: "gcc", needs: []string{"gcc"}, flags: []string{"--bind", "."}, argv: []string{"sh", "-c", "gcc -o hello hello.c && ./hello"}, says: "hello, world",
+		make: func(b *box) {
+			b.write("hello.c", "#include <stdio.h>\nint main(void) { puts(\"hello, world\"); }\n", 0o644)
+		},
+		other: [][]string{
+			{"sh", "-c", "gcc -E -xc $SECRET"}, {"sh", "-c", "while read l; do echo $l; done <$SECRET"}, {"sh", "-c", "/usr/bin/env echo EXECUTED"},
+		},
+	},
+	{
+		name: "git", needs: []string{"git"}, flags: []string{"--bind", "."}, argv: []string{"git", "clone", "./from", "to"}, says: "Cloning into",
+		make: func(b *box) {
+			b.mkdir("from", 0o755)
+			b.write("from/file", "content\n", 0o644)
+			for _, args := range [][]string{{"init", "-q", "from"}, {"-C", "from", "add", "."}, {"-C", "from", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one"}} {
+				if o := b.bare(append([]string{"git"}, args...)...); o.code != 0 {
+					b.t.Fatalf("%+v", o)
+				}
+			}
+		},
+		other: [][]string{
+			{"git", "-c", "alias.x=!/usr/bin/env echo EXECUTED; cat $SECRET", "x"}, {"git", "diff", "--no-index", "/dev/null", "$SECRET"}, {"git", "clone", "git://192.0.2.1/x", "CONNECTED"},
+		},
+	},
+	{
+		name: "tar", needs: []string{"tar"}, flags: []string{"--bind", "."}, argv: []string{"tar", "-cvf", "out.tar", "in"}, says: "in/file",
+		make: func(b *box) {
+			b.mkdir("in", 0o755)
+			b.write("in/file", "content", 0o644)
+		},
+		other: [][]string{{"tar", "-cPf", "-", "$SECRET"}, {"tar", "-cf", "out.tar", "--checkpoint=1", "--checkpoint-action=exec=echo EXECUTED", "in"}},
+	},
+	{
+		name: "sqlite", needs: []string{"sqlite3"}, flags: []string{"--bind", "."}, argv: []string{"sqlite3", "db", "create table if not exists t(x); insert into t values (42); select max(x) from t;"}, says: "42",
+		other: [][]string{{"sqlite3", "db", ".system echo EXECUTED"}, {"sqlite3", ":memory:", "select readfile('$SECRET')"}},
+	},
+	{
+		name: "node", needs: []string{"node"}, argv: []string{"node", "-e", "console.log(6*7)"}, says: "42",
+		other: [][]string{
+			{"node", "-e", "console.log(require('fs').readFileSync('$SECRET', 'utf8'))"},
+			{"node", "-e", "console.log(require('child_process').execFileSync('/bin/echo', ['EXECUTED']).toString())"},
+		},
+	},
+	{
+		name: "server", needs: []string{"python3"}, argv: []string{"python3", "-c", `
+import http.server, threading, urllib.request
+s = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+threading.Thread(target=s.serve_forever, daemon=True).start()
+print(urllib.request.urlopen(f"http://127.0.0.1:{s.server_port}/page").read())`}, says: "a page",
+		make: func(b *box) { b.write("page", "a page", 0o644) },
+		other: [][]string{
+			{"python3", "-c", "import urllib.request; urllib.request.urlopen('http://192.0.2.1/', timeout=1); print('CONNECTED')"},
+			{"python3", "-c", "print(open('$SECRET').read())"},
+			{"python3", "-c", "import os; os.execv('/bin/echo', ['echo', 'EXECUTED'])"},
+		},
+	},
+}
+
+// TestLearn: by the policy that is learnt the same run passes, and other ones do not.
+func TestOpening7LearntPoliciesRunAgain(t *testing.T) {
+	for _, c := range learnCases {
+		t.Run(c.name, func(t *testing.T) {
+			each(t, []string{"namespaced", "limited", "contained"}, func(t *testing.T, a arm) {
+				for _, program := range c.needs {
+					if _, err := exec.LookPath("/usr/bin/" + program); err != nil {
+						t.Skip("host lacks: " + program)
+					}
+				}
+				b := newBox(t, a)
+				secret := filepath.Join(b.home, ".ssh/id")
+				if a.root {
+					secret = filepath.Join(filepath.Dir(b.tmp), "id")
+				} else {
+					b.mkdir(filepath.Dir(secret), 0o700)
+				}
+				b.write(secret, "SECRET\n", 0o644)
+				if c.make != nil {
+					c.make(b)
+				}
+				if o := b.learn(c.flags, c.argv...); o.code != 0 || !strings.Contains(o.stdout+o.stderr, c.says) {
+					t.Fatalf("%+v", o)
+				}
+				policy, err := os.ReadFile(filepath.Join(b.dir, "learnt.yaml"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = os.RemoveAll(filepath.Join(b.dir, "to"))
+				if o := b.byLearnt(c.argv...); o.code != 0 || !strings.Contains(o.stdout+o.stderr, c.says) {
+					t.Errorf("the same run: %+v\n%s", o, policy)
+				}
+				for _, argv := range c.other {
+					var filled []string
+					for _, word := range argv {
+						filled = append(filled, strings.ReplaceAll(word, "$SECRET", secret))
+					}
+					o := b.byLearnt(filled...)
+					said := strings.ReplaceAll(o.stdout, secret, "")
+					if strings.Contains(said, "SECRET") || strings.Contains(said, "EXECUTED") || strings.Contains(said, "CONNECTED") {
+						t.Errorf("%q: %+v\n%s", filled, o, policy)
+					}
+					if lower := b.finish(b.as(append([]string{jailPath, "run", "--level=basic", "--"}, filled...)...)); argv[0] != "echo" && lower.code == 0 &&
+						!strings.Contains(lower.stdout, "SECRET") && !strings.Contains(lower.stdout, "EXECUTED") && !strings.Contains(lower.stdout, "CONNECTED") {
+						t.Errorf("vacuous: %q: %+v", filled, lower)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestLearnMerge: --merge adds a run to what was learnt; without it nothing that is there is written over.
+func TestLearnMerge(t *testing.T) {
+	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		first, second := []string{"python3", "-c", "print(1)"}, []string{"sed", "-n", "1p", "/etc/passwd"}
+		if o := b.learn(nil, first...); o.code != 0 {
+			t.Fatalf("%+v", o)
+		}
+		if o := b.byLearnt(second...); o.code == 0 {
+			t.Errorf("it was not learnt, and passes: %+v", o)
+		}
+		if o := b.learn(nil, second...); o.code != 125 || !strings.Contains(o.stderr, "--merge") {
+			t.Errorf("%+v", o)
+		}
+		if o := b.learn([]string{"--merge"}, second...); o.code != 0 {
+			t.Fatalf("%+v", o)
+		}
+		for _, argv := range [][]string{first, second} {
+			if o := b.byLearnt(argv...); o.code != 0 {
+				t.Errorf("%q: %+v", argv, o)
+			}
+		}
+		if o := b.byLearnt("cat", "/etc/passwd"); o.code == 0 {
+			t.Errorf("it was not learnt, and passes: %+v", o)
+		}
+	})
+}
+
+// TestLearnKeeps: what a run was given otherwise than by the view is in the policy as it was given.
+func TestLearnKeeps(t *testing.T) {
+	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		b.mkdir("data", 0o755)
+		b.write("data/file", "content", 0o644)
+		argv := []string{"sh", "-c", "echo $GREETING; cat /data/file; echo x >/scratch/y && ulimit -n"}
+		o := b.learn([]string{"--ro-bind", "data:/data", "--tmpfs", "/scratch:1M", "--env", "GREETING=hello", "--rlimit", "nofile=64", "--deny", "/etc/shadow"}, argv...)
+		if again := b.byLearnt(argv...); o.code != 0 || again.code != 0 || again.stdout != o.stdout || again.stdout != "hello\ncontent64\n" {
+			t.Errorf("%+v, by the policy %+v", o, again)
+		}
+		text, err := os.ReadFile(filepath.Join(b.dir, "learnt.yaml"))
+		if err != nil || !strings.Contains(string(text), "deny: /etc/shadow") {
+			t.Errorf("%v\n%s", err, text)
+		}
+		if o := b.learn([]string{"--merge", "--rootfs", "/"}, "true"); o.code != 125 || !strings.Contains(o.stderr, "--rootfs") {
+			t.Errorf("%+v", o)
+		}
+	})
+}
+
+// TestLearnConfined: who is learnt from is held as in any run, and learns nothing that it was refused.
+func TestLearnConfined(t *testing.T) {
+	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		secret := b.write(filepath.Join(filepath.Dir(b.tmp), "id"), "SECRET", 0o644)
+		o := b.learn([]string{"--bind", "."}, "sh", "-c", "cat "+secret+"; ln -sf /etc learnt.yaml; ln -sf /etc learnt.seccomp.json; echo done")
+		if strings.Contains(o.stdout, "SECRET") || !strings.Contains(o.stdout, "done") {
+			t.Errorf("%+v", o)
+		}
+		text, err := os.ReadFile(filepath.Join(b.dir, "learnt.yaml"))
+		if err != nil || !strings.Contains(string(text), "# refused, and not in this policy: openat") || strings.Contains(string(text), "read: "+secret) {
+			t.Errorf("%v\n%s", err, text)
+		}
+		for _, level := range []string{"basic", "user"} {
+			low := newBox(t, arm{level, a.root})
+			if o := low.learn(nil, "true"); o.code != 125 || !strings.Contains(o.stderr, "namespaced") {
+				t.Errorf("%+v", o)
+			}
+		}
+	})
+}
