@@ -150,7 +150,7 @@ func TestOrdinaryUser(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // each is a process of its own
-			args := []string{"-test.run", "^" + name + "$", "-test.v", "-test.timeout", "120s"}
+			args := []string{"-test.run", "^" + name + "$", "-test.v", "-test.timeout", fmt.Sprint(pick(3, 20), "m")}
 			if testing.Short() {
 				args = append(args, "-test.short")
 			}
