@@ -201,8 +201,9 @@ func (d *dir) lock() error {
 	}
 }
 
-// lockTimeout bounds the wait for Collect, which takes a millisecond or two for an empty folder.
-const lockTimeout = time.Second
+// lockTimeout bounds the wait for Collect, which takes a millisecond or two for an empty folder, and longer on a machine
+// that has much else to do.
+const lockTimeout = 10 * time.Second
 
 // undo removes what make has made. Nothing was attached yet.
 func (c *Cgroup) undo() {
@@ -226,18 +227,17 @@ func (d *dir) make() (err error) {
 	if err := unix.Mkdir(d.path, ownMode); err != nil {
 		return &os.PathError{Op: "mkdir", Path: d.path, Err: err}
 	}
-	defer func() {
-		if err != nil { // undo knows those that are open, and Collect finds none but through the main one
-			_ = unix.Rmdir(d.path)
-		}
-	}()
 	// The caller's umask may have taken rights of its own away.
-	if err := unix.Chmod(d.path, ownMode); err != nil && err != unix.ENOENT {
-		return &os.PathError{Op: "chmod", Path: d.path, Err: err}
+	if chmod := unix.Chmod(d.path, ownMode); chmod != nil && chmod != unix.ENOENT {
+		err = &os.PathError{Op: "chmod", Path: d.path, Err: chmod}
+	} else {
+		err = d.open()
 	}
-	err = d.open()
-	if errors.Is(err, fs.ErrNotExist) { // taken for a dead one's, and removed already: once more
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // taken for a dead one's, and removed: what is there by now is another's. Once more
 		err = &os.PathError{Op: "open", Path: d.path, Err: unix.EEXIST}
+	case err != nil: // undo knows those that are open, and Collect finds none but through the main one
+		_ = unix.Rmdir(d.path)
 	}
 	return err
 }

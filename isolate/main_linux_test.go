@@ -5,11 +5,14 @@ package isolate
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +32,10 @@ func TestMain(m *testing.M) {
 	if part := os.Getenv(helperEnv); part != "" {
 		helpers[part]()
 		syscall.Exit(0) // os.Exit would say, in a binary that was built with -cover, that it has nowhere to write
+	}
+	// As an ordinary user the tests are processes of their own, which wait more than they work.
+	if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.NumCPU())); err != nil {
+		panic(err)
 	}
 	code := m.Run()
 	if code == 0 {
@@ -143,7 +150,7 @@ func TestOrdinaryUser(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // each is a process of its own
-			args := []string{"-test.run", "^" + name + "$", "-test.v", "-test.timeout", "120s"}
+			args := []string{"-test.run", "^" + name + "$", "-test.v", "-test.timeout", fmt.Sprint(pick(3, 20), "m")}
 			if testing.Short() {
 				args = append(args, "-test.short")
 			}

@@ -162,20 +162,19 @@ func compareTraces(t testing.TB, before, after traces) {
 	if !slices.Equal(before.scratch, after.scratch) {
 		t.Errorf("private folders were %q and are %q", before.scratch, after.scratch)
 	}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) { // those of other tests go
-		left := slices.DeleteFunc(cgroupsOfJails(), func(path string) bool { return slices.Contains(before.cgroups, path) })
-		if len(left) == 0 {
-			break
-		}
+	cgroups := slices.DeleteFunc(after.cgroups, func(path string) bool { return slices.Contains(before.cgroups, path) })
+	for end := time.Now().Add(longest); len(cgroups) > 0; time.Sleep(20 * time.Millisecond) { // those of other tests go
+		now := cgroupsOfJails()
+		cgroups = slices.DeleteFunc(cgroups, func(path string) bool { return !slices.Contains(now, path) })
 		if time.Now().After(end) {
-			t.Errorf("cgroups are left: %q", left)
+			t.Errorf("cgroups are left: %q", cgroups)
 			break
 		}
 	}
 	// Other tests may run jails; theirs end. What is ours would stay.
 	left := maps.Clone(after.namespaces)
 	maps.DeleteFunc(left, func(ns string, _ bool) bool { return before.namespaces[ns] })
-	for end := time.Now().Add(10 * time.Second); len(left) > 0; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(longest); len(left) > 0; time.Sleep(20 * time.Millisecond) {
 		now := namespaces()
 		maps.DeleteFunc(left, func(ns string, _ bool) bool { return !now[ns] })
 		if time.Now().After(end) {

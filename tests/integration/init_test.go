@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -193,33 +194,44 @@ func TestP73_OrphansDieWithTheLauncher(t *testing.T) {
 func TestP73_LauncherDiesBeforeTheExec(t *testing.T) {
 	each(t, allLevels, func(t *testing.T, a arm) {
 		b := newBox(t, a)
-		cmd := b.command([]string{"--env", "PATH=" + strings.Repeat("a:", 60000)}, "no-such-command")
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		var cmd *exec.Cmd
 		var init, side int
-		eventually(t, "the payload's side has its session", func() bool {
-			for _, init = range children(cmd.Process.Pid) {
-				for _, side = range children(init) {
-					if sid, err := unix.Getsid(side); err == nil && sid == side {
-						return true
+		stopped := func() bool {
+			cmd = b.command([]string{"--env", "PATH=" + strings.Repeat("a:", 60000)}, "no-such-command")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			found := false // once it has its session
+		search:
+			for state(cmd.Process.Pid) != "Z" {
+				for _, init = range children(cmd.Process.Pid) {
+					for _, side = range children(init) {
+						if sid, err := unix.Getsid(side); err == nil && sid == side {
+							found = true
+							break search
+						}
 					}
 				}
 			}
-			return false
-		})
-		fd, err := unix.PidfdOpen(side, 0) // its number may soon be another's
-		if err != nil {
-			t.Fatal(err)
+			fd, err := unix.PidfdOpen(side, 0) // its number may soon be another's
+			if !found || err != nil {
+				_ = cmd.Wait()
+				return false
+			}
+			t.Cleanup(func() {
+				_ = unix.PidfdSendSignal(fd, syscall.SIGKILL, nil, 0)
+				unix.Close(fd)
+			})
+			_ = unix.PidfdSendSignal(fd, syscall.SIGSTOP, nil, 0)
+			for state(side) != "T" {
+				if state(cmd.Process.Pid) == "Z" {
+					_ = cmd.Wait()
+					return false
+				}
+			}
+			return true
 		}
-		t.Cleanup(func() {
-			_ = unix.PidfdSendSignal(fd, syscall.SIGKILL, nil, 0)
-			unix.Close(fd)
-		})
-		if err := unix.PidfdSendSignal(fd, syscall.SIGSTOP, nil, 0); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "it has stopped", func() bool { return state(side) == "T" })
+		eventually(t, "it is stopped before its search is over", stopped)
 		if comm(side) != comm(init) {
 			t.Fatalf("it was %q already", comm(side))
 		}

@@ -56,6 +56,15 @@ func peers(t *testing.T) []*peer {
 			}
 		})
 	}
+	// crun leaves files in /tmp.
+	if err := unix.Mount("none", "/tmp", "tmpfs", 0, "mode=1777"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount("/tmp", unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
 	var all []*peer
 	for _, name := range []string{"jail, namespaced", "jail, contained", "bubblewrap", "crun", "runc"} {
 		p := &peer{box: newBox(t, arm{"contained", true}), name: name}
@@ -124,10 +133,10 @@ func (p *peer) bundle(id, script string) string {
 }
 
 // remains are what is left of launches: how many have left each kind.
-type remains struct{ processes, cgroups, states, mounts int }
+type remains struct{ processes, cgroups, files, mounts int }
 
 func (r remains) String() string {
-	return fmt.Sprintf("%d processes, %d cgroups, %d folders, %d mounts", r.processes, r.cgroups, r.states, r.mounts)
+	return fmt.Sprintf("%d processes, %d cgroups, %d files and folders, %d mounts", r.processes, r.cgroups, r.files, r.mounts)
 }
 
 // newID is the name of a launch; idPrefix is what all of them begin with.
@@ -172,13 +181,13 @@ func (p *peer) left(mounts string, wait time.Duration) (r remains, pids []int) {
 		names[filepath.Base(path)] = true
 	}
 	r.cgroups = len(names)
-	for _, dir := range []string{p.state, p.tmp} {
+	for _, dir := range []string{p.state, p.tmp, "/tmp"} {
 		if dir != "" {
 			entries, err := os.ReadDir(dir)
 			if err != nil {
 				p.t.Fatal(err)
 			}
-			r.states += len(entries)
+			r.files += len(entries)
 		}
 	}
 	r.mounts = max(0, strings.Count(hostMounts(), "\n")-strings.Count(mounts, "\n"))
@@ -218,8 +227,16 @@ func (p *peer) cleaned(ids []string) (hung int) {
 }
 
 // removed takes away by force what has stayed.
-func (p *peer) removed(ids []string) {
+func (p *peer) removed(mounts string, ids ...string) {
 	p.t.Helper()
+	for line := range strings.Lines(hostMounts()) {
+		if !strings.Contains(mounts, line) {
+			point := strings.Fields(line)[4]
+			if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+				p.t.Errorf("unmount %s: %v", point, err)
+			}
+		}
+	}
 	eventually(p.t, "processes that were killed are gone", func() bool {
 		pids := below(os.Getpid())
 		for _, pid := range pids {
@@ -234,6 +251,13 @@ func (p *peer) removed(ids []string) {
 		}
 		return len(paths) == 0
 	})
+	files, err := filepath.Glob("/tmp/crun.*")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, path := range files {
+		_ = os.RemoveAll(path)
+	}
 	for _, id := range ids {
 		_ = os.RemoveAll(filepath.Join(p.dir, "bundle-"+id))
 		if p.state != "" {
@@ -292,7 +316,7 @@ func TestKillSweepOfPeers(t *testing.T) {
 				_ = cmd.Wait()
 				out.Close()
 				p.cleaned([]string{id})
-				p.removed([]string{id})
+				p.removed(mounts, id)
 			}
 			slices.Sort(took)
 			median, most98 := took[len(took)/2], took[len(took)*98/100]
@@ -342,7 +366,7 @@ func TestKillSweepOfPeers(t *testing.T) {
 					r, _ = p.left(mounts, p.wait())
 				}
 				after = after.plus(r)
-				p.removed(ids)
+				p.removed(mounts, ids...)
 			}
 			t.Logf("figure: %s: %d launchers killed at 0 to %s and 0 to %s, %d of them before the payload ran: of %d something lived on, of %d the payload; left: %s; after its own clean-up, of which %d hung: %s",
 				p.name, n, (2 * median).Round(100*time.Microsecond), (2 * most98).Round(100*time.Microsecond), early, launches, payloads, before, hung, after)
@@ -354,7 +378,7 @@ func TestKillSweepOfPeers(t *testing.T) {
 }
 
 func (r remains) plus(o remains) remains {
-	return remains{r.processes + o.processes, r.cgroups + o.cgroups, r.states + o.states, r.mounts + o.mounts}
+	return remains{r.processes + o.processes, r.cgroups + o.cgroups, r.files + o.files, r.mounts + o.mounts}
 }
 
 // TestFaultsOfPeers lets system calls of a launch fail one by one, on whatever side, up to the payload's exec, and kills
@@ -450,7 +474,7 @@ func (p *peer) fault(n int, errno syscall.Errno) (o faulted) {
 		defer close(ended)
 		_ = cmd.Wait()
 	}()
-	limit := time.After(5 * time.Second)
+	limit := time.After(patience / 2)
 	for waiting := true; waiting; {
 		select {
 		case <-ended:
@@ -474,6 +498,6 @@ func (p *peer) fault(n int, errno syscall.Errno) (o faulted) {
 		p.t.Logf("clean-up hung")
 	}
 	o.after, _ = p.left(mounts, p.wait())
-	p.removed([]string{id})
+	p.removed(mounts, id)
 	return o
 }
