@@ -249,6 +249,14 @@ func TestPolicyAgentSecrets(t *testing.T) {
 			if o := b.under("agent", nil, python, "-c", program); strings.Contains(o.stdout, "canary") {
 				t.Errorf("%s: %+v", name, o)
 			}
+			// And who asks for it is told of.
+			links, _ := filepath.Glob(filepath.Join(b.dir, "l[0-9]*"))
+			for _, link := range links {
+				_ = os.Remove(link)
+			}
+			if got, _, o := b.monitored([]string{"--policy", "agent"}, python, "-c", program); strings.Contains(o.stdout, "canary") || len(got) == 0 {
+				t.Errorf("%s: not reported: %+v", name, o)
+			}
 		}
 		// What a process of this machine has no canary for: it has to fail, whatever it is.
 		for _, program := range []string{
