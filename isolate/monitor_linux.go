@@ -441,7 +441,7 @@ func (m *monitor) lookFile(n *notification, f file) Denial {
 		return Denial{}
 	}
 	defer unix.Close(root)
-	why, errno := m.judge(root, f.name, f.path, f.want)
+	why, errno := m.judge(root, f.name, f.path, f.want, 0)
 	if why == "" {
 		return Denial{}
 	}
@@ -450,7 +450,7 @@ func (m *monitor) lookFile(n *notification, f file) Denial {
 
 // judge is the border that a file's use is refused at. name is absolute, as the payload has it; path is the same without
 // its dots.
-func (m *monitor) judge(root int, name, path string, want wanted) (Why, unix.Errno) {
+func (m *monitor) judge(root int, name, path string, want wanted, links int) (Why, unix.Errno) {
 	real, st, err := find(root, name)
 	switch {
 	case err == nil:
@@ -465,12 +465,8 @@ func (m *monitor) judge(root int, name, path string, want wanted) (Why, unix.Err
 		default:
 			return ByMode, unix.EACCES
 		}
-	case err == unix.ELOOP || err == unix.EXDEV: // a magic link, which leads out of any root
-		number, _, _ := strings.Cut(strings.TrimPrefix(name, "/proc/"), "/")
-		if unix.Fstatat(root, "proc/"+number+"/environ", &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Uid != m.uid && !m.all {
-			return OtherProcess, unix.EACCES
-		}
-		return "", 0
+	case err == unix.ELOOP:
+		return m.judgeMagic(root, filepath.Clean(name), want, links)
 	case err != unix.ENOENT && err != unix.ENOTDIR:
 		return "", 0
 	}
@@ -488,6 +484,30 @@ func (m *monitor) judge(root int, name, path string, want wanted) (Why, unix.Err
 		}
 	}
 	return "", 0
+}
+
+// judgeMagic judges a path by way of a link of /proc that leads to a file, not to a name.
+func (m *monitor) judgeMagic(root int, path string, want wanted, links int) (Why, unix.Errno) {
+	const most = 4
+	parts := strings.Split(path, "/") // "", "proc", "12", "root", …
+	if len(parts) < 4 || parts[1] != "proc" || links == most {
+		return "", 0
+	}
+	var st unix.Stat_t
+	if unix.Fstatat(root, "proc/"+parts[2]+"/environ", &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Uid != m.uid && !m.all {
+		return OtherProcess, unix.EACCES
+	}
+	n := 4
+	if parts[3] == "fd" {
+		n = 5
+	}
+	target := make([]byte, unix.PathMax)
+	got, err := unix.Readlinkat(root, strings.Join(parts[1:min(n, len(parts))], "/"), target)
+	if err != nil || got == 0 || target[0] != '/' {
+		return "", 0
+	}
+	name := string(target[:got]) + "/" + strings.Join(parts[min(n, len(parts)):], "/")
+	return m.judge(root, name, filepath.Clean(name), want, links+1)
 }
 
 // judgeFile judges the use of a file that is there, or, to create one, of its folder; real has no links.
@@ -645,11 +665,45 @@ func (m *monitor) lookConnect(n *notification, text string, raw []byte) Denial {
 		}
 		return d
 	case m.own && (family == unix.AF_INET || family == unix.AF_INET6):
-		if a, err := netip.ParseAddrPort(text); err == nil && !a.Addr().Unmap().IsLoopback() && !a.Addr().IsUnspecified() {
+		a, err := netip.ParseAddrPort(text)
+		switch {
+		case err != nil:
+		case !a.Addr().IsLoopback() && !a.Addr().IsUnspecified():
 			return refused(unix.ENETUNREACH)
+		case isStream(n) && !listens("/proc/"+strconv.Itoa(int(n.Pid))+"/net/", a.Port()): // what listens there on the host is out of reach
+			return refused(unix.ECONNREFUSED)
 		}
 	}
 	return Denial{}
+}
+
+// isStream says whether a connect can be refused by who is not there.
+func isStream(n *notification) bool {
+	socket, err := socketOf(n)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(socket)
+	kind, err := unix.GetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_TYPE)
+	return err == nil && kind == unix.SOCK_STREAM
+}
+
+// listens says whether a socket listens on a port, in the lists of a folder of /proc.
+func listens(dir string, port uint16) bool {
+	const listening = "0A"
+	for _, file := range []string{"tcp", "tcp6"} {
+		text, err := os.ReadFile(dir + file)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			words := strings.Fields(line)
+			if len(words) > 3 && words[3] == listening && strings.HasSuffix(words[1], fmt.Sprintf(":%04X", port)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // listed says whether a list of sockets has one of that name, which /proc writes with @ for every NUL.

@@ -87,7 +87,7 @@ const (
 	NoExecution  Why = "not executable" // the view does not let it be executed
 	ByMode       Why = "mode"           // the file's owner and mode do not let the payload's uid
 	OtherProcess Why = "other process"  // what /proc has of a process that is not the payload's
-	NoNetwork    Why = "no network"     // the jail has a loopback device alone
+	NoNetwork    Why = "no network"     // the jail has a loopback device of its own, and nothing listens there
 )
 
 // Success says that the payload exited with code 0 of its own accord.

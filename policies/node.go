@@ -117,6 +117,10 @@ func parse(name string, text []byte) (*node, error) {
 			return nil, &Error{src.at(i+1, 1, 1), "has a line of more than 4096 bytes"}
 		}
 		l = strings.TrimSuffix(l, "\r")
+		// To the parser a document ends there whatever follows; to others ...x is a word.
+		if strings.HasPrefix(l, "...") || strings.HasPrefix(l, "---") && strings.Trim(l[3:], " \t") != "" && !strings.HasPrefix(strings.TrimLeft(l[3:], " \t"), "#") {
+			return nil, &Error{src.at(i+1, 1, 3), "has the mark of a document's begin or end; a policy is one document"}
+		}
 		if j := strings.IndexFunc(l, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f || r == 0xfeff }); j >= 0 {
 			return nil, &Error{src.at(i+1, utf8.RuneCountInString(l[:j])+1, 1), "has a control character"}
 		}

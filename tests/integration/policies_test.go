@@ -291,11 +291,11 @@ func sharedMemory(t *testing.T) (id int) {
 	return id
 }
 
-// nothingToTell are attempts that come to no call that is refused: what they look for is not there. Of the first three
-// the monitor does not tell: of link(2), and of opens through a link that leads out of the view or through /proc/self.
+// nothingToTell are attempts that come to no call that is refused: what they look for is not there. Of the first two,
+// link(2) and a link that leads out of the view, the monitor does not tell.
 var nothingToTell = []string{
-	".env by another name", "~ through a link in the project", ".env through /proc",
-	"an open file of the launcher's", "open files through /proc", "command lines", "shared memory", "the socket of ssh-agent", "loopback",
+	".env by another name", "~ through a link in the project",
+	"an open file of the launcher's", "open files through /proc", "command lines", "shared memory", "the socket of ssh-agent",
 }
 
 // Attempts of a curious process to read secrets and to reach others. Bare, each of them succeeds, or it would prove
