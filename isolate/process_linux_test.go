@@ -351,11 +351,14 @@ func TestCPUTimeReason(t *testing.T) {
 
 // TestControllers: what is asked for by the file of v2 needs its controller as well.
 func TestControllers(t *testing.T) {
+	quota := int64(1000)
 	for want, r := range map[string]*specs.LinuxResources{
-		"memory pids cpu":           {Unified: map[string]string{"memory.high": "1", "cpu.idle": "1", "iota": "1"}},
-		"memory pids cpu cpuset":    {Unified: map[string]string{"cpuset.cpus": "0"}},
-		"memory pids cpu io":        {Unified: map[string]string{"io.max": "8:0 rbps=1"}},
-		"memory pids cpu cpuset io": {CPU: &specs.LinuxCPU{Mems: "0"}, BlockIO: &specs.LinuxBlockIO{}},
+		"memory pids":            {Unified: map[string]string{"iota": "1"}},
+		"memory pids cpu":        {Unified: map[string]string{"memory.high": "1", "cpu.idle": "1"}},
+		"memory pids cpuset":     {Unified: map[string]string{"cpuset.cpus": "0"}},
+		"memory pids cpu cpuset": {CPU: &specs.LinuxCPU{Quota: &quota, Cpus: "0"}},
+		"memory pids io":         {Unified: map[string]string{"io.max": "8:0 rbps=1"}},
+		"memory pids cpuset io":  {CPU: &specs.LinuxCPU{Mems: "0"}, BlockIO: &specs.LinuxBlockIO{}},
 	} {
 		if got := strings.Join(controllersOf(r), " "); got != want {
 			t.Errorf("%+v: %s, want %s", r, got, want)
