@@ -289,6 +289,10 @@ func (s *source) pair(n *node, pair *ast.MappingValueNode, seen map[string]int, 
 	if value.null { // the parser gives the colon, or the next line
 		value.at = key.at
 	}
+	// The parser takes what stands to the left of its key, too.
+	if left := key.at.Column - value.at.Column; value.at.Line != key.at.Line && (left > 0 || left == 0 && value.kind != listNode) {
+		return value.fail("is not indented more than its key %q", key.value)
+	}
 	n.keys, n.items = append(n.keys, key), append(n.items, value)
 	return nil
 }

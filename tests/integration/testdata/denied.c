@@ -89,7 +89,9 @@ static void race(const char *allowed, const char *denied) {
 	printf("race %d\n", secret);
 }
 
-static void nothing(int sig) { (void)sig; }
+static void nothing(int sig) {
+	(void)sig;
+}
 
 int main(int argc, char **argv) {
 	const char *what = argv[1];
