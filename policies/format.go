@@ -198,21 +198,24 @@ func formatRules(b *strings.Builder, rules []Setting) {
 	for len(rules) > 0 {
 		first := rules[0]
 		subject, beside := first.rule()
-		list, width := []string{subject}, len(subject)
+		list, width, count := []string{subject}, len(subject), 1
 		for _, s := range rules[1:] {
 			next, also := s.rule()
 			if s.Key != first.Key || also != beside || !slices.Contains([]string{"", optional, report}, also) || first.giveBoth() || width+len(next) > widest {
 				break
 			}
-			width += len(next)
-			list = append(list, next)
+			count++
+			if !slices.Contains(list, next) { // which nothing may be in twice
+				width += len(next)
+				list = append(list, next)
+			}
 		}
 		words := flow(list)
 		fmt.Fprintf(b, "    - %s: %s\n%s", first.Key, words, beside)
 		if first.giveBoth() {
 			fmt.Fprintf(b, "    - exec: %s\n%s", words, beside)
 		}
-		rules = rules[len(list):]
+		rules = rules[count:]
 	}
 }
 
