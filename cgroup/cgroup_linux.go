@@ -401,9 +401,9 @@ func (c *Cgroup) Open(controller, file string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	fd, err := retry(func() (int, error) { return unix.Openat(int(d.f.Fd()), file, unix.O_WRONLY|unix.O_CLOEXEC, 0) })
+	fd, err := openToWrite(int(d.f.Fd()), file)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: filepath.Join(d.path, file), Err: err}
+		return nil, err
 	}
 	return os.NewFile(uintptr(fd), file), nil
 }
@@ -454,15 +454,23 @@ func (c *Cgroup) Attach(pid int) error {
 
 // write writes value to the file, which is relative to the folder, with one write(2): cgroup files take nothing in parts.
 func write(dirfd int, file, value string) error {
-	fd, err := retry(func() (int, error) { return unix.Openat(dirfd, file, unix.O_WRONLY|unix.O_CLOEXEC, 0) })
+	fd, err := openToWrite(dirfd, file)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: file, Err: err}
+		return err
 	}
 	defer unix.Close(fd)
 	if _, err := retry(func() (int, error) { return unix.Write(fd, []byte(value)) }); err != nil {
 		return &os.PathError{Op: "write", Path: file, Err: err}
 	}
 	return nil
+}
+
+func openToWrite(dirfd int, file string) (int, error) {
+	fd, err := retry(func() (int, error) { return unix.Openat(dirfd, file, unix.O_WRONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: file, Err: err}
+	}
+	return fd, nil
 }
 
 // retry repeats a call that a signal has interrupted.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -273,24 +274,8 @@ func TestMonitorStopped(t *testing.T) {
 		path := filepath.Join(b.tmp, "denied")
 		defer os.Remove(path)
 		cmd := b.command([]string{"--monitor", "--json", "--result", path}, tool("denied"), "killed", "now")
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.running(cmd)
-		line := make([]byte, len("ready\n"))
-		if _, err := io.ReadFull(out, line); err != nil {
-			t.Fatal(err)
-		}
-		stop(t, cmd.Process)
-		if _, err := in.Write([]byte("\n")); err != nil {
-			t.Fatal(err)
-		}
-		line = make([]byte, len("killed 20\n"))
+		out := b.stoppedWhenReady(cmd)
+		line := make([]byte, len("killed 20\n"))
 		if _, err := io.ReadFull(out, line); err != nil || string(line) != "killed 20\n" {
 			t.Errorf("%q, %v", line, err)
 		}
@@ -309,6 +294,29 @@ func TestMonitorStopped(t *testing.T) {
 	})
 }
 
+// stoppedWhenReady starts a command, stops its launcher when the payload says that it is ready, and lets the payload go on.
+func (b *box) stoppedWhenReady(cmd *exec.Cmd) (out io.Reader) {
+	b.t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	out, err = cmd.StdoutPipe()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.running(cmd)
+	line := make([]byte, len("ready\n"))
+	if _, err := io.ReadFull(out, line); err != nil {
+		b.t.Fatal(err)
+	}
+	stop(b.t, cmd.Process)
+	if _, err := in.Write([]byte("\n")); err != nil {
+		b.t.Fatal(err)
+	}
+	return out
+}
+
 // stop stops a process and waits until it is.
 func stop(t *testing.T, p *os.Process) {
 	t.Helper()
@@ -323,23 +331,7 @@ func TestMonitorKilledLauncher(t *testing.T) {
 	each(t, []string{"user", "namespaced"}, func(t *testing.T, a arm) {
 		b := newBox(t, a)
 		cmd := b.command([]string{"--monitor"}, "sh", "-c", "echo ready; read x; cat /etc/passwd; sleep 60")
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.running(cmd)
-		line := make([]byte, len("ready\n"))
-		if _, err := io.ReadFull(out, line); err != nil {
-			t.Fatal(err)
-		}
-		stop(t, cmd.Process)
-		if _, err := in.Write([]byte("\n")); err != nil {
-			t.Fatal(err)
-		}
+		out := b.stoppedWhenReady(cmd)
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
