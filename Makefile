@@ -12,7 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 BUILD   := -buildvcs=false -trimpath -tags osusergo,netgo
 LDFLAGS := -s -w -X main.version=$(VERSION) -linkmode external -extldflags -static
 
-.PHONY: run test vm-test test-full figures build lint bench profile install generate clean help
+.PHONY: run test vm-test test-full random figures build lint bench profile install generate clean help
 
 run: ## set up, build, and run an example in a jail
 	@scripts/setup.sh run
@@ -31,6 +31,10 @@ vm-test: ## what depends on the kernel, on Debian's under qemu: cgroup v2, syste
 test-full: ## race detector, fuzzing, lint, other systems, generated files, sweeps, virtual machines
 	@scripts/setup.sh full
 	scripts/test-full.sh
+
+random: ## Specs and system calls that nobody has thought of, others each time (three minutes)
+	@scripts/setup.sh test
+	RAPID_SEED=0 RAPID_CHECKS=20000 JAIL_SWEEP=1 $(GO) run ./scripts/gotest -p 1 -count=1 -timeout=2h -run 'CompileProperties|RandomSpecs|RandomCalls' ./isolate ./seccomp
 
 figures: ## kills and faults beside bubblewrap, crun and runc, as SECURITY.md has them (half an hour, as root)
 	@scripts/setup.sh figures

@@ -196,7 +196,7 @@ func TestCompileErrors(t *testing.T) {
 func drawSpec(t *rapid.T) (*Spec, *Host) {
 	level := rapid.SampledFrom(Levels()).Draw(t, "level")
 	h := rapid.SampledFrom(hosts).Draw(t, "host").make()
-	s := NewSpec(level, rapid.SampledFrom([]string{"/bin/true", "true", "./x", ""}).Draw(t, "name"))
+	s := NewSpec(level, rapid.SampledFrom([]string{"/bin/true", "/bin/true", "/bin/true", "true", "./x", ""}).Draw(t, "name"))
 	path := rapid.SampledFrom([]string{
 		"/", "/usr", "/usr/bin", "/bin", "/bin/x", "/etc", "/etc/passwd", "/etc/resolv.conf", "/srv", "/srv/link", "/srv/data/secret",
 		"/srv/data", "/home", "/home/ann", "/home/ann/project", "/home/ann/project/out", "/root", "/root/work", "/tmp",
@@ -204,6 +204,7 @@ func drawSpec(t *rapid.T) (*Spec, *Host) {
 		"/var", "/var/tmp", "/absent", "relative", "/usr/../etc", "//srv//", "/srv/of1", "/srv/of2", "/lib64/..",
 	})
 	kind := rapid.SampledFrom([]RuleKind{Show, ShowWrite, Deny, Tmpfs, Dir, Symlink, File, Overlay, Device})
+
 	for range rapid.IntRange(0, 6).Draw(t, "rules") {
 		r := Rule{Kind: kind.Draw(t, "kind"), Path: path.Draw(t, "path"), Source: path.Draw(t, "source"), FD: 3, Optional: rapid.Bool().Draw(t, "optional")}
 		if rapid.Bool().Draw(t, "same") {
@@ -211,7 +212,7 @@ func drawSpec(t *rapid.T) (*Spec, *Host) {
 		}
 		s.View = append(s.View, r)
 	}
-	if rapid.Bool().Draw(t, "rootfs") {
+	if rapid.Bool().Draw(t, "rootfs") && (level > User || rapid.Bool().Draw(t, "refused")) {
 		s.Root = &specs.Root{Path: path.Draw(t, "root"), Readonly: rapid.Bool().Draw(t, "readonly")}
 		s.RootOverlay = rapid.Bool().Draw(t, "overlay")
 	}
@@ -227,12 +228,15 @@ func drawSpec(t *rapid.T) (*Spec, *Host) {
 	}
 	s.Identity = rapid.SampledFrom([]Identity{"", IdentityOwn, IdentityCaller, IdentityFixed}).Draw(t, "identity")
 	s.Process.User.UID = rapid.SampledFrom([]uint32{0, 7, 1000}).Draw(t, "uid")
-	caps := rapid.SliceOfN(rapid.SampledFrom([]string{"ALL", "NET_RAW", "cap_kill", "SYS_ADMIN", "odd"}), 0, 2)
+	caps := rapid.Just([]string(nil)) // each name may be one that is refused
+	if rapid.Bool().Draw(t, "capabilities") {
+		caps = rapid.SliceOfN(rapid.SampledFrom([]string{"ALL", "NET_RAW", "cap_kill", "SYS_ADMIN", "odd"}), 0, 2)
+	}
 	s.CapAdd, s.CapDrop = caps.Draw(t, "add"), caps.Draw(t, "drop")
 	if rapid.Bool().Draw(t, "rlimit") {
 		s.Process.Rlimits = []specs.POSIXRlimit{{
 			Type: rapid.SampledFrom([]string{"RLIMIT_NOFILE", "RLIMIT_CORE", "RLIMIT_NPROC", "odd"}).Draw(t, "resource"),
-			Soft: rapid.Uint64Range(0, 300).Draw(t, "soft"), Hard: rapid.Uint64Range(0, 300).Draw(t, "hard"),
+			Soft: rapid.Uint64Range(0, 200).Draw(t, "soft"), Hard: rapid.Uint64Range(100, 300).Draw(t, "hard"),
 		}}
 	}
 	h.Landlock = rapid.IntRange(0, 8).Draw(t, "landlock")
@@ -275,8 +279,7 @@ func TestCompileProperties(t *testing.T) {
 		}
 		compiled++
 		for _, g := range s.Promised {
-			outer := g == PrivateProcesses && s.OuterProc && h.NoProc
-			if slices.Contains(s.promised(), g) && slices.Contains(plan.Given, g) == outer {
+			if outer := g == PrivateProcesses && s.OuterProc; slices.Contains(s.promised(), g) && !slices.Contains(plan.Given, g) && !outer {
 				t.Fatalf("%s is not given", g)
 			}
 		}
@@ -373,5 +376,25 @@ func TestFilterLog(t *testing.T) {
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%+v: %v", c, got)
 		}
+	}
+}
+
+// TestProcOfTheHostIsNotPrivate: who is shown the host's /proc sees its processes, and the Plan does not claim otherwise.
+func TestProcOfTheHostIsNotPrivate(t *testing.T) {
+	for path, private := range map[string]bool{"/srv": true, "/": false, "/proc": false, "/proc/sys": false} {
+		s := NewSpec(Namespaced, "/bin/true")
+		s.View = append(s.View, Rule{Kind: Show, Path: "/new", Source: path})
+		plan, err := Compile(s, hosts[0].make())
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		if got := slices.Contains(plan.Given, PrivateProcesses); got != private {
+			t.Errorf("with %s at /new: private processes %t, want %t", path, got, private)
+		}
+	}
+	s := NewSpec(Namespaced, "/bin/true")
+	s.View = append(s.View, Rule{Kind: Show, Path: "/", Source: "/"})
+	if plan, err := Compile(s, hosts[0].make()); err != nil || !slices.Contains(plan.Given, PrivateProcesses) {
+		t.Errorf("with / at /: %v", err)
 	}
 }

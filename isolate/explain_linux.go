@@ -240,7 +240,7 @@ func (e *explainer) escapeRoutes() []string {
 		e.say("sockets: the host's abstract Unix sockets")
 	}
 	if private && !e.gives(PrivateProcesses) {
-		e.say("processes: names, arguments and states of those of the outer sandbox can be seen in its /proc")
+		e.say("processes: names, arguments and states of those outside can be seen in the /proc that is shown")
 	}
 	if !private {
 		e.say("processes: those of the host can be seen")

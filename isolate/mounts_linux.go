@@ -352,6 +352,9 @@ func (c *compiler) makeDevice(f FileInfo, path string, in place) error {
 
 func (c *compiler) arrive(p place, source string) {
 	c.places = append(c.places, p)
+	if showsProc(p.kind, source, p.path) {
+		c.plan.Given = slices.DeleteFunc(c.plan.Given, func(g Guarantee) bool { return g == PrivateProcesses })
+	}
 	c.plan.mounts = append(c.plan.mounts, mounted{path: p.path, source: source, write: p.kind == ShowWrite || p.kind == Device, copied: p.kind == Overlay, denied: p.kind == Deny})
 }
 

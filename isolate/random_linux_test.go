@@ -514,7 +514,11 @@ func (m *model) want(path string, now map[string]string) (kind, read string, wri
 	case Symlink:
 		return "l", r.Source, false, ""
 	case File:
-		_, _, write, _ = m.want(filepath.Dir(path), now)
+		in := filepath.Dir(path)
+		for m.decides(in).Kind == Deny { // of what is not there: it runs where the folder above is the jail's own alone
+			in = filepath.Dir(m.decides(in).Path)
+		}
+		_, _, write, _ = m.want(in, now)
 		return "f", "given", write, ""
 	case Deny:
 		kind = "denied"

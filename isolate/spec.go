@@ -158,14 +158,22 @@ func (s *Spec) identity() Identity {
 // promised is Promised without what was given up by choice.
 func (s *Spec) promised() []Guarantee {
 	var list []Guarantee
+	shown := slices.ContainsFunc(s.View, func(r Rule) bool { return showsProc(r.Kind, r.Source, r.Path) })
 	for _, g := range s.Promised {
-		chosen := g == PrivateNetwork && s.HostNetwork || g == BaselineFilter && s.NoFilter ||
+		chosen := g == PrivateNetwork && s.HostNetwork || g == BaselineFilter && s.NoFilter || g == PrivateProcesses && shown ||
 			g == AllowListFilter && s.AllowList == nil || g == NoCapabilities && len(s.CapAdd) > 0 || (g == MappedUsers || g == NoNewNamespaces) && s.Identity == IdentityCaller
 		if !chosen {
 			list = append(list, g)
 		}
 	}
 	return list
+}
+
+// showsProc says whether a rule brings the procfs along that names the host's processes. The host's / as the jail's own
+// does not: a fresh one covers it.
+func showsProc(kind RuleKind, source, path string) bool {
+	shows := kind == Show || kind == ShowWrite || kind == Overlay
+	return shows && (within(source, "/proc") || source == "/" && path != "/")
 }
 
 // mapsUsers says whether the payload's ids are others inside than on the host, or could be: in a user namespace of its
