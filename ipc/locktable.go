@@ -10,11 +10,6 @@ import (
 )
 
 var (
-	// ErrDeadlock is a request for a lock that would have closed a cycle of parties that wait for each other. The error
-	// is a [*DeadlockError].
-	ErrDeadlock = errors.New("deadlock")
-	// ErrNotHeld is an unlock of what the caller has not locked.
-	ErrNotHeld = errors.New("lock is not held")
 	// ErrLimit is a request beyond a quota.
 	ErrLimit = errors.New("limit reached")
 	// ErrReleased is a request of a [LockOwner] that has been released.
