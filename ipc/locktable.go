@@ -5,16 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
 
 var (
-	// ErrDeadlock is a request for a lock that would have closed a cycle of parties that wait for each other. The error
-	// is a [*DeadlockError].
-	ErrDeadlock = errors.New("deadlock")
-	// ErrNotHeld is an unlock of what the caller has not locked.
-	ErrNotHeld = errors.New("lock is not held")
 	// ErrLimit is a request beyond a quota.
 	ErrLimit = errors.New("limit reached")
 	// ErrReleased is a request of a [LockOwner] that has been released.
@@ -102,7 +98,7 @@ type LockWait struct {
 	Mode  LockMode
 }
 
-// DeadlockError is the cycle that a request would have closed: Cycle[0] is that request. Each party waits for a lock
+// DeadlockError, which an [Error] wraps, is the cycle that a request would have closed: Cycle[0] is that request. Each party waits for a lock
 // which the next one holds, or waits for at an earlier place; the last waits for the first.
 type DeadlockError struct {
 	Cycle []LockWait
@@ -110,7 +106,7 @@ type DeadlockError struct {
 
 func (e *DeadlockError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "lock %q: %v: ", e.Cycle[0].Lock, ErrDeadlock)
+	fmt.Fprintf(&b, "%v: ", ErrDeadlock)
 	for i, w := range e.Cycle {
 		if i > 0 {
 			b.WriteString(", ")
@@ -156,7 +152,7 @@ func (r *lockRequest) wait(ctx context.Context) error {
 		return r.err
 	default:
 	}
-	t.leave(r, fmt.Errorf("lock %q: %w", r.lock.name, context.Cause(ctx)))
+	t.leave(r, lockError(r.lock.name, context.Cause(ctx)))
 	t.grant(r.lock)
 	return r.err
 }
@@ -186,7 +182,7 @@ func (o *LockOwner) Unlock(name string) error {
 	defer t.mu.Unlock()
 	l := t.locks[name]
 	if l == nil || l.holders[o] == 0 {
-		return fmt.Errorf("unlock %q: %w", name, ErrNotHeld)
+		return wrap("unlock", strconv.Quote(name), ErrNotHeld)
 	}
 	t.take(l, o)
 	return nil
@@ -213,7 +209,7 @@ func (o *LockOwner) Release() {
 	o.released = true
 	for len(o.waiting) > 0 {
 		r := o.waiting[0]
-		t.leave(r, fmt.Errorf("lock %q: %w", r.lock.name, ErrReleased))
+		t.leave(r, lockError(r.lock.name, ErrReleased))
 		t.grant(r.lock)
 	}
 	for l := range o.held {
@@ -226,7 +222,7 @@ func (o *LockOwner) request(ctx context.Context, name string, mode LockMode) (*l
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("lock %q: %w", name, context.Cause(ctx))
+		return nil, lockError(name, context.Cause(ctx))
 	}
 	if err := o.admit(name, mode); err != nil {
 		return nil, err
@@ -240,13 +236,13 @@ func (o *LockOwner) request(ctx context.Context, name string, mode LockMode) (*l
 		return r, nil
 	}
 	if len(l.queue) >= t.limits.Queue {
-		return nil, fmt.Errorf("lock %q: %d requests wait for it: %w", name, len(l.queue), ErrLimit)
+		return nil, lockError(name, fmt.Errorf("%d requests wait for it: %w", len(l.queue), ErrLimit))
 	}
 	// Only a request that begins to wait can close a cycle: what it waits for is fixed from then on but for what goes.
 	l.queue = append(l.queue, r)
 	o.waiting = append(o.waiting, r)
 	if cycle := r.cycle(); cycle != nil {
-		t.leave(r, &DeadlockError{Cycle: cycle})
+		t.leave(r, lockError(name, &DeadlockError{Cycle: cycle}))
 		return nil, r.err
 	}
 	return r, nil
@@ -256,14 +252,16 @@ func (o *LockOwner) request(ctx context.Context, name string, mode LockMode) (*l
 func (o *LockOwner) admit(name string, mode LockMode) error {
 	switch {
 	case !mode.valid():
-		return fmt.Errorf("lock %q: %v is no mode", name, mode)
+		return lockError(name, fmt.Errorf("%v is no mode", mode))
 	case o.released:
-		return fmt.Errorf("lock %q: %w", name, ErrReleased)
+		return lockError(name, ErrReleased)
 	case len(o.held)+len(o.waiting) >= o.table.limits.PerOwner:
-		return fmt.Errorf("lock %q: %q has %d locks: %w", name, o.name, len(o.held)+len(o.waiting), ErrLimit)
+		return lockError(name, fmt.Errorf("%q has %d locks: %w", o.name, len(o.held)+len(o.waiting), ErrLimit))
 	}
 	return nil
 }
+
+func lockError(name string, err error) error { return wrap("lock", strconv.Quote(name), err) }
 
 // lookup returns the lock of that name, which gets into the table when it is given to somebody or waited for: the
 // callers do so, or leave what they got.
