@@ -129,6 +129,9 @@ func (c *compiler) check() error {
 			}
 		}
 	}
+	if _, err := IPCRules(c.spec.IPC); err != nil {
+		return err
+	}
 	if c.spec.OutputLimit < 0 {
 		return &SpecError{Field: "output-limit", Value: strconv.FormatInt(c.spec.OutputLimit, 10), Problem: "is negative"}
 	}

@@ -113,6 +113,9 @@ func (e *explainer) permissions() []string {
 	for _, n := range spec.Notify {
 		e.say("%s, by the launcher: %q", n.Kind, n.What)
 	}
+	for _, r := range spec.IPC {
+		e.say("by the broker: %q", r)
+	}
 	if e.gives(PrivateNetwork) {
 		e.say("network: a loopback device of its own")
 	} else {

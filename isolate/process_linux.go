@@ -3,11 +3,14 @@
 package isolate
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -280,6 +283,33 @@ func (p *Process) SendSignal(sig syscall.Signal, value int, group bool) error {
 
 // killPatience is how long jail-init may take to kill the tree before it is killed itself.
 const killPatience = 3 * time.Second
+
+// Contains says whether the process that has this pid now, in the caller's pid namespace, is one of the jail: it descends
+// from jail-init, which those inherit whose parents have died. Hold a pidfd and see that it has not ended after the call:
+// then the pid was not another's meanwhile. Without a /proc nobody is.
+func (p *Process) Contains(pid int) bool {
+	for range maxDepth {
+		if pid == p.Pid {
+			return true
+		}
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if err != nil {
+			return false
+		}
+		// pid (name) state ppid …; a name may have any bytes in it.
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if len(fields) < 2 {
+			return false
+		}
+		if pid, err = strconv.Atoi(fields[1]); err != nil || pid <= 1 {
+			return false
+		}
+	}
+	return false
+}
+
+// maxDepth is more than any tree of processes has, and ends a walk among such that come and go.
+const maxDepth = 1 << 16
 
 // Kill kills every process of the jail.
 func (p *Process) Kill() error {

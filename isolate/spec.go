@@ -65,6 +65,7 @@ type Spec struct {
 	Trace bool `json:"trace,omitempty"`
 
 	Notify []Notify `json:"notify,omitempty"` // what this process does for the payload
+	IPC    []IPC    `json:"ipc,omitempty"`    // what a broker of the caller's does for it, at the fd that JAIL_IPC_FD names
 
 	AllowDowngrade bool `json:"allowDowngrade,omitempty"` // a lower level is better than none
 }

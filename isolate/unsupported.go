@@ -29,6 +29,9 @@ func (p *Process) Signal(os.Signal) error { return unsupported(0) }
 // SendSignal is not supported here.
 func (p *Process) SendSignal(syscall.Signal, int, bool) error { return unsupported(0) }
 
+// Contains is not supported here.
+func (p *Process) Contains(int) bool { return false }
+
 // Kill is not supported here.
 func (p *Process) Kill() error { return unsupported(0) }
 

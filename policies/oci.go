@@ -58,6 +58,7 @@ var notInOCI = map[string]string{
 	"verbose":         "an OCI runtime reports no result",
 	"denied":          "an OCI runtime reports no refusals",
 	"notify":          "an OCI runtime makes no calls for a payload",
+	"ipc":             "an OCI runtime has no broker",
 	"overlay":         "OCI's overlay needs folders for what is written, which somebody has to make and remove",
 	"dir":             "OCI makes no folders",
 	"symlink":         "OCI makes no links",

@@ -181,6 +181,7 @@ permissions:
   seccomp-log: true
   syscalls: [{deny: ptrace}]
   proc: outer
+  ipc: ["lock:a"]
   fd: [3]
   stdin: ./i
   stdout: ./o1
@@ -227,7 +228,7 @@ monitor: {result: ./result, json: true, denied: true, notify: ["open:/etc/passwd
 		"permissions.files: exec: /work/optional, optional: true", `permissions.files: deny: "/work/*.key", if-absent: report`, "permissions.files: read: /work/closed/open",
 		`permissions.files: read: "/work/w/*.txt"`,
 		"permissions.files: overlay: /work/o", "permissions.files: dir: /d", "permissions.files: symlink: /l, to: x", "permissions.files: file: /f, fd: 0",
-		"permissions.env: B", "permissions.proc: outer", "permissions.syscalls: deny: ptrace", "permissions.fd: 3", "permissions.stdin: /work/i", "permissions.stdout: /work/o1", "permissions.stderr: /work/o2",
+		"permissions.env: B", "permissions.proc: outer", "permissions.syscalls: deny: ptrace", "permissions.ipc: lock:a", "permissions.fd: 3", "permissions.stdin: /work/i", "permissions.stdout: /work/o1", "permissions.stderr: /work/o2",
 		"borders.rootfs-overlay: true", "borders.timeout: 1m", "borders.kill-after: 1s", "borders.cpu-time: 1s", "borders.output-limit: 1M", "borders.allow-downgrade: true",
 		"monitor.result: /work/result", "monitor.json: true", "monitor.denied: true", "monitor.notify: open:/etc/passwd", "monitor.verbose: true",
 		"permissions.seccomp: /work/profile.json", "permissions.seccomp: default", "linux.gidMappings", "linux.uidMappings",

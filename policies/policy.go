@@ -33,6 +33,7 @@ type Permissions struct {
 	Seccomp    PathOrWord    `json:"seccomp,omitempty" jsonschema_description:"system calls: baseline, default, unconfined, or the file of a profile in Docker's or OCI's form, as ./profile.json"`
 	Syscalls   []SyscallRule `json:"syscalls,omitempty" jsonschema_description:"rules for single system calls and for groups of them (docs/syscalls.md), besides seccomp: what a level refuses stays refused"`
 	SeccompLog Switch        `json:"seccomp-log,omitempty" jsonschema_description:"the kernel's log has what the filters refuse"`
+	IPC        []IPC         `json:"ipc,omitempty" jsonschema_description:"what the broker does for the payload, as lock:NAME: see docs/ipc.md"`
 	FD         []Word        `json:"fd,omitempty" jsonschema_description:"N or N:M: the caller's fd N becomes the payload's fd M"`
 	Stdin      Path          `json:"stdin,omitempty" jsonschema_description:"the file that is standard input"`
 	Stdout     Path          `json:"stdout,omitempty" jsonschema_description:"the file that is emptied and becomes standard output"`
@@ -127,6 +128,7 @@ type (
 	OutputLimit string
 	IfAbsent    string
 	Notify      string
+	IPC         string
 	Paths       []Path // one, or a list
 	Call        string // or "@" and a group
 	Calls       []Call

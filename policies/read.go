@@ -53,7 +53,7 @@ func (s *Setting) id() string {
 		if _, to, ok := strings.Cut(s.Value, ":"); ok {
 			name = to
 		}
-	case "cap-add", "cap-drop", "io", "notify":
+	case "cap-add", "cap-drop", "io", "ipc", "notify":
 	default:
 		switch {
 		case s.Section == syscallsSection:
@@ -70,7 +70,7 @@ func (s *Setting) id() string {
 
 // single says whether two policies that say it differently contradict each other.
 func (s *Setting) single() bool {
-	return s.Section != filesSection && !slices.Contains([]string{"cap-add", "cap-drop", "io", "notify"}, s.Key)
+	return s.Section != filesSection && !slices.Contains([]string{"cap-add", "cap-drop", "io", "ipc", "notify"}, s.Key)
 }
 
 // reader makes the settings of one policy.

@@ -71,6 +71,7 @@ func generateSchema(t *testing.T) []byte {
 		reflect.TypeFor[Errno]():       either(number, one(`^E[A-Z0-9]+$`)),
 		reflect.TypeFor[Condition]():   one(`^arg[0-5] *(& *(0x[0-9A-Fa-f]+|[0-9]+) *)?(==|!=|<=?|>=?) *(0x[0-9A-Fa-f]+|[0-9]+)$`),
 		reflect.TypeFor[Notify]():      one(`^(open|connect):.`),
+		reflect.TypeFor[IPC]():         one(`^((file|lock|memory|channel):.|(log|progress)$)`),
 	}
 	var r jsonschema.Reflector
 	r = jsonschema.Reflector{

@@ -111,6 +111,12 @@ var setters = map[string]func(*builder, *Setting) error{
 		return err
 	},
 
+	"ipc": func(b *builder, s *Setting) error {
+		r, err := isolate.ParseIPC(s.Value)
+		b.IPC = append(b.IPC, r)
+		return err
+	},
+
 	"env":      func(b *builder, s *Setting) error { b.env = append(b.env, s.Value); return nil },
 	"env-all":  func(b *builder, s *Setting) error { b.envAll = s.on(); return nil },
 	"clearenv": func(b *builder, s *Setting) error { b.clearEnv = s.on(); return nil },

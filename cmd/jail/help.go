@@ -118,11 +118,11 @@ Levels, each with all of the one before:
   --seccomp …, --syscalls RULE     which system calls: jail help syscalls
   --fd N[:M]                       pass your fd N, as its fd M
   --stdin, --stdout, --stderr FILE read from it; empty it and write there
-  --result FILE|-                  write what happened; - is stderr
-  --json                           as one line of JSON (jail help result)
+  --result FILE|-, --json          write what happened: jail help result
   --allow-downgrade                a lower level will do (--best-effort)
   --monitor                        report the calls that it refuses (--denied)
   --notify open:PATH|connect:ADDR  do that for it: see docs/policies.md
+  --ipc SERVICE[:ARGS]             what the broker does for it: docs/ipc.md
   --verbose                        say on stderr how it ended
 
 SRC and --deny may be relative; SRC:DST meet at ":/". SIZE takes K, M, G.

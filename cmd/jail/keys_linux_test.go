@@ -60,6 +60,7 @@ var keyCases = []struct {
 	{"json", "json: true", []string{"--json"}, []string{"--json=false"}, nil},
 	{"denied", "denied: true", []string{"--denied"}, []string{"--monitor=false"}, nil},
 	{"notify", "notify: [open:/etc/passwd]", []string{"--notify", "open:/etc/passwd"}, []string{"--notify", "connect:[::1]:7"}, []string{"--notify", "open:/etc/passwd", "--notify", "connect:[::1]:7"}},
+	{"ipc", "ipc: [lock:a]", []string{"--ipc", "lock:a"}, []string{"--ipc", "log"}, []string{"--ipc", "lock:a", "--ipc", "log"}},
 	{"verbose", "verbose: true", []string{"--verbose"}, []string{"--verbose=false"}, nil},
 }
 

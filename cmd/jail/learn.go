@@ -64,7 +64,12 @@ func learn(args []string) int {
 	spec.Trace, spec.Monitor = true, true
 	cmd := isolate.FromSpec(context.Background(), spec)
 	o.passFiles(cmd)
-	code := o.start(cmd)
+	broker, err := o.serveIPC(cmd)
+	if err != nil {
+		return fail(err)
+	}
+	defer broker.close()
+	code := o.start(cmd, broker)
 	if code != started {
 		return code
 	}

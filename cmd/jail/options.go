@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/jailrun/jail/ipc"
 	"github.com/jailrun/jail/isolate"
 	"github.com/jailrun/jail/policies"
 )
@@ -60,6 +61,9 @@ type options struct {
 	json        bool
 	denied      bool
 	notify      []isolate.Notify
+	ipc         []isolate.IPC
+	ipcRules    ipc.Rules
+	ipcFD       int // of the payload: its connection to the broker; 0 is none
 	downgrade   bool
 	verbose     bool
 	plan        bool
@@ -300,6 +304,11 @@ var runFlags = []flag{
 		o.notify = append(o.notify, n)
 		return err
 	}},
+	{"--ipc", "", "SERVICE[:ARGS]", func(o *options, v string) error {
+		r, err := isolate.ParseIPC(v)
+		o.ipc = append(o.ipc, r)
+		return err
+	}},
 	{"--allow-downgrade", "--best-effort", "", func(o *options, v string) error { o.downgrade = v == "true"; return nil }},
 	{"--verbose", "", "", func(o *options, v string) error { o.verbose = v == "true"; return nil }},
 	{"--help", "-h", "", func(o *options, _ string) error { o.help = true; return nil }},
@@ -449,8 +458,11 @@ func (o *options) spec() (*isolate.Spec, error) {
 	}
 	s.OutputLimit, s.OutputAction = o.output, o.overrun
 	s.AllowDowngrade = o.downgrade
-	s.Monitor, s.Notify = o.denied, o.notify
+	s.Monitor, s.Notify, s.IPC = o.denied, o.notify, o.ipc
 	s.View = append(append(s.View, o.rules...), o.protectPolicy()...)
+	if err := o.connectIPC(); err != nil {
+		return nil, err
+	}
 	if err := o.tellPolicy(s); err != nil {
 		return nil, err
 	}
@@ -572,6 +584,7 @@ func (o *options) payloadEnv() []string {
 	case o.envAll:
 		env = slices.DeleteFunc(slices.Clone(o.environment), func(kv string) bool {
 			return o.level >= isolate.User && strings.HasPrefix(kv, "TMPDIR=") || // the jail has its own
+				strings.HasPrefix(kv, ipc.FDEnv+"=") || // nobody but the outer jail's payload has that fd
 				strings.HasPrefix(kv, "JAIL_POLICY=") && (o.level >= isolate.Namespaced || strings.HasPrefix(kv, "JAIL_POLICY=/proc/")) // an outer jail's
 		})
 	case !o.clearEnv:

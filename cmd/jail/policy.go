@@ -223,16 +223,22 @@ func (o *options) tellPolicy(s *isolate.Spec) error {
 
 // passPolicy gives the payload its policy as an fd that scripts, which count theirs from 3 up, leave alone.
 func (o *options) passPolicy(text string) (err error) {
-	for fd := 99; fd > 2; fd-- {
-		if _, taken := o.fds[fd]; taken || fits(fd) != nil {
-			continue
-		}
-		o.policyFile, err = sealed("jail-policy.yaml", text)
-		o.policyFD = fd
-		o.env = append(o.env, "JAIL_POLICY=/proc/self/fd/"+strconv.Itoa(fd))
+	if o.policyFD, err = o.freeFD("JAIL_POLICY"); err != nil {
 		return err
 	}
-	return errors.New("no fd is left for JAIL_POLICY")
+	o.policyFile, err = sealed("jail-policy.yaml", text)
+	o.env = append(o.env, "JAIL_POLICY=/proc/self/fd/"+strconv.Itoa(o.policyFD))
+	return err
+}
+
+// freeFD is one that the payload has not, for what.
+func (o *options) freeFD(what string) (int, error) {
+	for fd := 99; fd > 2; fd-- {
+		if _, taken := o.fds[fd]; !taken && fd != o.ipcFD && fits(fd) == nil {
+			return fd, nil
+		}
+	}
+	return 0, errors.New("no fd is left for " + what)
 }
 
 // policyComment is what a payload has to know beside the settings.

@@ -33,8 +33,13 @@ func run(args []string) int {
 	}
 	cmd := isolate.FromSpec(context.Background(), spec)
 	o.passFiles(cmd)
+	broker, err := o.serveIPC(cmd)
+	if err != nil {
+		return fail(err)
+	}
+	defer broker.close()
 	terminals := lookAtTerminals()
-	code := o.start(cmd)
+	code := o.start(cmd, broker)
 	if code == started {
 		err = cmd.Wait()
 		code = cmd.Result().ShellCode()
@@ -55,7 +60,7 @@ func run(args []string) int {
 const started = -1
 
 // start starts the payload and relays signals to it. Its exit code is that of a failure.
-func (o *options) start(cmd *isolate.Cmd) int {
+func (o *options) start(cmd *isolate.Cmd, broker *broker) int {
 	// From before the start: a signal to us is one to the payload from the moment on that it runs.
 	r := receiver{running: make(chan struct{})}
 	if _, err := signals.Relay(context.Background(), &r); err != nil && !errors.Is(err, errors.ErrUnsupported) {
@@ -73,6 +78,7 @@ func (o *options) start(cmd *isolate.Cmd) int {
 	}
 	r.process = cmd.Process
 	close(r.running)
+	broker.started(cmd.Process)
 	if os.Getpid() == 1 {
 		go reapAll()
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/jailrun/jail/ipc"
 	"github.com/jailrun/jail/isolate"
 )
 
@@ -110,8 +111,24 @@ func (o *options) streams() []string {
 			lines = append(lines, "standard "+s.what+": "+quote(s.path))
 		}
 	}
+	if o.ipcFD != 0 {
+		lines = append(lines, "fd "+strconv.Itoa(o.ipcFD)+": the broker ("+ipc.FDEnv+")")
+	}
 	if o.policyFD != 0 {
 		lines = append(lines, "fd "+strconv.Itoa(o.policyFD)+": its own policy, sealed (JAIL_POLICY)")
 	}
 	return lines
+}
+
+// connectIPC chooses the payload's fd for the broker.
+func (o *options) connectIPC() (err error) {
+	if len(o.ipc) == 0 {
+		return nil
+	}
+	if o.ipcRules, err = isolate.IPCRules(o.ipc); err != nil {
+		return err
+	}
+	o.ipcFD, err = o.freeFD(ipc.FDEnv)
+	o.env = append(o.env, ipc.FDEnv+"="+strconv.Itoa(o.ipcFD))
+	return err
 }

@@ -86,6 +86,8 @@ func keyCases(dir, netns, mntns string) []keyCase {
 		{"monitor.notify", "", "monitor: {notify: [\"open:" + dir + "/text\"]}", "", "cat " + dir + "/text", "stdout=text"},
 		{"monitor.verbose", "", "monitor: {verbose: true}", "", "true", "stderr=jail: exited 0"},
 
+		{"permissions.ipc", "", "permissions: {ipc: [\"lock:a\"]}", "", "stat -L -c %F /proc/self/fd/$JAIL_IPC_FD", "stdout=socket\n"},
+
 		{"permissions.files.read", "", files("read: " + dir), "", "cat " + dir + "/text", "stdout=text"},
 		{"permissions.files.write", "", files("write: " + dir), files("exec: " + dir), "echo x >" + dir + "/made && cat " + dir + "/made", "stdout=x\n"},
 		{"permissions.files.exec", "", files("exec: " + dir), files("read: " + dir), dir + "/tool", "stdout=ran\n"},
