@@ -133,6 +133,7 @@ type monitor struct {
 	own     bool   // the network is the jail's own
 	space   uint64 // the mount namespace of the first call, which is the payload's exec
 	all     bool   // modes do not count: it has capabilities
+	caps    uint64 // that the payload is given
 	report  bool   // all denials, not only of what is listed
 
 	deputy *deputy
@@ -165,8 +166,15 @@ func startMonitor(l *launch, listener, meeting int) (*monitor, error) {
 		m.groups = append(m.groups, l.host.Groups...)
 	}
 	for _, s := range l.plan.Steps {
-		if s.wire.op == jailinit.OpCaps && s.wire.a&(1<<unix.CAP_DAC_OVERRIDE|1<<unix.CAP_DAC_READ_SEARCH) != 0 {
-			m.all = true
+		if s.wire.op == jailinit.OpCaps && s.Side == SidePayload {
+			m.caps = s.wire.a
+			m.all = m.caps&(1<<unix.CAP_DAC_OVERRIDE|1<<unix.CAP_DAC_READ_SEARCH) != 0
+		}
+	}
+	if m.tracer != nil {
+		m.tracer.capsKnown = m.caps & unseenCaps
+		for _, name := range formatCapabilities(m.tracer.capsKnown) {
+			m.tracer.capabilities[name] = ""
 		}
 	}
 	for _, bytes := range l.plan.monitored {

@@ -94,13 +94,14 @@ type learnt struct {
 	write   map[string]bool
 	exec    map[string]bool
 	calls   map[string]bool
+	caps    map[string]bool
 	host    bool // network
 	notes   []string
 	memory  int64
 }
 
 func newLearnt(o *options) *learnt {
-	p := &learnt{o: o, read: map[string]bool{}, write: map[string]bool{}, exec: map[string]bool{}, calls: map[string]bool{}, host: o.network == "host"}
+	p := &learnt{o: o, read: map[string]bool{}, write: map[string]bool{}, exec: map[string]bool{}, calls: map[string]bool{}, caps: map[string]bool{}, host: o.network == "host"}
 	if p.cwd = o.workdir; p.cwd == "" {
 		p.cwd, _ = os.Getwd()
 	}
@@ -157,6 +158,14 @@ func (p *learnt) take(t *isolate.Trace, r *isolate.Result, plan *isolate.Plan) {
 	}
 	for _, name := range t.Calls {
 		p.calls[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Capabilities)) {
+		p.caps[name] = true
+		if call := t.Capabilities[name]; call != "" {
+			p.note("capability: " + name + ", by " + call)
+		} else {
+			p.note("capability: " + name + ", of which no call tells: was it used?")
+		}
 	}
 	for _, a := range t.Addresses {
 		p.note("address: " + quote(a))
@@ -300,7 +309,7 @@ func (p *learnt) rules() []policies.Setting {
 func (p *learnt) kept() []policies.Setting {
 	var list []policies.Setting
 	for _, a := range p.o.asked {
-		told := slices.Contains([]string{"level", "network", "seccomp", "memory", "swap", "result", "json", "verbose", "denied"}, a.Key)
+		told := slices.Contains([]string{"level", "network", "seccomp", "cap-add", "cap-drop", "memory", "swap", "result", "json", "verbose", "denied"}, a.Key)
 		same := len(a.rules) > 0 && !slices.ContainsFunc(a.rules, func(r isolate.Rule) bool {
 			return r.Source != r.Path || r.Kind != isolate.Show && r.Kind != isolate.ShowWrite
 		})
@@ -346,6 +355,9 @@ func (p *learnt) save(dir *os.Root, output string) error {
 	settings = append(settings, policies.FromFlag("--level", p.o.level.String()))
 	if p.host {
 		settings = append(settings, policies.FromFlag("--network", "host"))
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.caps)) {
+		settings = append(settings, policies.FromFlag("--cap-add", strings.TrimPrefix(name, "CAP_")))
 	}
 	if p.o.level < isolate.Contained { // which has a stricter one
 		settings = append(settings, policies.FromFlag("--seccomp", "./"+profileName(output)))
@@ -415,12 +427,14 @@ func (p *learnt) readBack(output string) error {
 			p.exec[path] = true
 		case "network":
 			p.host = p.host || s.Value == "host"
+		case "cap-add":
+			p.caps["CAP_"+s.Value] = true
 		case "memory":
 			p.memory, _ = isolate.ParseSize(s.Value)
 		}
 	}
 	for line := range strings.Lines(string(text)) {
-		if note, ok := strings.CutPrefix(line, "# "); ok && slices.ContainsFunc([]string{"address: ", "refused, ", "used: "}, func(b string) bool { return strings.HasPrefix(note, b) }) {
+		if note, ok := strings.CutPrefix(line, "# "); ok && slices.ContainsFunc([]string{"address: ", "capability: ", "refused, ", "used: "}, func(b string) bool { return strings.HasPrefix(note, b) }) {
 			p.note(strings.TrimSuffix(note, "\n"))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -221,6 +222,71 @@ func TestLearnConfined(t *testing.T) {
 			if o := low.learn(nil, "true"); o.code != 125 || !strings.Contains(o.stderr, "namespaced") {
 				t.Errorf("%+v", o)
 			}
+		}
+	})
+}
+
+// TestLearnCapabilities: of several capabilities that a run is given the policy has those that it needs.
+func TestLearnCapabilities(t *testing.T) {
+	given := []string{"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW", "SETUID", "SYS_ADMIN", "SYS_CHROOT", "SYS_NICE"}
+	each(t, []string{"namespaced"}, func(t *testing.T, a arm) {
+		python := need(t, "python3")
+		for _, c := range []struct {
+			name, script string
+			want         []string
+			root         bool // it takes a second uid, or a capability over the machine
+		}{
+			{"low port", "import socket; socket.socket().bind(('127.0.0.1', 80))", []string{"NET_BIND_SERVICE"}, false},
+			{"high port", "import socket; socket.socket().bind(('127.0.0.1', 8080)); socket.socket().bind(('127.0.0.1', 0))", nil, false},
+			{"raw socket", "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)", []string{"NET_RAW"}, false},
+			{"chroot", "import os; os.chroot('/usr')", []string{"SYS_CHROOT"}, false},
+			{"namespace", "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x04000000))", []string{"SYS_ADMIN"}, false}, // CLONE_NEWUTS
+			{"own file", "import os; open('made', 'w'); os.chown('made', os.getuid(), os.getgid()); os.chmod('made', 0o600); os.utime('made', (1, 1)); os.unlink('made')", nil, false},
+			{"own process", "import os; os.kill(os.getpid(), 0); os.setresuid(-1, os.getuid(), -1); os.nice(1); os.sched_setaffinity(0, os.sched_getaffinity(0))", nil, false},
+			{"priority", "import os; os.nice(-1)", []string{"SYS_NICE"}, true},
+			{"read", "open('kept').read()", []string{"DAC_READ_SEARCH"}, true},
+			{"write", "open('kept', 'w')", []string{"DAC_OVERRIDE"}, true},
+			{"chown", "import os; open('/tmp/made', 'w'); os.chown('/tmp/made', os.getuid() + 1, -1)", []string{"CHOWN"}, true},
+			{"chmod", "import os; open('/tmp/made', 'w'); os.chown('/tmp/made', os.getuid() + 1, -1); os.chmod('/tmp/made', 0)", []string{"CHOWN", "FOWNER"}, true},
+			{"uid", "import os; os.setresuid(os.getuid() + 1, -1, -1)", []string{"SETUID"}, true},
+			{"kill", "import os, time\nif (n := os.fork()) == 0: os.setresuid(*3 * [os.getuid() + 1]); open('/dev/null'); time.sleep(60)\n" +
+				"while f'Uid:\\t{os.getuid()}' in open(f'/proc/{n}/status').read(): pass\nos.kill(n, 9)", []string{"KILL", "SETUID"}, true},
+		} {
+			if c.root && !a.root {
+				continue
+			}
+			t.Run(c.name, func(t *testing.T) {
+				b := newBox(t, a)
+				b.write("kept", "text", 0)
+				flags := []string{"--bind", "."}
+				for _, name := range given {
+					flags = append(flags, "--cap-add", name)
+				}
+				if o := b.learn(flags, python, "-c", c.script); o.code != 0 {
+					t.Fatalf("%+v", o)
+				}
+				text, err := os.ReadFile(filepath.Join(b.dir, "learnt.yaml"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				for _, name := range given {
+					if strings.Contains(string(text), "\n    - "+name+"\n") {
+						got = append(got, name)
+					}
+				}
+				if !slices.Equal(got, c.want) {
+					t.Errorf("%q, want %q:\n%s", got, c.want, text)
+				}
+				if o := b.byLearnt(python, "-c", c.script); o.code != 0 {
+					t.Errorf("the same run: %+v", o)
+				}
+				for _, name := range c.want {
+					if o := b.finish(b.as(jailPath, "run", "--policy", "./learnt.yaml", "--cap-drop", name, "--timeout", "20s", "--env", b.cookie, "--", python, "-c", c.script)); o.code == 0 {
+						t.Errorf("vacuous: it passes without %s", name)
+					}
+				}
+			})
 		}
 	})
 }
