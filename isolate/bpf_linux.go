@@ -200,5 +200,18 @@ func asking(calls []uint32) program {
 	return program{{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF}}.only(calls...)
 }
 
+// askingWith is a filter that asks for a call of our own ABI if an argument is not 0.
+func askingWith(call uint32, arg int) program {
+	const offArgs = 16
+	return program{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: uint32(offArgs + 8*arg)},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 0, Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: uint32(offArgs + 8*arg + 4)},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 0, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF},
+	}.only(call)
+}
+
 // bytes is the filter as Spec.Filter has one.
 func (p program) bytes() []byte { return filterBytes(p) }

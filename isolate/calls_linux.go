@@ -26,6 +26,12 @@ var calls = sync.OnceValues(func() (names map[uint32]string, numbers map[string]
 // watchedCalls are those that are looked at before the kernel judges them. A kernel need not have all of them.
 var watchedCalls = []string{"open", "creat", "openat", "openat2", "execve", "execveat", "connect"}
 
+// changingCalls make, rename and remove names. They are looked at for a report; pathUses has their arguments.
+var changingCalls = []string{
+	"link", "linkat", "mkdir", "mkdirat", "mknod", "mknodat", "rename", "renameat", "renameat2", "rmdir", "symlink", "symlinkat",
+	"unlink", "unlinkat",
+}
+
 // pathArgument says which argument of a call is the path that it is about.
 func pathArgument(call string) (index int, ok bool) {
 	switch call {
