@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/jailrun/jail/internal/syscalls"
 	"github.com/jailrun/jail/isolate/internal/jailinit"
 )
 
@@ -73,7 +74,7 @@ func (c *compiler) monitor(list []filter) error {
 	}
 	// The launcher gets the listener from a process that is under the filter already. Where it is not to send anything,
 	// it may until it has, and what refuses that is loaded behind.
-	sends := callData{NR: unix.SYS_SENDMSG, Arch: nativeArch}
+	sends := syscalls.Data{NR: unix.SYS_SENDMSG, Arch: nativeArch}
 	var late []program
 	for _, p := range filters {
 		if verdict, byArguments := p.run(&sends); verdict != unix.SECCOMP_RET_ALLOW || byArguments {
@@ -329,7 +330,7 @@ func (m *monitor) tell(d Denial) {
 }
 
 // callName is a call's name, or number where it is another ABI's.
-func callName(d *callData) string {
+func callName(d *syscalls.Data) string {
 	const x32 = 1 << 30
 	names, _ := calls()
 	switch name := names[d.NR&^x32]; {
