@@ -3,110 +3,30 @@
 package isolate
 
 import (
-	"encoding/binary"
-	"fmt"
 	"runtime"
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/internal/syscalls"
 )
 
 // A program is a filter in classic BPF.
 type program []unix.SockFilter
 
-// callData is struct seccomp_data: what a filter sees of a call.
-type callData struct {
-	NR   uint32
-	Arch uint32
-	IP   uint64
-	Args [6]uint64
-}
-
-// word is what a filter's load gives.
-func (d *callData) word(offset uint32) uint32 {
-	switch {
-	case offset == offNR:
-		return d.NR
-	case offset == offArch:
-		return d.Arch
-	case offset < 16:
-		return uint32(d.IP >> (8 * (offset & 4)))
-	}
-	return uint32(d.Args[(offset-16)/8] >> (8 * (offset & 4)))
-}
-
-const (
-	offNR   = 0
-	offArch = 4
-	dataLen = 64
-)
-
 // nativeArch is what a filter sees as the ABI of this program's own calls.
 var nativeArch = map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}[runtime.GOARCH]
 
-// readProgram reads a filter, and refuses what run and combine do not know: libseccomp makes none of it.
+// readProgram reads a filter.
 func readProgram(b []byte) (program, error) {
-	p := make(program, len(b)/unix.SizeofSockFilter)
-	if _, err := binary.Decode(b, binary.LittleEndian, p); err != nil {
-		return nil, err
-	}
-	for i, in := range p {
-		left := uint32(len(p) - 1 - i)
-		ok := false
-		switch in.Code {
-		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
-			ok = in.K < dataLen && in.K%4 == 0 && left > 0
-		case unix.BPF_ALU | unix.BPF_AND | unix.BPF_K:
-			ok = left > 0
-		case unix.BPF_JMP | unix.BPF_JA:
-			ok = in.K < left
-		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K,
-			unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K:
-			ok = uint32(max(in.Jt, in.Jf)) < left
-		case unix.BPF_RET | unix.BPF_K:
-			ok = true
-		}
-		if !ok {
-			return nil, fmt.Errorf("has an instruction, %d (%#x), that the monitor can't follow", i, in.Code)
-		}
-	}
-	return p, nil
+	f, err := syscalls.Read(b)
+	return program(f), err
 }
 
 // run is the verdict on a call, and whether an argument was looked at: with others it may be another.
-func (p program) run(d *callData) (verdict uint32, byArguments bool) {
-	var accumulator uint32
-	for pc := 0; ; pc++ { // a filter has no jump back, and readProgram has looked at its ends
-		in := p[pc]
-		holds := false
-		switch in.Code {
-		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
-			accumulator = d.word(in.K)
-			byArguments = byArguments || in.K > offArch
-			continue
-		case unix.BPF_ALU | unix.BPF_AND | unix.BPF_K:
-			accumulator &= in.K
-			continue
-		case unix.BPF_RET | unix.BPF_K:
-			return in.K, byArguments
-		case unix.BPF_JMP | unix.BPF_JA:
-			pc += int(in.K)
-			continue
-		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
-			holds = accumulator == in.K
-		case unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K:
-			holds = accumulator > in.K
-		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
-			holds = accumulator >= in.K
-		case unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K:
-			holds = accumulator&in.K != 0
-		}
-		if holds {
-			pc += int(in.Jt)
-		} else {
-			pc += int(in.Jf)
-		}
-	}
+func (p program) run(d *syscalls.Data) (verdict uint32, byArguments bool) {
+	verdict, byArguments, _ = syscalls.Filter(p).Run(d)
+	return verdict, byArguments
 }
 
 // stricter says whether the kernel takes the action a where another filter says b.
@@ -115,7 +35,7 @@ func stricter(a, b uint32) bool {
 }
 
 // verdictOf is what the kernel does with a call that all of the filters judge, the one that is loaded last coming first.
-func verdictOf(filters []program, d *callData) uint32 {
+func verdictOf(filters []program, d *syscalls.Data) uint32 {
 	verdict := uint32(unix.SECCOMP_RET_ALLOW)
 	for _, p := range filters {
 		if v, _ := p.run(d); stricter(v, verdict) {
@@ -174,9 +94,9 @@ func choose(calls []uint32, those bool) program {
 	var c program
 	if those {
 		c = program{
-			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offArch},
+			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: syscalls.OffArch},
 			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nativeArch, Jf: n + 1},
-			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offNR},
+			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: syscalls.OffNR},
 		}
 		for i, nr := range calls {
 			c = append(c, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nr, Jt: n - uint8(i)})
@@ -184,9 +104,9 @@ func choose(calls []uint32, those bool) program {
 		return append(c, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
 	}
 	c = program{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offArch},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: syscalls.OffArch},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nativeArch, Jf: n + 2},
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offNR},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: syscalls.OffNR},
 	}
 	for i, nr := range calls {
 		last := i == len(calls)-1
@@ -198,6 +118,18 @@ func choose(calls []uint32, those bool) program {
 // asking is a filter that asks for some calls of our own ABI.
 func asking(calls []uint32) program {
 	return program{{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF}}.only(calls...)
+}
+
+// askingWith is a filter that asks for a call of our own ABI if an argument is not 0.
+func askingWith(call uint32, arg int) program {
+	return program{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: uint32(syscalls.OffArgs + 8*arg)},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 0, Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: uint32(syscalls.OffArgs + 8*arg + 4)},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 0, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF},
+	}.only(call)
 }
 
 // bytes is the filter as Spec.Filter has one.

@@ -8,13 +8,15 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/internal/syscalls"
 )
 
 // answering is a filter of one answer for the call nr with the first argument arg, another for nr with others, and a
 // third for all else.
 func answering(nr, arg, is, other, rest uint32) program {
 	return program{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offNR},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: syscalls.OffNR},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nr, Jf: 4},
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: arg, Jf: 1},
@@ -59,7 +61,7 @@ func TestMerged(t *testing.T) {
 		}
 		for nr := range uint32(470) {
 			for _, arch := range []uint32{nativeArch, unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_ARM} {
-				d := callData{NR: nr, Arch: arch, Args: [6]uint64{uint64(r.IntN(2)), r.Uint64()}}
+				d := syscalls.Data{NR: nr, Arch: arch, Args: [6]uint64{uint64(r.IntN(2)), r.Uint64()}}
 				if n > 0 && nr > 4 && nr != 200 {
 					continue
 				}
@@ -85,7 +87,7 @@ func TestOnlyAndExcept(t *testing.T) {
 		only, except := p.only(those...), p.except(those...)
 		for nr := range uint32(9) {
 			for _, arch := range []uint32{nativeArch, unix.AUDIT_ARCH_I386} {
-				d := callData{NR: nr, Arch: arch}
+				d := syscalls.Data{NR: nr, Arch: arch}
 				mine := arch == nativeArch && slices.Contains(those, nr)
 				whole, _ := p.run(&d)
 				for _, part := range []struct {
@@ -101,24 +103,6 @@ func TestOnlyAndExcept(t *testing.T) {
 					}
 				}
 			}
-		}
-	}
-}
-
-// TestReadProgram: what would not end, or is not known, is refused.
-func TestReadProgram(t *testing.T) {
-	ret := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
-	for _, bad := range []program{
-		{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}},
-		{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 64}, ret},
-		{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 2}, ret},
-		{{Code: unix.BPF_JMP | unix.BPF_JA, K: 1}, ret},
-		{{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1}, ret},
-		{{Code: unix.BPF_RET | unix.BPF_A}},
-		{{Code: unix.BPF_ST}, ret},
-	} {
-		if _, err := readProgram(bad.bytes()); err == nil {
-			t.Errorf("taken: %+v", bad)
 		}
 	}
 }

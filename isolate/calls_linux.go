@@ -2,22 +2,20 @@
 
 package isolate
 
-//go:generate go run ./internal/generate
-
 import (
-	"fmt"
-	"strings"
+	"runtime"
 	"sync"
+
+	"github.com/jailrun/jail/internal/syscalls"
 )
 
 // calls are the names of our own ABI's system calls by number, and the other way round.
 var calls = sync.OnceValues(func() (names map[uint32]string, numbers map[string]uint32) {
 	names, numbers = map[uint32]string{}, map[string]uint32{}
-	for line := range strings.Lines(callNames) {
-		var nr uint32
-		var name string
-		if n, _ := fmt.Sscan(line, &nr, &name); n == 2 {
-			names[nr], numbers[name] = name, nr
+	abi := map[string]int{"amd64": syscalls.AMD64, "arm64": syscalls.ARM64}[runtime.GOARCH]
+	for _, c := range syscalls.Calls {
+		if nr := c.NR[abi]; nr >= 0 {
+			names[uint32(nr)], numbers[c.Name] = c.Name, uint32(nr)
 		}
 	}
 	return names, numbers
@@ -25,6 +23,12 @@ var calls = sync.OnceValues(func() (names map[uint32]string, numbers map[string]
 
 // watchedCalls are those that are looked at before the kernel judges them. A kernel need not have all of them.
 var watchedCalls = []string{"open", "creat", "openat", "openat2", "execve", "execveat", "connect"}
+
+// changingCalls make, rename and remove names. They are looked at for a report; pathUses has their arguments.
+var changingCalls = []string{
+	"link", "linkat", "mkdir", "mkdirat", "mknod", "mknodat", "rename", "renameat", "renameat2", "rmdir", "symlink", "symlinkat",
+	"unlink", "unlinkat",
+}
 
 // pathArgument says which argument of a call is the path that it is about.
 func pathArgument(call string) (index int, ok bool) {

@@ -1,10 +1,13 @@
 package isolate
 
 import (
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/jailrun/jail/ipc"
 )
 
 // Level is how much isolation is asked for. Each level includes the one before.
@@ -215,3 +218,47 @@ var (
 		"SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO",
 	}
 )
+
+// Environ is the environment for Process.Env that comes of a caller's by what flags and policies say: all of it or none
+// instead of DefaultEnv, and given, as "NAME=VALUE", or "NAME" to pass the caller's. It goes by the level, the network, the
+// root and the identity of the Spec; nil, where nothing is asked for, is isolate's default.
+func (s *Spec) Environ(caller []string, all, none bool, given []string) []string {
+	if !all && !none && len(given) == 0 {
+		return nil
+	}
+	env := []string{}
+	switch {
+	case all:
+		env = slices.DeleteFunc(slices.Clone(caller), func(kv string) bool {
+			return s.Level >= User && strings.HasPrefix(kv, "TMPDIR=") || // the jail has its own
+				strings.HasPrefix(kv, ipc.FDEnv+"=") || // nobody but the outer jail's payload has that fd
+				strings.HasPrefix(kv, "JAIL_POLICY=") && (s.Level >= Namespaced || strings.HasPrefix(kv, "JAIL_POLICY=/proc/")) // an outer jail's
+		})
+	case !none:
+		env = DefaultEnv(caller, s.HostNetwork || s.Level < Namespaced)
+		if s.Root != nil {
+			uid := 0 // as the payload sees it in a root file system of its own
+			switch s.Identity {
+			case IdentityCaller:
+				uid = os.Getuid()
+			case IdentityFixed:
+				uid = int(s.Process.User.UID)
+			default:
+			}
+			env = RootfsEnv(env, uid)
+		}
+	}
+	for _, kv := range given {
+		name, _, hasValue := strings.Cut(kv, "=")
+		named := func(kv string) bool { return strings.HasPrefix(kv, name+"=") }
+		if !hasValue {
+			i := slices.IndexFunc(caller, named)
+			if i < 0 {
+				continue // there is none to pass
+			}
+			kv = caller[i]
+		}
+		env = append(slices.DeleteFunc(env, named), kv)
+	}
+	return env
+}

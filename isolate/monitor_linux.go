@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/jailrun/jail/internal/syscalls"
 	"github.com/jailrun/jail/isolate/internal/jailinit"
 )
 
@@ -56,12 +57,15 @@ func (c *compiler) monitor(list []filter) error {
 	}
 	_, numbers := calls()
 	var watched []uint32
-	for _, name := range watchedCalls {
+	for _, name := range slices.Concat(watchedCalls, changingCalls) {
 		if nr, ok := numbers[name]; ok && c.watches(name) {
 			watched = append(watched, nr)
 		}
 	}
 	merged := asking(watched)
+	if s.Monitor { // without an address it goes where the socket is connected to
+		merged = askingWith(unix.SYS_SENDTO, 4).with(merged)
+	}
 	if s.Trace { // but for the one that the listener is sent by
 		merged = program{{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF}}.except(unix.SYS_SENDMSG)
 	}
@@ -70,7 +74,7 @@ func (c *compiler) monitor(list []filter) error {
 	}
 	// The launcher gets the listener from a process that is under the filter already. Where it is not to send anything,
 	// it may until it has, and what refuses that is loaded behind.
-	sends := callData{NR: unix.SYS_SENDMSG, Arch: nativeArch}
+	sends := syscalls.Data{NR: unix.SYS_SENDMSG, Arch: nativeArch}
 	var late []program
 	for _, p := range filters {
 		if verdict, byArguments := p.run(&sends); verdict != unix.SECCOMP_RET_ALLOW || byArguments {
@@ -133,6 +137,7 @@ type monitor struct {
 	own     bool   // the network is the jail's own
 	space   uint64 // the mount namespace of the first call, which is the payload's exec
 	all     bool   // modes do not count: it has capabilities
+	caps    uint64 // that the payload is given
 	report  bool   // all denials, not only of what is listed
 
 	deputy *deputy
@@ -165,8 +170,15 @@ func startMonitor(l *launch, listener, meeting int) (*monitor, error) {
 		m.groups = append(m.groups, l.host.Groups...)
 	}
 	for _, s := range l.plan.Steps {
-		if s.wire.op == jailinit.OpCaps && s.wire.a&(1<<unix.CAP_DAC_OVERRIDE|1<<unix.CAP_DAC_READ_SEARCH) != 0 {
-			m.all = true
+		if s.wire.op == jailinit.OpCaps && s.Side == SidePayload {
+			m.caps = s.wire.a
+			m.all = m.caps&(1<<unix.CAP_DAC_OVERRIDE|1<<unix.CAP_DAC_READ_SEARCH) != 0
+		}
+	}
+	if m.tracer != nil {
+		m.tracer.capsKnown = m.caps & unseenCaps
+		for _, name := range formatCapabilities(m.tracer.capsKnown) {
+			m.tracer.capabilities[name] = ""
 		}
 	}
 	for _, bytes := range l.plan.monitored {
@@ -251,16 +263,22 @@ func (m *monitor) answer(n *notification) (response, bool) {
 	}
 	if m.tracer != nil {
 		m.trace(n, call)
-		if n.Data.Arch != nativeArch || !slices.Contains(watchedCalls, call) {
+		if !watches(n, call) {
 			return response{Flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}, true
 		}
 	}
-	if n.Data.Arch != nativeArch || !slices.Contains(watchedCalls, call) {
+	if !watches(n, call) {
 		return refuse(unix.EPERM) // nothing that is allowed waits for us
 	}
 	// Whose memory it was, we know only if the call still waits when it has been read.
 	var d Denial
-	if call == "connect" {
+	switch {
+	case call == "sendto":
+		address, raw := addressAt(n, 4, 5)
+		d = m.lookConnect(n, address, raw)
+	case slices.Contains(changingCalls, call):
+		d = m.lookChange(n, call)
+	case call == "connect":
 		address, raw := m.address(n)
 		if !waits(m.listener, n.ID) {
 			return response{}, false
@@ -270,7 +288,7 @@ func (m *monitor) answer(n *notification) (response, bool) {
 			return response{}, false
 		}
 		d = m.lookConnect(n, address, raw)
-	} else {
+	default:
 		f, ok := m.fileOf(n, call)
 		if !waits(m.listener, n.ID) {
 			return response{}, false
@@ -287,6 +305,11 @@ func (m *monitor) answer(n *notification) (response, bool) {
 		m.tell(d)
 	}
 	return response{Flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}, true
+}
+
+// watches says whether a call is one that is looked at.
+func watches(n *notification, call string) bool {
+	return n.Data.Arch == nativeArch && (call == "sendto" || slices.Contains(watchedCalls, call) || slices.Contains(changingCalls, call))
 }
 
 // open gives the caller what is listed. The answer goes with the file.
@@ -307,7 +330,7 @@ func (m *monitor) tell(d Denial) {
 }
 
 // callName is a call's name, or number where it is another ABI's.
-func callName(d *callData) string {
+func callName(d *syscalls.Data) string {
 	const x32 = 1 << 30
 	names, _ := calls()
 	switch name := names[d.NR&^x32]; {
@@ -415,29 +438,35 @@ func (f *file) place(n *notification, dir int32, name string) bool {
 	return true
 }
 
-// lookFile tells what the kernel is going to refuse of a file.
-func (m *monitor) lookFile(n *notification, f file) Denial {
+// rootOf opens the root that a caller looks paths up in, if its view is that of the Plan.
+func (m *monitor) rootOf(n *notification) (int, bool) {
 	proc := "/proc/" + strconv.Itoa(int(n.Pid))
 	var space unix.Stat_t
 	if err := unix.Stat(proc+"/ns/mnt", &space); err != nil {
-		return Denial{}
+		return -1, false
 	}
 	if m.space == 0 {
 		m.space = space.Ino
 	}
 	if m.space != space.Ino {
-		return Denial{} // of its own making, as a jail's in the jail: our view is not what it sees
+		return -1, false // of its own making, as a jail's in the jail: our view is not what it sees
 	}
+	root, err := unix.Open(proc+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return root, err == nil
+}
+
+// lookFile tells what the kernel is going to refuse of a file.
+func (m *monitor) lookFile(n *notification, f file) Denial {
 	for _, own := range []string{"/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"} {
 		if within(f.path, own) {
 			return Denial{} // its own fds
 		}
 	}
 	if rest, ok := strings.CutPrefix(f.path, "/proc/self/"); ok { // for us that would be ourselves
-		f.name = "/proc/" + lastField(proc+"/status", "NStgid:") + "/" + rest
+		f.name = "/proc/" + lastField("/proc/"+strconv.Itoa(int(n.Pid))+"/status", "NStgid:") + "/" + rest
 	}
-	root, err := unix.Open(proc+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
+	root, ok := m.rootOf(n)
+	if !ok {
 		return Denial{}
 	}
 	defer unix.Close(root)
@@ -446,6 +475,81 @@ func (m *monitor) lookFile(n *notification, f file) Denial {
 		return Denial{}
 	}
 	return Denial{Path: f.path, Errno: unix.ErrnoName(errno), Why: why}
+}
+
+// lookChange tells what the kernel is going to refuse of a call that makes, renames or removes a name. What is there
+// already where one is to be made, or not there where one is to be removed, is no border.
+func (m *monitor) lookChange(n *notification, call string) Denial {
+	root, ok := m.rootOf(n)
+	if !ok {
+		return Denial{}
+	}
+	defer unix.Close(root)
+	uses := pathUses(call)
+	if strings.HasPrefix(call, "link") {
+		slices.Reverse(uses) // the new name is looked at first
+	}
+	makes := !strings.HasPrefix(call, "rename") && !strings.HasPrefix(call, "unlink") && call != "rmdir"
+	var found Denial
+	var mounts []uint64
+	for i, u := range uses {
+		name, ok := m.text(n, n.Data.Args[u.path])
+		dir := int32(unix.AT_FDCWD)
+		if u.dir >= 0 {
+			dir = int32(n.Data.Args[u.dir])
+		}
+		var f file
+		if !ok || name == "" || !f.place(n, dir, name) {
+			return Denial{}
+		}
+		var why Why
+		var errno unix.Errno
+		if u.folder {
+			var mount uint64
+			why, errno, mount = m.judgeName(root, f.path, makes, i == 0)
+			mounts = append(mounts, mount)
+		} else {
+			why, errno = m.judge(root, f.name, f.path, wanted{nothing: true}, 0)
+			if access, _ := m.plan.Access(f.path); why == "" && access == AccessClosed {
+				why, errno = Closed, unix.EXDEV // what covers it is a mount
+			}
+		}
+		if found.Why == "" && why != "" {
+			found = Denial{Path: f.path, Errno: unix.ErrnoName(errno), Why: why}
+		}
+	}
+	if found.Why != "" && len(mounts) == 2 && mounts[0] != mounts[1] && mounts[0] != 0 && mounts[1] != 0 {
+		found.Errno = "EXDEV" // a rename looks at that first
+	}
+	return found
+}
+
+// judgeName is the border that making or removing a name is refused at, and the mount of its folder, 0 if it is not known.
+func (m *monitor) judgeName(root int, path string, makes, first bool) (Why, unix.Errno, uint64) {
+	dir := filepath.Dir(path)
+	real, st, err := find(root, dir)
+	if err != nil {
+		why, errno := m.judge(root, dir, dir, wanted{nothing: true}, 0)
+		return why, errno, 0
+	}
+	var folder unix.Statx_t
+	_ = unix.Statx(root, strings.TrimPrefix(real, "/")+"/.", 0, unix.STATX_MNT_ID, &folder) // Linux 5.8
+	name := filepath.Join(real, filepath.Base(path))
+	var own unix.Stat_t
+	there := unix.Fstatat(root, strings.TrimPrefix(name, "/"), &own, unix.AT_SYMLINK_NOFOLLOW) == nil
+	if makes && there || !makes && first && !there {
+		return "", 0, folder.Mnt_id
+	}
+	why, errno := m.judgeFile(root, real, &st, wanted{write: true, create: true})
+	if why == "" && m.mounts && there {
+		switch access, _ := m.plan.Access(name); access { // a mount, which can't be moved
+		case AccessClosed:
+			why, errno = Closed, unix.EBUSY
+		case AccessRead, AccessExecute:
+			why, errno = ReadOnly, unix.EBUSY
+		}
+	}
+	return why, errno, folder.Mnt_id
 }
 
 // judge is the border that a file's use is refused at. name is absolute, as the payload has it; path is the same without
@@ -478,6 +582,16 @@ func (m *monitor) judge(root int, name, path string, want wanted, links int) (Wh
 			return NotInView, unix.ENOENT
 		}
 	}
+	if real, _, err := find(root, filepath.Dir(path)); err == nil && links < maxLinks { // a link that leads out of the view
+		target := make([]byte, unix.PathMax)
+		if got, err := unix.Readlinkat(root, strings.TrimPrefix(filepath.Join(real, filepath.Base(path)), "/"), target); err == nil && got > 0 {
+			name := string(target[:got])
+			if !filepath.IsAbs(name) {
+				name = real + "/" + name
+			}
+			return m.judge(root, name, filepath.Clean(name), want, links+1)
+		}
+	}
 	if want.create {
 		if real, st, err := find(root, filepath.Dir(path)); err == nil {
 			return m.judgeFile(root, real, &st, wanted{write: true, create: true})
@@ -486,11 +600,13 @@ func (m *monitor) judge(root int, name, path string, want wanted, links int) (Wh
 	return "", 0
 }
 
+// maxLinks is how many links are followed for a report.
+const maxLinks = 4
+
 // judgeMagic judges a path by way of a link of /proc that leads to a file, not to a name.
 func (m *monitor) judgeMagic(root int, path string, want wanted, links int) (Why, unix.Errno) {
-	const most = 4
 	parts := strings.Split(path, "/") // "", "proc", "12", "root", …
-	if len(parts) < 4 || parts[1] != "proc" || links == most {
+	if len(parts) < 4 || parts[1] != "proc" || links == maxLinks {
 		return "", 0
 	}
 	var st unix.Stat_t
@@ -620,10 +736,13 @@ func lastField(file, line string) string {
 	return ""
 }
 
-// address reads the address of a connect, once: for people, and as it is.
-func (m *monitor) address(n *notification) (text string, raw []byte) {
-	raw = make([]byte, min(n.Data.Args[2], unix.SizeofSockaddrAny+16))
-	if got, err := readMemory(int(n.Pid), n.Data.Args[1], raw); err != nil || got < 2 || got < len(raw) {
+// address is that of a connect or bind.
+func (m *monitor) address(n *notification) (text string, raw []byte) { return addressAt(n, 1, 2) }
+
+// addressAt reads the address that an argument points to, once: for people, and as it is.
+func addressAt(n *notification, at, length int) (text string, raw []byte) {
+	raw = make([]byte, min(n.Data.Args[length], unix.SizeofSockaddrAny+16))
+	if got, err := readMemory(int(n.Pid), n.Data.Args[at], raw); err != nil || got < 2 || got < len(raw) {
 		return "", nil
 	}
 	switch family := binary.NativeEndian.Uint16(raw); {

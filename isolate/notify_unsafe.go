@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/internal/syscalls"
 )
 
 // notification is struct seccomp_notif.
@@ -13,7 +15,7 @@ type notification struct {
 	ID    uint64
 	Pid   uint32 // of the thread, in our pid namespace
 	Flags uint32
-	Data  callData
+	Data  syscalls.Data
 }
 
 // response is struct seccomp_notif_resp.

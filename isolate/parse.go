@@ -296,3 +296,20 @@ func parseDecimal(s string, limit uint64) (uint64, bool) {
 	n, err := strconv.ParseUint(s, 10, 64)
 	return n, err == nil && n <= limit
 }
+
+// Throttle sets the rates of one device, as ParseIO gives them, in place of those that were set.
+func Throttle(r *specs.LinuxResources, major, minor int64, rates map[string]uint64) {
+	if r.BlockIO == nil {
+		r.BlockIO = &specs.LinuxBlockIO{}
+	}
+	lists := map[string]*[]specs.LinuxThrottleDevice{
+		"rbps": &r.BlockIO.ThrottleReadBpsDevice, "wbps": &r.BlockIO.ThrottleWriteBpsDevice,
+		"riops": &r.BlockIO.ThrottleReadIOPSDevice, "wiops": &r.BlockIO.ThrottleWriteIOPSDevice,
+	}
+	for key, rate := range rates {
+		*lists[key] = slices.DeleteFunc(*lists[key], func(d specs.LinuxThrottleDevice) bool { return d.Major == major && d.Minor == minor })
+		d := specs.LinuxThrottleDevice{Rate: rate}
+		d.Major, d.Minor = major, minor
+		*lists[key] = append(*lists[key], d)
+	}
+}

@@ -9,5 +9,8 @@ type Trace struct {
 	Executed  []string `json:"executed"` // programs and scripts
 	Mapped    []string `json:"mapped"`   // libraries and interpreters: mapped to be executed
 	Addresses []string `json:"addresses"`
-	Full      bool     `json:"full"` // there was more than could be kept
+	// Each capability of those that it had which a call needed, or may have needed where what was seen of the call does
+	// not tell, with the first such call. "" is one of which no call tells, so that it may have been needed.
+	Capabilities map[string]string `json:"capabilities"`
+	Full         bool              `json:"full"` // there was more than could be kept
 }

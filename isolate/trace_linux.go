@@ -22,12 +22,17 @@ type tracer struct {
 
 	execs map[uint32]bool // threads whose next call is that of another program, if their exec went well
 	full  bool
+
+	capabilities map[string]string // with the first call that needed it
+	capsKnown    uint64            // the same as a set
+	userNS       uint64            // of the payload's first program
 }
 
 func newTracer() *tracer {
 	return &tracer{
 		calls: map[string]bool{}, read: map[string]bool{}, written: map[string]bool{}, changed: map[string]bool{},
 		executed: map[string]bool{}, mapped: map[string]bool{}, addresses: map[string]bool{}, execs: map[uint32]bool{},
+		capabilities: map[string]string{},
 	}
 }
 
@@ -49,6 +54,7 @@ func (c *Cmd) Trace() *Trace {
 	return &Trace{
 		Calls: list(t.calls), Read: list(t.read), Written: list(t.written), Changed: list(t.changed),
 		Executed: list(t.executed), Mapped: list(t.mapped), Addresses: list(t.addresses), Full: t.full,
+		Capabilities: t.capabilities,
 	}
 }
 
@@ -97,6 +103,7 @@ func pathUses(call string) []pathUse {
 // trace keeps what a call uses. It is let through after that, so what it looks at may change meanwhile.
 func (m *monitor) trace(n *notification, call string) {
 	t := m.tracer
+	m.traceCapabilities(n, call)
 	if n.Data.Arch != nativeArch {
 		return
 	}

@@ -59,7 +59,7 @@ func (l *Loaded) Spec(name string, args ...string) (*isolate.Spec, error) {
 	if err := b.limits(); err != nil {
 		return nil, err
 	}
-	b.Process.Env = b.environment()
+	b.Process.Env = b.Environ(os.Environ(), b.envAll, b.clearEnv, b.env)
 	b.protect(l.Files)
 	return b.Spec, nil
 }
@@ -269,20 +269,7 @@ func (b *builder) throttle(s *Setting) error {
 	if kind != "b" {
 		return problem("names a file that is not a block device")
 	}
-	if b.resources.BlockIO == nil {
-		b.resources.BlockIO = &specs.LinuxBlockIO{}
-	}
-	io := b.resources.BlockIO
-	lists := map[string]*[]specs.LinuxThrottleDevice{
-		"rbps": &io.ThrottleReadBpsDevice, "wbps": &io.ThrottleWriteBpsDevice,
-		"riops": &io.ThrottleReadIOPSDevice, "wiops": &io.ThrottleWriteIOPSDevice,
-	}
-	for key, rate := range rates {
-		*lists[key] = slices.DeleteFunc(*lists[key], func(d specs.LinuxThrottleDevice) bool { return d.Major == major && d.Minor == minor })
-		d := specs.LinuxThrottleDevice{Rate: rate}
-		d.Major, d.Minor = major, minor
-		*lists[key] = append(*lists[key], d)
-	}
+	isolate.Throttle(&b.resources, major, minor, rates)
 	return nil
 }
 
@@ -335,50 +322,6 @@ func (b *builder) limits() error {
 	}
 	b.Linux.Resources = r
 	return nil
-}
-
-// environment is the payload's; nil is isolate's default.
-func (b *builder) environment() []string {
-	if !b.envAll && !b.clearEnv && len(b.env) == 0 {
-		return nil
-	}
-	caller := os.Environ()
-	env := []string{}
-	switch {
-	case b.envAll:
-		env = slices.DeleteFunc(slices.Clone(caller), func(kv string) bool {
-			return strings.HasPrefix(kv, "JAIL_POLICY=") || b.Level >= isolate.User && strings.HasPrefix(kv, "TMPDIR=")
-		})
-	case !b.clearEnv:
-		env = isolate.DefaultEnv(caller, b.HostNetwork || b.Level < isolate.Namespaced)
-		if b.Root != nil {
-			env = isolate.RootfsEnv(env, b.insideUID())
-		}
-	}
-	for _, given := range b.env {
-		name, _, hasValue := strings.Cut(given, "=")
-		named := func(kv string) bool { return strings.HasPrefix(kv, name+"=") }
-		if !hasValue {
-			i := slices.IndexFunc(caller, named)
-			if i < 0 {
-				continue // there is none to pass
-			}
-			given = caller[i]
-		}
-		env = append(slices.DeleteFunc(env, named), given)
-	}
-	return env
-}
-
-// insideUID is the payload's uid as it sees it in a root file system of its own.
-func (b *builder) insideUID() int {
-	switch b.Identity {
-	case isolate.IdentityCaller:
-		return os.Getuid()
-	case isolate.IdentityFixed:
-		return int(b.Process.User.UID)
-	}
-	return 0
 }
 
 // protect makes the files of the policy read-only where the payload could write to them: the next run believes what

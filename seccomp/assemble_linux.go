@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/internal/syscalls"
 )
 
 // CompileCalls returns the filter for rules and a GOARCH, "amd64" or "arm64". A rule counts for all ABIs: the filter for
@@ -31,17 +33,17 @@ func CompileCalls(rules []CallRule, goarch string) ([]unix.SockFilter, error) {
 	}
 	arches := map[string][]judged{
 		"amd64": {
-			{unix.AUDIT_ARCH_X86_64, append(spansOf(rules, by, amd64), spansOf(rules, by, x32)...)},
-			{unix.AUDIT_ARCH_I386, spansOf(rules, by, i386)},
+			{unix.AUDIT_ARCH_X86_64, append(spansOf(rules, by, syscalls.AMD64), spansOf(rules, by, syscalls.X32)...)},
+			{unix.AUDIT_ARCH_I386, spansOf(rules, by, syscalls.I386)},
 		},
-		"arm64": {{unix.AUDIT_ARCH_AARCH64, spansOf(rules, by, arm64)}},
+		"arm64": {{unix.AUDIT_ARCH_AARCH64, spansOf(rules, by, syscalls.ARM64)}},
 	}[goarch]
 	if arches == nil {
 		return nil, fmt.Errorf("compile rules for %s: unknown architecture", goarch)
 	}
-	filter := []unix.SockFilter{load(offArch)}
+	filter := []unix.SockFilter{load(syscalls.OffArch)}
 	for _, a := range arches {
-		body := append([]unix.SockFilter{load(offNr)}, tree(a.spans)...)
+		body := append([]unix.SockFilter{load(syscalls.OffNR)}, tree(a.spans)...)
 		filter = append(filter, jump(unix.BPF_JEQ, a.audit, 1, 0), skip(len(body)))
 		filter = append(filter, body...)
 	}
@@ -60,10 +62,10 @@ type span struct {
 
 // spansOf are all numbers of an ABI.
 func spansOf(rules []CallRule, by map[string][]int, abi int) []span {
-	var byNumber [x32Last + 1]*namedCall
-	for i := range calls {
-		if nr := calls[i].nr[abi]; nr >= 0 {
-			byNumber[nr] = &calls[i]
+	var byNumber [x32Last + 1]*syscalls.Call
+	for i := range syscalls.Calls {
+		if nr := syscalls.Calls[i].NR[abi]; nr >= 0 {
+			byNumber[nr] = &syscalls.Calls[i]
 		}
 	}
 	unnamed := decide(rules, by, nil)
@@ -72,7 +74,7 @@ func spansOf(rules []CallRule, by map[string][]int, abi int) []span {
 		tooNew = []Verdict{{Action: Errno(unix.ENOSYS)}}
 	}
 	bit := uint32(0)
-	if abi == x32 {
+	if abi == syscalls.X32 {
 		bit = x32Bit
 	}
 	var list []span
@@ -86,8 +88,8 @@ func spansOf(rules []CallRule, by map[string][]int, abi int) []span {
 			v := unnamed
 			if c := byNumber[nr]; c != nil {
 				v = decide(rules, by, c)
-				if c.name == "socketcall" || c.name == "ipc" {
-					v = withSubcalls(v, rules, by, c.name)
+				if c.Name == "socketcall" || c.Name == "ipc" {
+					v = withSubcalls(v, rules, by, c.Name)
 				}
 			}
 			add(nr, v)
@@ -95,7 +97,7 @@ func spansOf(rules []CallRule, by map[string][]int, abi int) []span {
 		add(last+1, tooNew)
 	}
 	addKnown(0, newest)
-	if abi == x32 {
+	if abi == syscalls.X32 {
 		addKnown(x32First, x32Last)
 	}
 	return list
@@ -123,7 +125,7 @@ func withSubcalls(own []Verdict, rules []CallRule, by map[string][]int, name str
 			if sub == "" {
 				continue
 			}
-			strictest := slices.MinFunc(decide(rules, by, findCall(sub)), func(a, b Verdict) int { return cmp.Compare(a.Action.rank(), b.Action.rank()) })
+			strictest := slices.MinFunc(decide(rules, by, syscalls.Find(sub)), func(a, b Verdict) int { return cmp.Compare(a.Action.rank(), b.Action.rank()) })
 			if stricter(strictest.Action, v.Action) {
 				v := v
 				v.Conds = append(slices.Clone(v.Conds), Cond{Arg: 0, Op: MaskedEqual, Mask: mask, Value: uint64(nr)})
@@ -171,8 +173,8 @@ const maxConds = 16
 
 // code goes on behind itself if the condition holds, else n instructions further. A lax one makes things laxer.
 func (c Cond) code(n uint8, lax bool) []unix.SockFilter {
-	low := load(offArgs + 8*uint32(c.Arg))
-	high := load(offArgs + 8*uint32(c.Arg) + 4)
+	low := load(syscalls.OffArgs + 8*uint32(c.Arg))
+	high := load(syscalls.OffArgs + 8*uint32(c.Arg) + 4)
 	v, vHigh := uint32(c.Value), uint32(c.Value>>32)
 	m, mHigh := uint32(c.Mask), uint32(c.Mask>>32)
 	short := vHigh == 0

@@ -1,16 +1,13 @@
 package seccomp
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 
 	"golang.org/x/sys/unix"
-)
 
-// offArgs is where the arguments are in struct seccomp_data, behind the instruction pointer.
-const offArgs = 16
+	"github.com/jailrun/jail/internal/syscalls"
+)
 
 // Answer is what a filter says of a call.
 type Answer struct {
@@ -22,13 +19,13 @@ type Answer struct {
 // Evaluate runs a filter, as [Bytes] lays it out, on a call of an ABI: "amd64", "i386", "x32" or "arm64". A call that the
 // ABI does not have is an *UnknownCallError. Arguments that are not given are 0.
 func Evaluate(filter []byte, name, abi string, args ...uint64) (Answer, error) {
-	i := slices.Index([]string{amd64: "amd64", i386: "i386", x32: "x32", arm64: "arm64"}, abi)
-	c := findCall(name)
-	if c == nil || c.nr[i] < 0 {
+	i := slices.Index([]string{syscalls.AMD64: "amd64", syscalls.I386: "i386", syscalls.X32: "x32", syscalls.ARM64: "arm64"}, abi)
+	c := syscalls.Find(name)
+	if c == nil || c.NR[i] < 0 {
 		return Answer{}, &UnknownCallError{name}
 	}
-	nr := uint32(c.nr[i])
-	if i == x32 {
+	nr := uint32(c.NR[i])
+	if i == syscalls.X32 {
 		nr |= x32Bit
 	}
 	return EvaluateNumber(filter, nr, abi, args...)
@@ -36,55 +33,16 @@ func Evaluate(filter []byte, name, abi string, args ...uint64) (Answer, error) {
 
 // EvaluateNumber is Evaluate for a call that may have no name. The number of x32 has its bit.
 func EvaluateNumber(filter []byte, nr uint32, abi string, args ...uint64) (Answer, error) {
-	data := map[uint32]uint32{offNr: nr, offArch: map[string]uint32{
+	d := syscalls.Data{NR: nr, Arch: map[string]uint32{
 		"amd64": unix.AUDIT_ARCH_X86_64, "i386": unix.AUDIT_ARCH_I386, "x32": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64,
 	}[abi]}
-	for i, arg := range args {
-		at := offArgs + 8*uint32(i)
-		data[at], data[at+4] = uint32(arg), uint32(arg>>32)
+	copy(d.Args[:], args)
+	f, err := syscalls.Read(filter)
+	if err != nil {
+		return Answer{}, fmt.Errorf("the filter %w", err)
 	}
-	program := make([]unix.SockFilter, len(filter)/unix.SizeofSockFilter)
-	if _, err := binary.Decode(filter, binary.LittleEndian, program); err != nil {
-		return Answer{}, err
-	}
-	var answer Answer
-	var accumulator uint32
-	for pc := 0; pc < len(program); pc++ { // a filter has no jump back
-		in := program[pc]
-		answer.Steps++
-		var holds bool
-		switch in.Code {
-		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
-			accumulator = data[in.K]
-			answer.ByArguments = answer.ByArguments || in.K >= offArgs
-			continue
-		case unix.BPF_ALU | unix.BPF_AND | unix.BPF_K:
-			accumulator &= in.K
-			continue
-		case unix.BPF_RET | unix.BPF_K:
-			answer.Action = Action(in.K)
-			return answer, nil
-		case unix.BPF_JMP | unix.BPF_JA:
-			pc += int(in.K)
-			continue
-		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
-			holds = accumulator == in.K
-		case unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K:
-			holds = accumulator > in.K
-		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
-			holds = accumulator >= in.K
-		case unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K:
-			holds = accumulator&in.K != 0
-		default:
-			return Answer{}, fmt.Errorf("instruction %d of the filter, %#x, is not known here", pc, in.Code)
-		}
-		if holds {
-			pc += int(in.Jt)
-		} else {
-			pc += int(in.Jf)
-		}
-	}
-	return Answer{}, errors.New("the filter ends without an answer")
+	verdict, byArguments, steps := f.Run(&d)
+	return Answer{Action(verdict), byArguments, steps}, nil
 }
 
 // String is the action in the words of seccomp(2): "allow", "EPERM", "kill the process".

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/internal/syscalls"
 )
 
 // TestEvaluate compares with the machine of x/net, for every call that the ABI has a name for in the tables.
@@ -46,8 +48,8 @@ func TestEvaluate(t *testing.T) {
 // TestEvaluateSteps: arguments are seen, by every ABI, and instructions are counted as they are walked.
 func TestEvaluateSteps(t *testing.T) {
 	filter := Bytes([]unix.SockFilter{
-		load(offArch), jump(unix.BPF_JEQ, unix.AUDIT_ARCH_I386, 2, 0),
-		load(offArgs + 8*2 + 4), jump(unix.BPF_JEQ, 7, 1, 0), // the high half of the third argument
+		load(syscalls.OffArch), jump(unix.BPF_JEQ, unix.AUDIT_ARCH_I386, 2, 0),
+		load(syscalls.OffArgs + 8*2 + 4), jump(unix.BPF_JEQ, 7, 1, 0), // the high half of the third argument
 		ret(Allow), ret(KillProcess),
 	})
 	for _, c := range []struct {
@@ -64,7 +66,7 @@ func TestEvaluateSteps(t *testing.T) {
 			t.Errorf("%s %#x: %+v, %v, want %+v", c.abi, c.args, got, err, c.want)
 		}
 	}
-	byNumber := Bytes([]unix.SockFilter{load(offNr), jump(unix.BPF_JEQ, x32Bit|520, 0, 1), ret(Log), ret(Trap)})
+	byNumber := Bytes([]unix.SockFilter{load(syscalls.OffNR), jump(unix.BPF_JEQ, x32Bit|520, 0, 1), ret(Log), ret(Trap)})
 	for name, want := range map[string]Action{"execve": Log, "read": Trap} {
 		if got, err := Evaluate(byNumber, name, "x32"); err != nil || got.Action != want {
 			t.Errorf("%s: %+v, %v", name, got, err)

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/internal/syscalls"
 )
 
 const (
@@ -19,12 +21,6 @@ const (
 
 	// From here to x32First a call has one number on every ABI.
 	firstShared = 424
-)
-
-// Where the kernel puts things in struct seccomp_data.
-const (
-	offNr   = 0
-	offArch = 4
 )
 
 // header is what runs before libseccomp's program: it answers the calls that
@@ -73,9 +69,9 @@ func multiplexed(p Profile) []unix.SockFilter {
 		}
 		if slices.ContainsFunc(p.Rules, narrowed) && !slices.ContainsFunc(p.Rules, named) {
 			h = append(h,
-				load(offArch),
+				load(syscalls.OffArch),
 				jump(unix.BPF_JEQ, unix.AUDIT_ARCH_I386, 0, 3),
-				load(offNr),
+				load(syscalls.OffNR),
 				jump(unix.BPF_JEQ, m.nr, 0, 1),
 				ret(p.Default))
 		}
@@ -87,12 +83,12 @@ func multiplexed(p Profile) []unix.SockFilter {
 // because the kernel goes their way for each of them when it loads the filter.
 func tooNewAMD64(newest uint32) []unix.SockFilter {
 	return []unix.SockFilter{
-		load(offNr),
+		load(syscalls.OffNR),
 		jump(unix.BPF_JGT, newest, 0, 9), // not greater: end
-		load(offArch),
+		load(syscalls.OffArch),
 		jump(unix.BPF_JEQ, unix.AUDIT_ARCH_I386, 6, 0),   // ENOSYS
 		jump(unix.BPF_JEQ, unix.AUDIT_ARCH_X86_64, 0, 6), // foreign: end
-		load(offNr),
+		load(syscalls.OffNR),
 		jump(unix.BPF_JGT, x32Bit+x32Last, 3, 0),  // ENOSYS
 		jump(unix.BPF_JGE, x32Bit+x32First, 3, 0), // end
 		jump(unix.BPF_JGT, x32Bit+newest, 1, 0),   // ENOSYS
@@ -104,9 +100,9 @@ func tooNewAMD64(newest uint32) []unix.SockFilter {
 // tooNewARM64 is the same where one ABI has the numbers.
 func tooNewARM64(newest uint32) []unix.SockFilter {
 	return []unix.SockFilter{
-		load(offNr),
+		load(syscalls.OffNR),
 		jump(unix.BPF_JGT, newest, 0, 3), // not greater: end
-		load(offArch),
+		load(syscalls.OffArch),
 		jump(unix.BPF_JEQ, unix.AUDIT_ARCH_AARCH64, 0, 1), // foreign: end
 		ret(Errno(unix.ENOSYS)),
 	}
@@ -139,15 +135,15 @@ func numbers(p Profile, a arch) ([]unix.SockFilter, error) {
 	// Most calls leave at once: the kernel goes their way for each of them when
 	// it loads the filter.
 	h := []unix.SockFilter{
-		load(offNr), and(a.nrMask),
+		load(syscalls.OffNR), and(a.nrMask),
 		jump(unix.BPF_JGE, slices.Min(slices.Collect(maps.Keys(known))), 0, uint8(3+len(a.audit)+len(answers))),
-		load(offArch), // only of our ABIs do we know what the numbers mean
+		load(syscalls.OffArch), // only of our ABIs do we know what the numbers mean
 	}
 	for i, audit := range a.audit {
 		h = append(h, jump(unix.BPF_JEQ, audit, uint8(len(a.audit)-1-i), 0))
 	}
 	h[len(h)-1].Jf = uint8(2 + len(answers))
-	h = append(h, load(offNr), and(a.nrMask))
+	h = append(h, load(syscalls.OffNR), and(a.nrMask))
 	return append(h, answers...), nil
 }
 

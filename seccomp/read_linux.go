@@ -14,6 +14,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	libseccomp "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/internal/syscalls"
 )
 
 // The largest profile that Read takes, in bytes. Docker's has 18 KB.
@@ -324,11 +326,11 @@ func rule(s *moby.Syscall, newest *uint32) (r Rule, unknown []string, err error)
 
 // number is that of a call which has the same one on every ABI.
 func number(name string) (uint32, bool) {
-	c := findCall(name)
-	if c == nil || c.nr[amd64] < firstShared || c.nr[amd64] >= x32First {
+	c := syscalls.Find(name)
+	if c == nil || c.NR[syscalls.AMD64] < firstShared || c.NR[syscalls.AMD64] >= x32First {
 		return 0, false
 	}
-	return uint32(c.nr[amd64]), true
+	return uint32(c.NR[syscalls.AMD64]), true
 }
 
 func actionOf(name specs.LinuxSeccompAction, value *uint) (Action, error) {

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/internal/syscalls"
 )
 
 // A CallRule gives one action to some calls. Unlike a [Rule] it may name groups, its calls are those of every ABI, and
@@ -35,41 +37,24 @@ type Group struct {
 	Doc  string
 }
 
-// The ABIs, in the order of a call's numbers.
-const (
-	amd64 = iota
-	i386
-	x32
-	arm64
-)
-
-// namedCall is a system call that has a name.
-type namedCall struct {
-	name  string
-	group uint8    // an index of groups
-	nr    [4]int16 // by ABI; without x32's bit; -1 is none
-}
-
 // Groups lists the groups but for [AllCalls]. Each call is in one.
-func Groups() []Group { return groups[:] }
+func Groups() []Group {
+	var list []Group
+	for _, g := range syscalls.Groups {
+		list = append(list, Group(g))
+	}
+	return list
+}
 
 // Calls lists the names of a group's calls, "" is all.
 func Calls(group string) []string {
 	var names []string
-	for _, c := range calls {
-		if group == "" || groups[c.group].Name == group {
-			names = append(names, c.name)
+	for _, c := range syscalls.Calls {
+		if group == "" || syscalls.Groups[c.Group].Name == group {
+			names = append(names, c.Name)
 		}
 	}
 	return names
-}
-
-func findCall(name string) *namedCall {
-	i, ok := slices.BinarySearchFunc(calls[:], name, func(c namedCall, name string) int { return cmp.Compare(c.name, name) })
-	if !ok {
-		return nil
-	}
-	return &calls[i]
 }
 
 // An UnknownCallError is about a name that is no call and no group.
@@ -84,7 +69,7 @@ func (e *UnknownCallError) Error() string {
 
 // CheckCall says whether there is a call, or a group, of that name.
 func CheckCall(name string) error {
-	if name == AllCalls || findCall(name) != nil || slices.ContainsFunc(groups[:], func(g Group) bool { return g.Name == name }) {
+	if name == AllCalls || syscalls.Find(name) != nil || slices.ContainsFunc(syscalls.Groups[:], func(g syscalls.Group) bool { return g.Name == name }) {
 		return nil
 	}
 	return &UnknownCallError{name}
@@ -175,7 +160,7 @@ type Verdict struct {
 
 // Decide returns what rules do with a call: the first verdict whose conditions hold counts, and the last one has none.
 func Decide(rules []CallRule, name string) ([]Verdict, error) {
-	c := findCall(name)
+	c := syscalls.Find(name)
 	if c == nil {
 		return nil, &UnknownCallError{name}
 	}
@@ -194,17 +179,17 @@ func rulesByWord(rules []CallRule) map[string][]int {
 }
 
 // words are what rules may call a call, the least specific first; nil is one without a name.
-func (c *namedCall) words() [3]string {
+func words(c *syscalls.Call) [3]string {
 	if c == nil {
 		return [3]string{AllCalls}
 	}
-	return [3]string{AllCalls, groups[c.group].Name, c.name}
+	return [3]string{AllCalls, syscalls.Groups[c.Group].Name, c.Name}
 }
 
-func decide(rules []CallRule, by map[string][]int, c *namedCall) []Verdict {
+func decide(rules []CallRule, by map[string][]int, c *syscalls.Call) []Verdict {
 	var list []Verdict
 	last := Verdict{Action: Allow, Rule: -1}
-	for _, word := range c.words() {
+	for _, word := range words(c) {
 		first := true
 		for _, i := range by[word] {
 			switch r := rules[i]; {
@@ -251,9 +236,9 @@ func checkRules(rules []CallRule, by map[string][]int) error {
 			return &RuleError{i, fmt.Sprintf("has more than %d conditions", maxConds)}
 		}
 	}
-	refused := func(c *namedCall) bool { // by some rule
-		words := c.words()
-		return slices.ContainsFunc(words[:], func(word string) bool {
+	refused := func(c *syscalls.Call) bool { // by some rule
+		list := words(c)
+		return slices.ContainsFunc(list[:], func(word string) bool {
 			return slices.ContainsFunc(by[word], func(i int) bool { return rules[i].Action != Allow })
 		})
 	}
@@ -264,11 +249,11 @@ func checkRules(rules []CallRule, by map[string][]int) error {
 				break
 			}
 			if word[0] != '@' {
-				says = refused(findCall(word))
+				says = refused(syscalls.Find(word))
 				continue
 			}
-			says = slices.ContainsFunc(calls[:], func(c namedCall) bool {
-				return (word == AllCalls || word == groups[c.group].Name) && refused(&c)
+			says = slices.ContainsFunc(syscalls.Calls[:], func(c syscalls.Call) bool {
+				return (word == AllCalls || word == syscalls.Groups[c.Group].Name) && refused(&c)
 			})
 		}
 		if !says {

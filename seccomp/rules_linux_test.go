@@ -8,6 +8,8 @@ import (
 
 	libseccomp "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/sys/unix"
+
+	"github.com/jailrun/jail/internal/syscalls"
 )
 
 // callRule reads "deny mount @debug if arg0 == 1, arg1 < 2". Denied is EPERM.
@@ -59,9 +61,9 @@ func rulesOf(t testing.TB, lines ...string) []CallRule {
 // TestCallNumbers: libseccomp, whose numbers are from the kernel's tables too, has the same.
 func TestCallNumbers(t *testing.T) {
 	compared := 0
-	for abi, arch := range []libseccomp.ScmpArch{amd64: libseccomp.ArchAMD64, i386: libseccomp.ArchX86, x32: libseccomp.ArchX32, arm64: libseccomp.ArchARM64} {
-		for _, c := range calls {
-			nr, err := libseccomp.GetSyscallFromNameByArch(c.name, arch)
+	for abi, arch := range []libseccomp.ScmpArch{syscalls.AMD64: libseccomp.ArchAMD64, syscalls.I386: libseccomp.ArchX86, syscalls.X32: libseccomp.ArchX32, syscalls.ARM64: libseccomp.ArchARM64} {
+		for _, c := range syscalls.Calls {
+			nr, err := libseccomp.GetSyscallFromNameByArch(c.Name, arch)
 			if err != nil || nr < -100 && nr > -300 {
 				continue // newer than it; what goes through socketcall or ipc has numbers of its own there
 			}
@@ -69,8 +71,8 @@ func TestCallNumbers(t *testing.T) {
 				nr = -1
 			}
 			compared++
-			if int(nr) != int(c.nr[abi]) {
-				t.Errorf("%s on ABI %d is %d, to libseccomp %d", c.name, abi, c.nr[abi], nr)
+			if int(nr) != int(c.NR[abi]) {
+				t.Errorf("%s on ABI %d is %d, to libseccomp %d", c.Name, abi, c.NR[abi], nr)
 			}
 		}
 	}
@@ -246,9 +248,9 @@ func ruleModel(rules []CallRule, goarch string, c call) Action {
 	i := slices.Index([]string{"amd64", "i386", "x32", "arm64"}, abi)
 	nr := c.nr &^ abis[abi].bit
 	name := ""
-	for j := range calls {
-		if calls[j].nr[i] >= 0 && uint32(calls[j].nr[i]) == nr {
-			name = calls[j].name
+	for j := range syscalls.Calls {
+		if syscalls.Calls[j].NR[i] >= 0 && uint32(syscalls.Calls[j].NR[i]) == nr {
+			name = syscalls.Calls[j].Name
 		}
 	}
 	if name == "" && nr > newest && (abi != "x32" || nr < x32First || nr > x32Last) {
@@ -296,7 +298,7 @@ func ruleModelOf(rules []CallRule, name string, c call) Action {
 			switch {
 			case word == name:
 				d = 3
-			case name != "" && groups[findCall(name).group].Name == word:
+			case name != "" && syscalls.Groups[syscalls.Find(name).Group].Name == word:
 				d = max(d, 2)
 			case word == AllCalls:
 				d = max(d, 1)
@@ -387,12 +389,12 @@ func checkAgainstModel(t *testing.T, rules []CallRule, goarch string, numbers in
 		}
 		for _, r := range rules {
 			for _, name := range append(slices.Clone(r.Calls), "socketcall", "ipc") {
-				c := findCall(name)
-				if c == nil || c.nr[i] < 0 {
+				c := syscalls.Find(name)
+				if c == nil || c.NR[i] < 0 {
 					continue
 				}
 				for range 4 + numbers/20 {
-					made := call{nr: a.bit | uint32(c.nr[i]), audit: a.audit}
+					made := call{nr: a.bit | uint32(c.NR[i]), audit: a.audit}
 					for n := range made.args {
 						made.args[n] = values[rnd.IntN(len(values))]
 					}

@@ -200,8 +200,7 @@ func FuzzEnv(f *testing.F) {
 			}
 			return
 		}
-		o.environment = []string{"PATH=/bin", "SECRET=x", "A=caller"}
-		env := o.payloadEnv()
+		env := isolate.NewSpec(o.level, "true").Environ([]string{"PATH=/bin", "SECRET=x", "A=caller"}, o.envAll, o.clearEnv, o.env)
 		seen := map[string]bool{}
 		for _, kv := range env {
 			name, _, ok := strings.Cut(kv, "=")

@@ -140,10 +140,7 @@ func inGroups(names []string) []string {
 	var list []string
 	rest := slices.Clone(names)
 	for _, g := range seccomp.Groups() {
-		here := slices.DeleteFunc(seccomp.Calls(g.Name), func(name string) bool {
-			_, err := seccomp.Evaluate(allowAll, name, runtime.GOARCH)
-			return err != nil
-		})
+		here := callsHere(g.Name)
 		missing := slices.DeleteFunc(slices.Clone(here), func(name string) bool { return slices.Contains(rest, name) })
 		if text := g.Name; len(here) > 0 && len(missing) <= len(here)/4 {
 			if len(missing) > 0 {
@@ -154,6 +151,14 @@ func inGroups(names []string) []string {
 		}
 	}
 	return append(list, rest...)
+}
+
+// callsHere are a group's calls that this architecture has.
+func callsHere(group string) []string {
+	return slices.DeleteFunc(seccomp.Calls(group), func(name string) bool {
+		_, err := seccomp.Evaluate(allowAll, name, runtime.GOARCH)
+		return err != nil
+	})
 }
 
 // allowAll is a filter that returns SECCOMP_RET_ALLOW.

@@ -185,7 +185,7 @@ that JAIL_POLICY names.
 
 Runs COMMAND as jail run does with the same flags (level namespaced and up),
 only slower, and writes FILE, a policy of what it has used: files read, written
-and executed, the network, system calls (in FILE's name with .seccomp.json) and
+and executed, the network, system calls, capabilities of those given, and
 memory. What flags don't show it can't use: give it what it needs, as --bind.
 --merge adds a run to what FILE says already. Read FILE before you use it; what
 it can miss is in docs/policies.md.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -81,6 +80,9 @@ func learn(args []string) int {
 		complain(line)
 	}
 	p.take(cmd.Trace(), result, cmd.Plan())
+	if spec.AllowList != nil || slices.Contains(spec.Promised, isolate.AllowListFilter) {
+		p.calls["seccomp"] = true // one of two filters has to let the other be loaded, and that one may not
+	}
 	if err := p.save(dir, output); err != nil {
 		return fail(err)
 	}
@@ -99,13 +101,15 @@ type learnt struct {
 	write   map[string]bool
 	exec    map[string]bool
 	calls   map[string]bool
+	refused map[string]string // calls that a filter has refused otherwise than with EPERM, and the errno
+	caps    map[string]bool
 	host    bool // network
 	notes   []string
 	memory  int64
 }
 
 func newLearnt(o *options) *learnt {
-	p := &learnt{o: o, read: map[string]bool{}, write: map[string]bool{}, exec: map[string]bool{}, calls: map[string]bool{}, host: o.network == "host"}
+	p := &learnt{o: o, read: map[string]bool{}, write: map[string]bool{}, exec: map[string]bool{}, calls: map[string]bool{}, refused: map[string]string{}, caps: map[string]bool{}, host: o.network == "host"}
 	if p.cwd = o.workdir; p.cwd == "" {
 		p.cwd, _ = os.Getwd()
 	}
@@ -163,6 +167,14 @@ func (p *learnt) take(t *isolate.Trace, r *isolate.Result, plan *isolate.Plan) {
 	for _, name := range t.Calls {
 		p.calls[name] = true
 	}
+	for _, name := range slices.Sorted(maps.Keys(t.Capabilities)) {
+		p.caps[name] = true
+		if call := t.Capabilities[name]; call != "" {
+			p.note("capability: " + name + ", by " + call)
+		} else {
+			p.note("capability: " + name + ", of which no call tells: was it used?")
+		}
+	}
 	for _, a := range t.Addresses {
 		p.note("address: " + quote(a))
 	}
@@ -176,6 +188,9 @@ func (p *learnt) take(t *isolate.Trace, r *isolate.Result, plan *isolate.Plan) {
 		p.memory = max(p.memory, 2*r.PeakMemoryBytes, 16<<20)
 	}
 	for _, d := range r.Denied {
+		if d.Why == isolate.ByFilter && d.Errno != "EPERM" && !strings.Contains(d.Call, " ") { // programs do another thing then
+			p.refused[d.Call] = d.Errno
+		}
 		p.note("refused, and not in this policy: " + d.Call + " " + quote(d.Path+d.Argument) + " (" + string(d.Why) + ")")
 	}
 }
@@ -305,7 +320,7 @@ func (p *learnt) rules() []policies.Setting {
 func (p *learnt) kept() []policies.Setting {
 	var list []policies.Setting
 	for _, a := range p.o.asked {
-		told := slices.Contains([]string{"level", "network", "seccomp", "memory", "swap", "result", "json", "verbose", "denied"}, a.Key)
+		told := slices.Contains([]string{"level", "network", "cap-add", "cap-drop", "memory", "swap", "result", "json", "verbose", "denied"}, a.Key)
 		same := len(a.rules) > 0 && !slices.ContainsFunc(a.rules, func(r isolate.Rule) bool {
 			return r.Source != r.Path || r.Kind != isolate.Show && r.Kind != isolate.ShowWrite
 		})
@@ -323,37 +338,28 @@ var alwaysCalls = []string{
 	"rt_sigreturn", "sched_yield", "tgkill", "write",
 }
 
-// profile is the list of calls, as a profile in OCI's form.
-func (p *learnt) profile() ([]byte, error) {
-	type rule struct {
-		Names  []string `json:"names"`
-		Action string   `json:"action"`
-	}
-	names := maps.Clone(p.calls)
-	for _, name := range alwaysCalls {
-		names[name] = true
-	}
-	text, err := json.MarshalIndent(struct {
-		Default string `json:"defaultAction"`
-		Calls   []rule `json:"syscalls"`
-	}{"SCMP_ACT_ERRNO", []rule{{slices.Sorted(maps.Keys(names)), "SCMP_ACT_ALLOW"}}}, "", "\t")
-	return append(text, '\n'), err
-}
-
-// profileName is the file beside a policy that has its calls.
-func profileName(output string) string {
-	return strings.TrimSuffix(filepath.Base(output), filepath.Ext(output)) + ".seccomp.json"
-}
-
-// save writes the policy, and its profile first: a policy is never there without.
+// save writes the policy.
 func (p *learnt) save(dir *os.Root, output string) error {
 	settings := append(p.rules(), p.kept()...)
 	settings = append(settings, policies.FromFlag("--level", p.o.level.String()))
 	if p.host {
 		settings = append(settings, policies.FromFlag("--network", "host"))
 	}
-	if p.o.level < isolate.Contained { // which has a stricter one
-		settings = append(settings, policies.FromFlag("--seccomp", "./"+profileName(output)))
+	for _, name := range slices.Sorted(maps.Keys(p.caps)) {
+		settings = append(settings, policies.FromFlag("--cap-add", strings.TrimPrefix(name, "CAP_")))
+	}
+	settings = append(settings, policies.FromFlag("--syscalls", "deny=@all"))
+	calls := maps.Clone(p.calls)
+	for _, name := range alwaysCalls {
+		calls[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.refused)) {
+		if !calls[name] {
+			settings = append(settings, policies.FromFlag("--syscalls", "deny:"+p.refused[name]+"="+name))
+		}
+	}
+	for _, word := range foldCalls(calls) {
+		settings = append(settings, policies.FromFlag("--syscalls", "allow="+word))
 	}
 	if p.memory > 0 {
 		settings = append(settings, policies.FromFlag("--memory", strconv.FormatInt((p.memory+1<<20-1)>>20, 10)+"M"))
@@ -362,15 +368,6 @@ func (p *learnt) save(dir *os.Root, output string) error {
 		"Read it before you use it: another run may need more, and this one may have done what it should not.\n"
 	for _, note := range p.notes {
 		comment += note + "\n"
-	}
-	profile, err := p.profile()
-	if err != nil {
-		return err
-	}
-	if p.o.level < isolate.Contained {
-		if err := replaceFile(dir, profileName(output), profile); err != nil {
-			return err
-		}
 	}
 	return replaceFile(dir, filepath.Base(output), []byte(policies.Format(comment, settings, true)))
 }
@@ -420,33 +417,29 @@ func (p *learnt) readBack(output string) error {
 			p.exec[path] = true
 		case "network":
 			p.host = p.host || s.Value == "host"
+		case "cap-add":
+			p.caps["CAP_"+s.Value] = true
+		case "deny":
+			if rule, err := policies.SplitSyscallRule(s.Value); err == nil && s.Section == "permissions.syscalls" && rule.Errno != "" && len(rule.When) == 0 {
+				for _, name := range rule.Calls {
+					p.refused[name] = rule.Errno
+				}
+			}
+		case "allow":
+			if rule, err := policies.SplitSyscallRule(s.Value); err == nil && len(rule.When) == 0 {
+				for _, word := range rule.Calls {
+					for _, name := range unfoldCalls(word) {
+						p.calls[name] = true
+					}
+				}
+			}
 		case "memory":
 			p.memory, _ = isolate.ParseSize(s.Value)
 		}
 	}
 	for line := range strings.Lines(string(text)) {
-		if note, ok := strings.CutPrefix(line, "# "); ok && slices.ContainsFunc([]string{"address: ", "refused, ", "used: "}, func(b string) bool { return strings.HasPrefix(note, b) }) {
+		if note, ok := strings.CutPrefix(line, "# "); ok && slices.ContainsFunc([]string{"address: ", "capability: ", "refused, ", "used: "}, func(b string) bool { return strings.HasPrefix(note, b) }) {
 			p.note(strings.TrimSuffix(note, "\n"))
-		}
-	}
-	profile, err := os.ReadFile(filepath.Join(filepath.Dir(output), profileName(output)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var calls struct {
-		Calls []struct {
-			Names []string `json:"names"`
-		} `json:"syscalls"`
-	}
-	if err := json.Unmarshal(profile, &calls); err != nil {
-		return err
-	}
-	for _, rule := range calls.Calls {
-		for _, name := range rule.Names {
-			p.calls[name] = true
 		}
 	}
 	return nil

@@ -466,7 +466,7 @@ func (o *options) spec() (*isolate.Spec, error) {
 	if err := o.tellPolicy(s); err != nil {
 		return nil, err
 	}
-	s.Process.Env = o.payloadEnv()
+	s.Process.Env = s.Environ(o.environment, o.envAll, o.clearEnv, o.env)
 	return s, nil
 }
 
@@ -506,17 +506,6 @@ func (o *options) conflict() error {
 	return nil
 }
 
-// insideUID is the payload's uid as it sees it in a root file system of its own.
-func (o *options) insideUID() int {
-	switch o.identity {
-	case isolate.IdentityCaller:
-		return os.Getuid()
-	case isolate.IdentityFixed:
-		return int(o.user.UID)
-	}
-	return 0
-}
-
 func (o *options) memory() *specs.LinuxMemory {
 	if o.resources.Memory == nil {
 		o.resources.Memory = &specs.LinuxMemory{}
@@ -533,23 +522,12 @@ func (o *options) cpu() *specs.LinuxCPU {
 
 // throttle adds the rates of one device.
 func (o *options) throttle(major, minor int64, rates map[string]uint64) error {
-	if o.resources.BlockIO == nil {
-		o.resources.BlockIO = &specs.LinuxBlockIO{}
-	}
-	b := o.resources.BlockIO
-	lists := map[string]*[]specs.LinuxThrottleDevice{
-		"rbps": &b.ThrottleReadBpsDevice, "wbps": &b.ThrottleWriteBpsDevice,
-		"riops": &b.ThrottleReadIOPSDevice, "wiops": &b.ThrottleWriteIOPSDevice,
-	}
-	for key, rate := range rates {
+	for key := range rates {
 		if o.twice(fmt.Sprintf("%s %d:%d", key, major, minor)) {
 			return problem("gives " + key + " of that device a second time")
 		}
-		*lists[key] = slices.DeleteFunc(*lists[key], func(d specs.LinuxThrottleDevice) bool { return d.Major == major && d.Minor == minor })
-		d := specs.LinuxThrottleDevice{Rate: rate}
-		d.Major, d.Minor = major, minor
-		*lists[key] = append(*lists[key], d)
 	}
+	isolate.Throttle(&o.resources, major, minor, rates)
 	return nil
 }
 
@@ -572,40 +550,6 @@ func (o *options) limits() (*specs.LinuxResources, error) {
 		return nil, nil
 	}
 	return r, nil
-}
-
-// payloadEnv is the payload's environment; nil is isolate's default.
-func (o *options) payloadEnv() []string {
-	if !o.envAll && !o.clearEnv && len(o.env) == 0 {
-		return nil
-	}
-	env := []string{}
-	switch {
-	case o.envAll:
-		env = slices.DeleteFunc(slices.Clone(o.environment), func(kv string) bool {
-			return o.level >= isolate.User && strings.HasPrefix(kv, "TMPDIR=") || // the jail has its own
-				strings.HasPrefix(kv, ipc.FDEnv+"=") || // nobody but the outer jail's payload has that fd
-				strings.HasPrefix(kv, "JAIL_POLICY=") && (o.level >= isolate.Namespaced || strings.HasPrefix(kv, "JAIL_POLICY=/proc/")) // an outer jail's
-		})
-	case !o.clearEnv:
-		env = isolate.DefaultEnv(o.environment, o.network == "host" || o.level < isolate.Namespaced)
-		if o.root != nil {
-			env = isolate.RootfsEnv(env, o.insideUID())
-		}
-	}
-	for _, given := range o.env {
-		name, _, hasValue := strings.Cut(given, "=")
-		named := func(kv string) bool { return strings.HasPrefix(kv, name+"=") }
-		if !hasValue {
-			i := slices.IndexFunc(o.environment, named)
-			if i < 0 {
-				continue // the caller has none to pass
-			}
-			given = o.environment[i]
-		}
-		env = append(slices.DeleteFunc(env, named), given)
-	}
-	return env
 }
 
 // explainFlags are those of run, and two more.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -64,6 +65,30 @@ func nearestCall(name string) string {
 func checkSyscallRule(value string) error {
 	_, err := callRule(value)
 	return err
+}
+
+// foldCalls puts a group in place of several calls where they are all that this architecture has of it.
+func foldCalls(calls map[string]bool) []string {
+	rest, list := maps.Clone(calls), []string(nil)
+	for _, g := range seccomp.Groups() {
+		here := callsHere(g.Name)
+		if len(here) < 2 || slices.ContainsFunc(here, func(name string) bool { return !calls[name] }) {
+			continue
+		}
+		list = append(list, g.Name)
+		for _, name := range here {
+			delete(rest, name)
+		}
+	}
+	return append(list, slices.Sorted(maps.Keys(rest))...)
+}
+
+// unfoldCalls is the other way round, for a call or a group.
+func unfoldCalls(word string) []string {
+	if strings.HasPrefix(word, "@") {
+		return callsHere(word)
+	}
+	return []string{word}
 }
 
 // callRules compiles the rules of --syscalls; without any it is nil.

@@ -133,6 +133,72 @@ func TestMonitorReports(t *testing.T) {
 	})
 }
 
+// TestMonitorChanges: so it is of calls that make, rename and remove names, in a project that can be written to.
+func TestMonitorChanges(t *testing.T) {
+	each(t, userAndUp, func(t *testing.T, a arm) {
+		b := newBox(t, a)
+		flags := []string{"--bind", "."}
+		mounts := a.level != "user"
+		here := func(name string) string { return filepath.Join(b.dir, name) }
+		if mounts {
+			b.write("closed", "x", 0o644)
+			b.mkdir("kept", 0o755)
+			flags = append(flags, "--deny", here("closed"), "--ro-bind", here("kept"))
+		}
+		aside := b.mkdir(filepath.Join(filepath.Dir(b.tmp), "aside"), 0o755)
+		hidden := b.write(filepath.Join(aside, "hidden"), "x", 0o644)
+		if a.root && !mounts { // the payload is somebody else
+			if err := os.Chmod(b.dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Symlink(hidden, here("out")); err != nil {
+			t.Fatal(err)
+		}
+		readOnly := map[bool]string{true: "EROFS", false: "EACCES"}[mounts]
+		outside := map[bool]string{true: "ENOENT", false: "EACCES"}[mounts]
+		for _, c := range []struct {
+			how, path string
+			want      string // errno and border; "" is nothing
+			mounts    bool   // not at level user
+		}{
+			{"mkdir", here("made"), "", false},
+			{"rmdir", here("made"), "", false},
+			{"symlink", here("new"), "", false},
+			{"unlink", here("new"), "", false},
+			{"mkdir", "/usr/lib", "", false},
+			{"unlink", here("no-such-file"), "", false},
+			{"mkdir", "/usr/made", readOnly + " read-only", false},
+			{"symlink", "/usr/made", readOnly + " read-only", false},
+			{"unlink", "/usr/bin/env", readOnly + " read-only", false},
+			{"read", here("out"), outside + " not in view", false},
+			{"mkdir", aside + "/made", outside + " not in view", true},
+			{"link", hidden, outside + " not in view", true},
+			{"link", here("closed"), "EXDEV denied", true},
+			{"linkto", "/usr/linked", readOnly + " read-only", true},
+			{"rename", here("closed"), "EBUSY denied", true},
+			{"renameto", here("closed"), "EBUSY denied", true},
+			{"unlink", here("closed"), "EBUSY denied", true},
+			{"rename", here("kept"), "EBUSY read-only", true},
+			{"rmdir", here("kept"), "EBUSY read-only", true},
+			{"renameto", "/usr/renamed", "EXDEV read-only", true},
+		} {
+			if c.mounts && !mounts {
+				continue
+			}
+			b.write("mine", "x", 0o644)
+			got, more, o := b.monitored(flags, tool("denied"), c.how, c.path)
+			told, _, _ := strings.Cut(c.want, " ")
+			if answer := answersOf(o.stdout)[c.how+" "+c.path]; told != "" && answer != told || told == "" && answer == readOnly {
+				t.Errorf("%s %s: the payload was told %q, want %s; %+v", c.how, c.path, answer, told, o)
+			}
+			if c.want == "" && len(got) > 0 || c.want != "" && (len(got) != 1 || !strings.Contains(got[0], " "+c.path+" "+c.want)) || more != 0 {
+				t.Errorf("%s %s: %q, want %q", c.how, c.path, got, c.want)
+			}
+		}
+	})
+}
+
 // TestMonitorConnects: so it is of connects.
 func TestMonitorConnects(t *testing.T) {
 	each(t, userAndUp, func(t *testing.T, a arm) {
@@ -153,6 +219,17 @@ func TestMonitorConnects(t *testing.T) {
 			}
 			if strings.Join(got, "") != c[1] {
 				t.Errorf("%s: %q, want %q", where, got, c[1])
+			}
+		}
+		for where, c := range map[string][2]string{
+			"192.0.2.1": {"ENETUNREACH", "sendto 192.0.2.1:9 ENETUNREACH no network"}, "127.0.0.1": {"ok", ""},
+		} {
+			if a.level == "user" {
+				continue // the host's network
+			}
+			got, _, o := b.monitored(nil, tool("denied"), "sendto", where)
+			if told := answersOf(o.stdout)["sendto "+where]; told != c[0] || strings.Join(got, "") != c[1] {
+				t.Errorf("sendto %s: %q, told %q, want %q", where, got, told, c)
 			}
 		}
 		socket := filepath.Join(b.tmp, "socket")

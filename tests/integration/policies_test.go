@@ -291,10 +291,8 @@ func sharedMemory(t *testing.T) (id int) {
 	return id
 }
 
-// nothingToTell are attempts that come to no call that is refused: what they look for is not there. Of the first two,
-// link(2) and a link that leads out of the view, the monitor does not tell.
+// nothingToTell are attempts that come to no call that is refused: what they look for is not there.
 var nothingToTell = []string{
-	".env by another name", "~ through a link in the project",
 	"an open file of the launcher's", "open files through /proc", "command lines", "shared memory", "the socket of ssh-agent",
 }
 

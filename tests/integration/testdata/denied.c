@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -37,6 +38,22 @@ static int open_as(const char *how, const char *path) {
 		int d = open(dir, O_PATH);
 		return openat(d, slash + 1, O_RDONLY);
 	}
+	if (!strcmp(how, "mkdir"))
+		return mkdir(path, 0700);
+	if (!strcmp(how, "rmdir"))
+		return rmdir(path);
+	if (!strcmp(how, "unlink"))
+		return unlink(path);
+	if (!strcmp(how, "symlink"))
+		return symlink("x", path);
+	if (!strcmp(how, "link"))
+		return link(path, "linked");
+	if (!strcmp(how, "linkto"))
+		return link("mine", path);
+	if (!strcmp(how, "rename"))
+		return rename(path, "renamed");
+	if (!strcmp(how, "renameto"))
+		return rename("mine", path);
 	fprintf(stderr, "no way %s\n", how);
 	exit(99);
 }
@@ -53,6 +70,13 @@ static int connect_to(const char *where) {
 	}
 	inet_pton(AF_INET, where, &i.sin_addr);
 	return connect(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), (struct sockaddr *)&i, sizeof i);
+}
+
+static int send_to(const char *where) {
+	struct sockaddr_in i = {.sin_family = AF_INET, .sin_port = htons(9)};
+	inet_pton(AF_INET, where, &i.sin_addr);
+	return sendto(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), "x", 1, 0, (struct sockaddr *)&i,
+		      sizeof i);
 }
 
 static int answer(const char *what, const char *word, long r) {
@@ -98,6 +122,8 @@ int main(int argc, char **argv) {
 	for (int i = 2; i < argc; i++) {
 		if (!strcmp(what, "connect")) {
 			answer(what, argv[i], connect_to(argv[i]));
+		} else if (!strcmp(what, "sendto")) {
+			answer(what, argv[i], send_to(argv[i]));
 		} else if (!strcmp(what, "exec")) {
 			char *args[] = {argv[i], NULL};
 			answer(what, argv[i], execv(argv[i], args));
