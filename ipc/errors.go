@@ -10,6 +10,7 @@ var (
 	ErrUnsupported = errors.New("needs Linux on amd64 or arm64")
 	ErrPoisoned    = errors.New("an owner died in the middle of it")
 	ErrBroken      = errors.New("a party died or left")
+	ErrWouldBlock  = errors.New("would have to wait")
 	ErrClosed      = errors.New("is closed")
 	ErrPeerDied    = errors.New("the peer died")
 	ErrCorrupt     = errors.New("a word in shared memory has a value that no honest peer writes")
@@ -35,4 +36,12 @@ func wrap(op, object string, err error) error {
 		return nil
 	}
 	return &Error{Op: op, Object: object, Err: err}
+}
+
+// failure is wrap for an object whose name costs something to make, which only an error needs.
+func failure(op string, object fmt.Stringer, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Op: op, Object: object.String(), Err: err}
 }

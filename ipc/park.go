@@ -31,6 +31,24 @@ func spin(word *uint32, old uint32) bool {
 	}
 }
 
+// spinFree is spin for a lock's word that others take and free: it waits for a moment when nobody has it. The looks become
+// rarer, since each takes the word's cache line away from the owner that is about to free it.
+func spinFree(word *uint32) (uint32, bool) {
+	budget := spinBudget()
+	old := atomic.LoadUint32(word)
+	if budget == 0 {
+		return old, Owner(old).Slot() == 0
+	}
+	for start, pause := time.Now(), 1; Owner(old).Slot() != 0; pause = min(2*pause, 256) {
+		if time.Since(start) > budget {
+			return old, false
+		}
+		relax(pause)
+		old = atomic.LoadUint32(word)
+	}
+	return old, true
+}
+
 // park sleeps until *word differs from old (nil), ctx is done (its error), or look returns an error (that one). Whoever
 // changes the word has to wake its sleepers (futexWake); a wake that never comes, since the waker died between its two
 // steps, costs at most 100 ms: the sleep is cut into pieces of 1 ms, 2 ms … 100 ms, and after each park looks at the word,

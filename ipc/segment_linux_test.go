@@ -171,16 +171,16 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	const fixed = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 	for name, f := range map[string]*os.File{
-		"not a memfd":    file,
-		"can shrink":     memfd(8192, 8192, unix.F_SEAL_GROW|unix.F_SEAL_SEAL),
-		"can grow":       memfd(8192, 8192, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL),
-		"can be sealed":  memfd(8192, 8192, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW),
-		"is sealed":      memfd(8192, 8192, fixed|unix.F_SEAL_WRITE),
-		"empty":          memfd(0, 0, fixed),
-		"header only":    memfd(headerSize, headerSize, fixed),
-		"sparse":         memfd(1<<30, 8192, fixed),
-		"without magic":  memfd(8192, 8192, fixed),
-		"too large":      memfd(maxSize+4096, 0, fixed),
+		"not a memfd":   file,
+		"can shrink":    memfd(8192, 8192, unix.F_SEAL_GROW|unix.F_SEAL_SEAL),
+		"can grow":      memfd(8192, 8192, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL),
+		"can be sealed": memfd(8192, 8192, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW),
+		"is sealed":     memfd(8192, 8192, fixed|unix.F_SEAL_WRITE),
+		"empty":         memfd(0, 0, fixed),
+		"header only":   memfd(headerSize, headerSize, fixed),
+		"sparse":        memfd(1<<30, 8192, fixed),
+		"without magic": memfd(8192, 8192, fixed),
+		"too large":     memfd(maxSize+4096, 0, fixed),
 	} {
 		if s, err := Open(f); err == nil {
 			t.Errorf("%s: opened", name)
