@@ -198,8 +198,7 @@ func (r *BroadcastReader[T]) take(value *T) (ok bool, missed uint64, err error) 
 		slot := b.slot(next)
 		number := atomic.LoadUint64(&slot[0])
 		if number < 2*next {
-			// Not yet, unless the producer is at one of a later lap: then number was larger.
-			if closed && number != 2*next-1 {
+			if closed {
 				return false, 0, ErrClosed
 			}
 			return false, 0, nil
@@ -217,7 +216,11 @@ func (r *BroadcastReader[T]) take(value *T) (ok bool, missed uint64, err error) 
 			continue
 		}
 		// Overwritten by value (number+1)/2 of this slot: the oldest that may be whole is capacity-1 before it.
-		next = (number+1)/2 - b.capacity() + 1
+		oldest := (number+1)/2 - b.capacity() + 1
+		if oldest <= next || (number+1)/2 < b.capacity() {
+			return false, 0, ErrCorrupt
+		}
+		next = oldest
 	}
 	return false, 0, nil
 }
