@@ -607,6 +607,61 @@ func TestBrokerMemory(t *testing.T) {
 	wantError(t, two.Release(ctx, "all"), ErrNotHeld)
 }
 
+// Two jails that name a channel have it, and a third that does not, has not.
+func TestBrokerChannels(t *testing.T) {
+	b := newBroker(t)
+	rules := Rules{Channels: []ChannelRule{{Name: "jobs", Element: 12, Capacity: 3}}}
+	p1, _ := newPeer(t, b, "one", rules)
+	p2, _ := newPeer(t, b, "two", rules)
+	p3, _ := newPeer(t, b, "three", Rules{})
+	one, two, three := connect(t, p1), connect(t, p2), connect(t, p3)
+	ctx := patient(t)
+	type job [3]uint32
+	open := func(a *Authenticated) *Channel[job] {
+		c, s, err := OpenChannel[job](ctx, a, "jobs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return c
+	}
+	from, to := open(one), open(two)
+	if from.Cap() != 3 {
+		t.Errorf("capacity %d", from.Cap())
+	}
+	if err := from.Send(ctx, job{1, 2, 3}); err != nil {
+		t.Error(err)
+	}
+	if got, err := to.Recv(ctx); err != nil || got != (job{1, 2, 3}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	_, _, err := OpenChannel[job](ctx, three, "jobs")
+	wantError(t, err, ErrDenied)
+	_, _, err = OpenChannel[uint64](ctx, two, "jobs")
+	wantError(t, err, ErrConflict)
+	if err := one.ReleaseChannel(ctx, "jobs"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChannelSizes(t *testing.T) {
+	for _, c := range []struct{ got, want int }{
+		{channelSize(1, 0), ChannelSize[byte](0)},
+		{channelSize(1, 7), ChannelSize[byte](7)},
+		{channelSize(3, 7), ChannelSize[[3]byte](7)},
+		{channelSize(12, 7), ChannelSize[[3]uint32](7)},
+		{channelSize(16, 9), ChannelSize[struct {
+			A uint64
+			B byte
+		}](9)},
+		{channelSize(64, 9), ChannelSize[[64]byte](9)},
+	} {
+		if c.got != c.want {
+			t.Errorf("%d bytes, the channel takes %d", c.got, c.want)
+		}
+	}
+}
+
 // What is published must be sealed against writers, and have the size of the rule.
 func TestBrokerTakesNoUnsealedMemory(t *testing.T) {
 	b := newBroker(t)
