@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -106,3 +107,5 @@ func must[T any](value T, err error) T {
 	}
 	return value
 }
+
+func isSet(word *uint32) func() bool { return func() bool { return atomic.LoadUint32(word) != 0 } }
