@@ -107,6 +107,25 @@ func TestOnlyAndExcept(t *testing.T) {
 	}
 }
 
+// TestAskingWith: a call is asked for if the argument is there, in whichever half.
+func TestAskingWith(t *testing.T) {
+	p := askingWith(unix.SYS_SENDTO, 4)
+	for _, c := range []struct {
+		d    syscalls.Data
+		asks bool
+	}{
+		{syscalls.Data{NR: unix.SYS_SENDTO, Arch: nativeArch, Args: [6]uint64{1, 2, 3, 4, 0, 5}}, false},
+		{syscalls.Data{NR: unix.SYS_SENDTO, Arch: nativeArch, Args: [6]uint64{4: 1}}, true},
+		{syscalls.Data{NR: unix.SYS_SENDTO, Arch: nativeArch, Args: [6]uint64{4: 1 << 32}}, true},
+		{syscalls.Data{NR: unix.SYS_SENDMSG, Arch: nativeArch, Args: [6]uint64{4: 1}}, false},
+		{syscalls.Data{NR: unix.SYS_SENDTO, Arch: unix.AUDIT_ARCH_I386, Args: [6]uint64{4: 1}}, false},
+	} {
+		if got, _ := p.run(&c.d); got == unix.SECCOMP_RET_USER_NOTIF != c.asks {
+			t.Errorf("%+v: %#x", c.d, got)
+		}
+	}
+}
+
 // TestCallNames: the table is that of this architecture.
 func TestCallNames(t *testing.T) {
 	names, numbers := calls()

@@ -288,7 +288,7 @@ var mixedCalls = map[string]uint64{
 const ipcCaps = uint64(1)<<unix.CAP_IPC_OWNER | 1<<unix.CAP_IPC_LOCK | 1<<unix.CAP_SYS_ADMIN
 
 // unseenCaps are asked for where no call's arguments tell of it: by limits, reserved blocks and other security modules.
-const unseenCaps = uint64(1)<<unix.CAP_SYS_RESOURCE | 1<<unix.CAP_MAC_OVERRIDE | 1<<unix.CAP_MAC_ADMIN | 1<<unix.CAP_NET_BROADCAST
+const unseenCaps = uint64(1)<<unix.CAP_SYS_RESOURCE | 1<<unix.CAP_MAC_OVERRIDE | 1<<unix.CAP_MAC_ADMIN
 
 // traceCapabilities keeps what a call needs, with the first call that does.
 func (m *monitor) traceCapabilities(n *notification, call string) {
@@ -895,7 +895,7 @@ func (m *monitor) needsSocket(n *notification, call string, c *caller) uint64 {
 		if slices.Contains(harmlessOptions[args[1]], args[2]) {
 			return 0
 		}
-		return capSet(unix.CAP_NET_ADMIN, unix.CAP_NET_RAW)
+		return capSet(unix.CAP_NET_ADMIN, unix.CAP_NET_BROADCAST, unix.CAP_NET_RAW)
 	case "bind", "connect":
 		text, raw := m.address(n)
 		if raw == nil {
