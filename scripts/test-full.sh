@@ -6,7 +6,7 @@ export JAIL_TEST_FULL=1 # a test that is only for this run may not skip itself; 
 
 c_files() { find . -path ./.git -prune -o -path ./bin -prune -o -type f \( -name '*.c' -o -name '*.h' \) -print0; }
 
-step_modules() { go mod tidy -diff && go mod verify; }
+step_modules() { go mod tidy -diff && go mod verify && go -C tests/bench/peers mod tidy -diff && go -C tests/bench/peers mod verify; }
 
 step_build() { # static, and the linker has nothing to say
 	local said
