@@ -164,13 +164,20 @@ func stream(c config, operate func(n int) error) error {
 			return err
 		}
 	}
-	count, took := 0, time.Duration(0)
-	for begin := time.Now(); took < c.time; took = time.Since(begin) {
-		if err := operate(100); err != nil {
-			return err
+	var samples []float64
+	begin := time.Now()
+	for last := time.Duration(0); last < c.time; {
+		count, at := 0, last
+		for ; at-last < 10*time.Millisecond; at = time.Since(begin) {
+			if err := operate(100); err != nil {
+				return err
+			}
+			count += 100
 		}
-		count += 100
+		samples = append(samples, float64(at-last)/float64(count))
+		last = at
 	}
-	_, err := fmt.Println(float64(took)/float64(count), 0)
+	slices.Sort(samples)
+	_, err := fmt.Println(samples[len(samples)/2], 0)
 	return err
 }

@@ -131,20 +131,27 @@ static inline void measure(long (*run)(long), long n) {
 	printf("%f %f\n", samples[count / 2], samples[(long)(count * 0.99)]);
 }
 
-// stream prints the mean of a run as a whole: single receives say nothing where the kernel lets one side run
-// ahead.
+// stream does the same, but a sample is what is done in 10 ms: single receives say nothing where the kernel
+// lets one side run ahead.
 static inline void stream(long (*run)(long)) {
-	double begin = now(), at;
+	double samples[1000], begin = now(), last, at;
 	long count = 0;
 
 	while (now() - begin < milliseconds * 1e6 / 5)
 		run(100);
-	begin = now();
-	do {
-		count += run(100);
-		at = now();
-	} while (at - begin < milliseconds * 1e6);
-	printf("%f 0\n", (at - begin) / count);
+	begin = last = now();
+	while (count < 1000 && last - begin < milliseconds * 1e6) {
+		long done = 0;
+
+		do {
+			done += run(100);
+			at = now();
+		} while (at - last < 1e7);
+		samples[count++] = (at - last) / done;
+		last = at;
+	}
+	qsort(samples, count, sizeof(double), ascending);
+	printf("%f 0\n", samples[count / 2]);
 }
 
 static inline void idle(pid_t pid) {
