@@ -12,7 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 BUILD   := -buildvcs=false -trimpath -tags osusergo,netgo
 LDFLAGS := -s -w -X main.version=$(VERSION) -linkmode external -extldflags -static
 
-.PHONY: run test vm-test test-full figures build lint bench profile install generate clean help
+.PHONY: run test models vm-test test-full figures build lint bench profile install generate clean help
 
 run: ## set up, build, and run an example in a jail
 	@scripts/setup.sh run
@@ -23,6 +23,10 @@ run: ## set up, build, and run an example in a jail
 test: ## set up, and run the tests (five minutes at most)
 	@scripts/setup.sh test
 	$(GO) run ./scripts/gotest -p 1 -count=1 -timeout=5m ./...
+
+models: ## check the models of ipc with spin, and that each mutation of one is found
+	@scripts/setup.sh models
+	scripts/models.sh
 
 vm-test: ## what depends on the kernel, on Debian's under qemu: cgroup v2, systemd, arm64, cgroup v1
 	@scripts/setup.sh vm

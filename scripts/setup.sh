@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what a make target needs and this machine lacks: setup.sh run|test|vm|full|figures|bench
+# Installs what a make target needs and this machine lacks: setup.sh run|test|models|vm|full|figures|bench
 # It says first what it will install. It installs as root only; anybody else gets the one line to run.
 set -eu
 cd "$(dirname "$0")/.."
@@ -7,21 +7,23 @@ cd "$(dirname "$0")/.."
 # Needed by the target. cgo wants a C compiler; package seccomp, libseccomp; the tests, real programs to jail.
 build='gcc libc6-dev libseccomp-dev pkg-config'
 test="$build python3 git curl procps busybox-static"
+models='gcc libc6-dev spin'
 vm="$test qemu-system-x86 qemu-system-arm kmod cpio e2fsprogs gcc-aarch64-linux-gnu libc6-dev-arm64-cross systemd libpam-systemd dbus-user-session"
 figures="$test bubblewrap crun runc"
-full="$vm nodejs bubblewrap crun runc podman shellcheck clang-format debootstrap"
+full="$vm $models nodejs bubblewrap crun runc podman shellcheck clang-format debootstrap"
 bench="$build bubblewrap crun runc busybox-static hyperfine strace g++ libzmq3-dev libboost-dev iceoryx libiceoryx-posh-dev"
 
 extra=
 case ${1:-} in
 run) need=$build extra=python3 ;; # without python3 the example is a shell script
 test) need=$test ;;
+models) need=$models ;;
 vm) need=$vm ;;
 full) need=$full ;;
 figures) need=$figures ;;
 bench) need=$bench ;;
 *)
-	echo "usage: setup.sh run|test|vm|full|figures|bench" >&2
+	echo "usage: setup.sh run|test|models|vm|full|figures|bench" >&2
 	exit 2
 	;;
 esac

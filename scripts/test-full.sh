@@ -51,6 +51,8 @@ step_arm64() { scripts/cross.sh arm64; }
 
 step_vm() { tests/vm/run.sh -q; } # make vm-test is longer
 
+step_models() { scripts/models.sh; } # of ipc, and that each mutation of one is found
+
 step_race() { env -u JAIL_TEST_FULL go run ./scripts/gotest -p 1 -race -count=1 -timeout=15m ./...; }
 
 step_sweep() { # hundreds of launchers killed at random moments, and the like
@@ -75,7 +77,7 @@ step_fuzz() {
 
 steps=("$@")
 if [ ${#steps[@]} = 0 ]; then
-	steps=(modules build lint shellcheck c_format generated darwin windows arm64 vm race sweep fuzz)
+	steps=(modules build lint shellcheck c_format generated darwin windows arm64 models vm race sweep fuzz)
 fi
 passed=0 failed=0 skipped=0
 log=$(mktemp)
