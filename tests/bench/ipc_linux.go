@@ -79,15 +79,21 @@ var (
 		{name: "messages of 64 B, one way", file: "messages", unit: "M/s", bytes: 64, rows: slices.Concat([]ipcRow{
 			{name: "ring that copies (C)", program: "floor", args: []string{"stream"}, places: []string{spinning}},
 		}, channels("stream"))},
-		{name: "descriptors passed, one a message", file: "fds-1", unit: "M/s", bytes: 1, rows: descriptors()},
+		{name: "descriptors passed, one a message", file: "fds-1", unit: "M/s", bytes: 1, rows: append(descriptors(),
+			ipcRow{name: "jail broker, open after open", program: "peers", args: []string{"jail/broker", "open"}, places: waits, goals: map[string]goal{sameCore: {limit: 0.3, atLeast: true}}},
+			ipcRow{name: "jail broker, 64 opens at once", program: "peers", args: []string{"jail/broker", "opens"}, places: waits, goals: map[string]goal{crossCore: {limit: 0.3, atLeast: true}}},
+		)},
 		{name: "descriptors passed, 28 a message", file: "fds-28", unit: "M/s", bytes: 28, rows: descriptors()},
 		{name: "lock and unlock that nobody else wants", file: "mutex", unit: "ns", rows: []ipcRow{
 			{name: "compare-and-swap, twice (C)", program: "floor", args: []string{"cas"}, places: []string{alone}},
 			{name: "glibc's robust mutex (C)", program: "lock", args: []string{"mutex"}, places: []string{alone}},
+			{name: "jail Mutex", program: "peers", args: []string{"jail/mutex", "mutex"}, places: []string{alone}, goals: map[string]goal{alone: {limit: 12}}},
 		}},
 		{name: "lock and unlock that two processes fight for", file: "mutex-contended", unit: "ns", rows: []ipcRow{
 			{name: "compare-and-swap in a loop (C)", program: "floor", args: []string{"locks"}, places: []string{crossCore}},
 			{name: "glibc's robust mutex (C)", program: "lock", args: []string{"locks"}, places: []string{crossCore}},
+			{name: "jail Mutex, parking", program: "peers", args: []string{"jail/mutex", "locks"}, places: []string{crossCore}, goals: map[string]goal{crossCore: {limit: 40}}},
+			{name: "jail Mutex", program: "peers", args: []string{"jail/mutex", "locks"}, places: []string{spinning}, goals: map[string]goal{spinning: {limit: 40}}},
 		}},
 		{name: "lock and unlock a file", file: "flock", unit: "µs", rows: []ipcRow{
 			{name: "flock, kept open (C)", program: "lock", args: []string{"flock"}, places: []string{alone}},

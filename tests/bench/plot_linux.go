@@ -42,7 +42,7 @@ func plot(figures []ipcFigure, note string) string {
 		}
 	}
 	// Whole decades, with room for the label of the longest bar.
-	from, to := math.Floor(math.Log10(low*0.8)), math.Log10(high*3)
+	from, to := math.Floor(math.Log10(low*0.8)), math.Log10(high*6)
 	x := func(v float64) float64 { return left + (math.Log10(v)-from)/(to-from)*width }
 
 	var body strings.Builder
@@ -54,17 +54,21 @@ func plot(figures []ipcFigure, note string) string {
 			if !ok || f.Problem != "" {
 				continue
 			}
-			end := x(f.Value)
+			end, label := x(f.Value), digits(f.Value)
 			fmt.Fprintf(&body, `<rect x="%d" y="%.0f" width="%.1f" height="%d" fill="%s"/>`+"\n", left, y, end-left, bar-2, colours[place])
 			if f.P99 > f.Value {
 				fmt.Fprintf(&body, `<path d="M%.1f %.1fH%.1f" stroke="%s"/>`+"\n", end, y+bar/2-0.5, x(f.P99), colours[place])
-				end = x(f.P99)
+				end, label = x(f.P99), label+" / "+digits(f.P99)
 			}
-			fmt.Fprintf(&body, `<text x="%.1f" y="%.0f">%s</text>`+"\n", end+4, y+bar-3, digits(f.Value))
+			fmt.Fprintf(&body, `<text x="%.1f" y="%.0f">%s</text>`+"\n", end+4, y+bar-3, label)
 			y += bar
 		}
 		if y > begin {
-			fmt.Fprintf(&body, `<text x="%d" y="%.1f" text-anchor="end">%s</text>`+"\n", left-6, (begin+y)/2+3, html.EscapeString(name))
+			weight := "normal"
+			if strings.HasPrefix(name, "jail") {
+				weight = "bold"
+			}
+			fmt.Fprintf(&body, `<text x="%d" y="%.1f" text-anchor="end" font-weight="%s">%s</text>`+"\n", left-6, (begin+y)/2+3, weight, html.EscapeString(name))
 			y += gap
 		}
 	}
@@ -81,7 +85,7 @@ func plot(figures []ipcFigure, note string) string {
 		fmt.Fprintf(&s, `<path d="M%.1f %dV%.0f" stroke="#ddd"/><text x="%.1f" y="%.0f" text-anchor="middle">%g</text>`+"\n", at, top-6, y, at, y+12, math.Pow(10, decade))
 	}
 	s.WriteString(body.String())
-	fmt.Fprintf(&s, `<text x="%d" y="%.0f" fill="#555">bar: median; line: up to 99 %%; the axis is logarithmic. %s</text>`+"\n</svg>\n", left, y+34, html.EscapeString(note))
+	fmt.Fprintf(&s, `<text x="8" y="%.0f" fill="#555">bar: median; line: up to 99 %%; the axis is logarithmic. %s</text>`+"\n</svg>\n", y+34, html.EscapeString(note))
 	return s.String()
 }
 

@@ -6,6 +6,7 @@ go 1.26.0
 require (
 	github.com/containerd/ttrpc v1.2.10
 	github.com/gofrs/flock v0.13.2
+	github.com/jailrun/jail v0.0.0-00010101000000-000000000000
 	golang.org/x/sys v0.50.0
 	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12

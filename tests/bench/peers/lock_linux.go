@@ -15,7 +15,7 @@ func lockPath() string {
 }
 
 // gofrsFlock locks and unlocks; the package opens the file for each lock and closes it at each unlock.
-func gofrsFlock(config) (func(n int) error, error) {
+func gofrsFlock(config) (operation, error) {
 	lock := flock.New(lockPath())
 	return repeat(func() error {
 		if err := lock.Lock(); err != nil {
@@ -26,7 +26,7 @@ func gofrsFlock(config) (func(n int) error, error) {
 }
 
 // keptFlock is flock(2) alone.
-func keptFlock(config) (func(n int) error, error) {
+func keptFlock(config) (operation, error) {
 	fd, err := unix.Open(lockPath(), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, err

@@ -27,12 +27,15 @@ type config struct {
 	spin       bool
 }
 
+// An operation does n operations or some more and returns how many they were, or 0 for a sample that does not count.
+type operation func(n int) (int, error)
+
 // A peer is one way for two processes to talk. Its tests are rtt, stream and fds; see c/common.h.
 type peer struct {
 	// open makes what the two share: a file for the other process, and what connect needs beside it.
 	open func(c config) (*os.File, any, error)
-	// connect is called when the other process has been started. What it returns does about n operations.
-	connect func(c config, ours any) (func(n int) error, error)
+	// connect is called when the other process has been started.
+	connect func(c config, ours any) (operation, error)
 	// serve is the other process: it echoes, or for stream and fds sends, until it is killed.
 	serve func(c config, f *os.File) error
 }
@@ -46,7 +49,7 @@ var peers = map[string]peer{
 }
 
 // alone are tests of one process.
-var alone = map[string]func(c config) (func(n int) error, error){
+var alone = map[string]func(c config) (operation, error){
 	"gofrs/flock": gofrsFlock,
 	"flock":       keptFlock,
 }
@@ -76,7 +79,7 @@ func run(args []string) error {
 		if err != nil {
 			return err
 		}
-		return measure(c, operate, 10)
+		return measure(c, operate)
 	}
 	p, ok := peers[c.peer]
 	if !ok {
@@ -119,38 +122,49 @@ func (p peer) two(c config, args []string) error {
 	}
 	switch c.test {
 	case "idle":
-		if err := operate(1); err != nil {
+		if _, err := operate(1); err != nil {
 			return err
 		}
 		_, err := fmt.Println(other.Process.Pid)
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		return err
-	case "rtt":
-		n := 1
-		if c.spin {
-			n = 16
-		}
-		return measure(c, operate, n)
+	case "rtt", "locks":
+		return measure(c, operate)
 	}
 	return stream(c, operate)
 }
 
 // measure does as measure of c/common.h.
-func measure(c config, operate func(n int) error, n int) error {
+func measure(c config, operate operation) error {
+	n := 1 // operations in a sample
+	switch {
+	case c.test == "mutex" || c.test == "locks":
+		n = 1000
+	case c.test == "pair":
+		n = 10
+	case c.spin:
+		n = 16
+	}
 	for begin := time.Now(); time.Since(begin) < c.time/5; {
-		if err := operate(n); err != nil {
+		if _, err := operate(n); err != nil {
 			return err
 		}
 	}
 	samples := make([]float64, 0, 1<<20)
 	begin := time.Now()
 	for last := time.Duration(0); last < c.time && len(samples) < cap(samples); {
-		if err := operate(n); err != nil {
+		done, err := operate(n)
+		if err != nil {
 			return err
 		}
 		at := time.Since(begin)
-		samples = append(samples, float64(at-last)/float64(n))
+		if done > 0 {
+			samples = append(samples, float64(at-last)/float64(done))
+		}
 		last = at
+	}
+	if len(samples) == 0 {
+		return fmt.Errorf("no sample counts")
 	}
 	slices.Sort(samples)
 	_, err := fmt.Println(samples[len(samples)/2], samples[len(samples)*99/100])
@@ -158,9 +172,9 @@ func measure(c config, operate func(n int) error, n int) error {
 }
 
 // stream does as stream of c/common.h.
-func stream(c config, operate func(n int) error) error {
+func stream(c config, operate operation) error {
 	for begin := time.Now(); time.Since(begin) < c.time/5; {
-		if err := operate(100); err != nil {
+		if _, err := operate(100); err != nil {
 			return err
 		}
 	}
@@ -169,10 +183,11 @@ func stream(c config, operate func(n int) error) error {
 	for last := time.Duration(0); last < c.time; {
 		count, at := 0, last
 		for ; at-last < 10*time.Millisecond; at = time.Since(begin) {
-			if err := operate(100); err != nil {
+			done, err := operate(100)
+			if err != nil {
 				return err
 			}
-			count += 100
+			count += done
 		}
 		samples = append(samples, float64(at-last)/float64(count))
 		last = at
@@ -180,4 +195,15 @@ func stream(c config, operate func(n int) error) error {
 	slices.Sort(samples)
 	_, err := fmt.Println(samples[len(samples)/2], 0)
 	return err
+}
+
+func repeat(operate func() error) operation {
+	return func(n int) (int, error) {
+		for range n {
+			if err := operate(); err != nil {
+				return 0, err
+			}
+		}
+		return n, nil
+	}
 }

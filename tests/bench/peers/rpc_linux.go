@@ -39,7 +39,7 @@ func serveNetRPC(_ config, f *os.File) error {
 	return nil
 }
 
-func connectNetRPC(c config, ours any) (func(n int) error, error) {
+func connectNetRPC(c config, ours any) (operation, error) {
 	conn, err := dial(ours.(string))
 	if err != nil {
 		return nil, err
@@ -48,29 +48,17 @@ func connectNetRPC(c config, ours any) (func(n int) error, error) {
 	request := make([]byte, c.bytes)
 	if c.test != "stream" {
 		var answer []byte
-		return func(n int) error {
-			for range n {
-				if err := client.Call(service+".Echo", &request, &answer); err != nil {
-					return err
-				}
-			}
-			return nil
-		}, nil
+		return repeat(func() error { return client.Call(service+".Echo", &request, &answer) }), nil
 	}
 	done := make(chan *rpc.Call, outstanding)
 	for range outstanding {
 		client.Go(service+".Echo", &request, new([]byte), done)
 	}
-	return func(n int) error {
-		for range n {
-			call := <-done
-			if call.Error != nil {
-				return call.Error
-			}
-			client.Go(service+".Echo", &request, call.Reply, done)
-		}
-		return nil
-	}, nil
+	return repeat(func() error {
+		call := <-done
+		client.Go(service+".Echo", &request, call.Reply, done)
+		return call.Error
+	}), nil
 }
 
 func serveTTRPC(c config, f *os.File) error {
@@ -109,7 +97,7 @@ func serveTTRPC(c config, f *os.File) error {
 	return server.Serve(context.Background(), l)
 }
 
-func connectTTRPC(c config, ours any) (func(n int) error, error) {
+func connectTTRPC(c config, ours any) (operation, error) {
 	conn, err := dial(ours.(string))
 	if err != nil {
 		return nil, err
@@ -163,7 +151,7 @@ func serveGRPC(c config, f *os.File) error {
 	return server.Serve(l)
 }
 
-func connectGRPC(c config, ours any) (func(n int) error, error) {
+func connectGRPC(c config, ours any) (operation, error) {
 	path := ours.(string)
 	client, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -186,15 +174,4 @@ func connectGRPC(c config, ours any) (func(n int) error, error) {
 		operate = func() error { return s.RecvMsg(answer) }
 	}
 	return repeat(operate), os.Remove(path)
-}
-
-func repeat(operate func() error) func(n int) error {
-	return func(n int) error {
-		for range n {
-			if err := operate(); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 }

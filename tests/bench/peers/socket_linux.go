@@ -40,7 +40,7 @@ func accept(f *os.File) (net.Conn, error) {
 	return l.Accept()
 }
 
-func connectUnix(c config, ours any) (func(n int) error, error) {
+func connectUnix(c config, ours any) (operation, error) {
 	conn, err := dial(ours.(string))
 	if err != nil {
 		return nil, err
@@ -49,19 +49,15 @@ func connectUnix(c config, ours any) (func(n int) error, error) {
 		return receiveFDs(conn.(*net.UnixConn), c.bytes), nil
 	}
 	message := make([]byte, c.bytes)
-	return func(n int) error {
-		for range n {
-			if c.test != "stream" {
-				if _, err := conn.Write(message); err != nil {
-					return err
-				}
-			}
-			if _, err := io.ReadFull(conn, message); err != nil {
+	return repeat(func() error {
+		if c.test != "stream" {
+			if _, err := conn.Write(message); err != nil {
 				return err
 			}
 		}
-		return nil
-	}, nil
+		_, err := io.ReadFull(conn, message)
+		return err
+	}), nil
 }
 
 func serveUnix(c config, f *os.File) error {
@@ -102,29 +98,29 @@ func sendFDs(conn *net.UnixConn, each int) error {
 }
 
 // receiveFDs takes what sendFDs sends, at least n descriptors, and closes them.
-func receiveFDs(conn *net.UnixConn, each int) func(n int) error {
+func receiveFDs(conn *net.UnixConn, each int) operation {
 	// One byte: on a stream a longer read ends at the next message with descriptors anyway.
 	data, control := make([]byte, 1), make([]byte, unix.CmsgSpace(each*4))
-	return func(n int) error {
-		for done := 0; done < n; {
-			_, size, _, _, err := conn.ReadMsgUnix(data, control)
-			if err != nil {
-				return err
-			}
-			messages, err := unix.ParseSocketControlMessage(control[:size])
-			if err != nil || len(messages) != 1 {
-				return fmt.Errorf("a message without descriptors: %w", err)
-			}
-			fds, err := unix.ParseUnixRights(&messages[0])
-			if err != nil {
-				return err
-			}
-			for _, fd := range fds {
-				unix.Close(fd)
-			}
-			done += len(fds)
+	receive := func() error {
+		_, size, _, _, err := conn.ReadMsgUnix(data, control)
+		if err != nil {
+			return err
 		}
-		return nil
+		messages, err := unix.ParseSocketControlMessage(control[:size])
+		if err != nil || len(messages) != 1 {
+			return fmt.Errorf("a message without descriptors: %w", err)
+		}
+		fds, err := unix.ParseUnixRights(&messages[0])
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		return err
+	}
+	return func(n int) (done int, err error) {
+		for ; done < n && err == nil; done += each {
+			err = receive()
+		}
+		return done, err
 	}
 }
 
@@ -171,21 +167,16 @@ func (s seqpacket) in() error {
 	}
 }
 
-func connectSeqpacket(c config, ours any) (func(n int) error, error) {
+func connectSeqpacket(c config, ours any) (operation, error) {
 	s := newSeqpacket(c, ours.(int))
-	return func(n int) error {
-		for range n {
-			if c.test != "stream" {
-				if err := s.out(); err != nil {
-					return err
-				}
-			}
-			if err := s.in(); err != nil {
+	return repeat(func() error {
+		if c.test != "stream" {
+			if err := s.out(); err != nil {
 				return err
 			}
 		}
-		return nil
-	}, nil
+		return s.in()
+	}), nil
 }
 
 func serveSeqpacket(c config, f *os.File) error {
