@@ -98,8 +98,8 @@ type LockWait struct {
 	Mode  LockMode
 }
 
-// DeadlockError, which an [Error] wraps, is the cycle that a request would have closed: Cycle[0] is that request. Each party waits for a lock
-// which the next one holds, or waits for at an earlier place; the last waits for the first.
+// DeadlockError is the cycle that a request would have closed: Cycle[0] is that request. Each party waits for a lock
+// which the next one holds, or waits for at an earlier place; the last waits for the first. An [Error] wraps it.
 type DeadlockError struct {
 	Cycle []LockWait
 }
