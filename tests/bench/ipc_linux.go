@@ -87,7 +87,7 @@ var (
 		{name: "lock and unlock that nobody else wants", file: "mutex", unit: "ns", rows: []ipcRow{
 			{name: "compare-and-swap, twice (C)", program: "floor", args: []string{"cas"}, places: []string{alone}},
 			{name: "glibc's robust mutex (C)", program: "lock", args: []string{"mutex"}, places: []string{alone}},
-			{name: "jail Mutex", program: "peers", args: []string{"jail/mutex", "mutex"}, places: []string{alone}, goals: map[string]goal{alone: {limit: 12}}},
+			{name: "jail Mutex", program: "peers", args: []string{"jail/free-mutex", "mutex"}, places: []string{alone}, goals: map[string]goal{alone: {limit: 12}}},
 		}},
 		{name: "lock and unlock that two processes fight for", file: "mutex-contended", unit: "ns", rows: []ipcRow{
 			{name: "compare-and-swap in a loop (C)", program: "floor", args: []string{"locks"}, places: []string{crossCore}},
@@ -100,6 +100,7 @@ var (
 			{name: "OFD lock, kept open (C)", program: "lock", args: []string{"ofd"}, places: []string{alone}},
 			{name: "open, flock, close (C)", program: "lock", args: []string{"open"}, places: []string{alone}},
 			{name: "flock, kept open (Go)", program: "peers", args: []string{"flock", "pair"}, places: []string{alone}},
+			{name: "jail FileLock", program: "peers", args: []string{"jail/filelock", "pair"}, places: []string{alone}, goals: map[string]goal{alone: {limit: 1.1}}},
 			{name: "gofrs/flock", program: "peers", args: []string{"gofrs/flock", "pair"}, places: []string{alone}},
 		}},
 		{name: "copy of 64 KiB", file: "", unit: "µs", bytes: 64 << 10, rows: []ipcRow{

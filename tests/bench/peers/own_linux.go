@@ -14,7 +14,8 @@ import (
 func init() {
 	peers["jail/mutex"] = peer{openMutex, connectMutex, serveMutex}
 	peers["jail/broker"] = peer{openNothing, connectBroker, serveBroker}
-	alone["jail/mutex"] = aloneMutex
+	alone["jail/free-mutex"] = aloneMutex
+	alone["jail/filelock"] = fileLock
 }
 
 // guarded is what a mutex guards: how often it was locked.
@@ -88,6 +89,16 @@ func serveMutex(_ config, f *os.File) error {
 		err = g.lockTimes(m, 1000)
 	}
 	return err
+}
+
+func fileLock(config) (operation, error) {
+	lock, err := ipc.OpenFileLock(lockPath(), ipc.Flock)
+	return repeat(func() error {
+		if err := lock.Lock(context.Background(), ipc.Exclusive); err != nil {
+			return err
+		}
+		return lock.Unlock()
+	}), err
 }
 
 // openNothing: the other process is the broker, and listens at a path.
