@@ -90,10 +90,9 @@ var (
 			{name: "jail Mutex", program: "peers", args: []string{"jail/free-mutex", "mutex"}, places: []string{alone}, goals: map[string]goal{alone: {limit: 12}}},
 		}},
 		{name: "lock and unlock that two processes fight for", file: "mutex-contended", unit: "ns", rows: []ipcRow{
-			{name: "compare-and-swap in a loop (C)", program: "floor", args: []string{"locks"}, places: []string{crossCore}},
+			{name: "compare-and-swap in a loop (C)", program: "floor", args: []string{"locks"}, places: []string{crossCore, spinning}},
 			{name: "glibc's robust mutex (C)", program: "lock", args: []string{"locks"}, places: []string{crossCore}},
-			{name: "jail Mutex, parking", program: "peers", args: []string{"jail/mutex", "locks"}, places: []string{crossCore}, goals: map[string]goal{crossCore: {limit: 40}}},
-			{name: "jail Mutex", program: "peers", args: []string{"jail/mutex", "locks"}, places: []string{spinning}, goals: map[string]goal{spinning: {limit: 40}}},
+			{name: "jail Mutex", program: "peers", args: []string{"jail/mutex", "locks"}, places: []string{crossCore, spinning}, goals: map[string]goal{crossCore: {limit: 40}, spinning: {limit: 40}}},
 		}},
 		{name: "lock and unlock a file", file: "flock", unit: "µs", rows: []ipcRow{
 			{name: "flock, kept open (C)", program: "lock", args: []string{"flock"}, places: []string{alone}},
