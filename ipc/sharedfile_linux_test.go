@@ -159,7 +159,7 @@ func killAt(t *testing.T, path string, n int) bool {
 	}
 	pid := cmd.Process.Pid
 	defer cmd.Wait()
-	begun, signal := false, 0
+	begun := false
 	for {
 		var status unix.WaitStatus
 		if _, err := unix.Wait4(pid, &status, unix.WALL, nil); err != nil {
@@ -171,7 +171,7 @@ func killAt(t *testing.T, path string, n int) bool {
 			}
 			return true
 		}
-		signal = 0
+		signal := 0
 		switch at := status.StopSignal(); at {
 		case unix.SIGTRAP: // the exec, or a call
 			if begun {
@@ -351,7 +351,7 @@ func TestSharedFileJSON(t *testing.T) {
 	}
 	before, _ := os.ReadFile(path)
 	mine := errors.New("mine")
-	if err := f.WithLock(func(s *settings) error { s.Name = "changed"; return mine }); err != mine { //nolint:errorlint // unwrapped
+	if err := f.WithLock(func(s *settings) error { s.Name = "changed"; return mine }); err != mine {
 		t.Errorf("an error of the change: %v", err)
 	}
 	if after, _ := os.ReadFile(path); string(after) != string(before) {
