@@ -25,6 +25,9 @@ type Broker struct {
 	locks      *LockTable
 	rendezvous *rendezvous
 
+	helloTimeout time.Duration // for who has connected to a path: an inherited socket may be used at any time, or never
+	sendTimeout  time.Duration // how long a peer may leave an answer unread that has no room
+
 	mu       sync.Mutex
 	closed   bool
 	peers    map[*Peer]struct{}
@@ -36,9 +39,13 @@ func NewBroker() *Broker {
 	return &Broker{
 		// Each session has a quota of its own, which is lower.
 		locks:      NewLockTable(LockLimits{PerOwner: 4096, Queue: 4096}),
-		rendezvous: &rendezvous{folder: RendezvousFolder},
-		peers:      map[*Peer]struct{}{},
-		segments:   map[string]*shared{},
+		rendezvous: &rendezvous{folder: RendezvousFolder, patience: 5 * time.Second},
+
+		helloTimeout: 10 * time.Second,
+		sendTimeout:  10 * time.Second,
+
+		peers:    map[*Peer]struct{}{},
+		segments: map[string]*shared{},
 	}
 }
 

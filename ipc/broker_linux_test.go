@@ -22,23 +22,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// soon bounds what a test waits for; it ends earlier when all is well.
-func soon(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// eventually waits until what is true.
-func eventually(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for ctx := soon(t); !is(); time.Sleep(time.Millisecond) {
-		if ctx.Err() != nil {
-			t.Fatalf("not after a minute: %s", what)
-		}
-	}
-}
-
 // sent is what handlers get.
 type sent struct {
 	mu       sync.Mutex
@@ -62,6 +45,9 @@ func (s *sent) handlers() Handlers {
 		Result: func(name string, file *os.File) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			if before := s.results[name]; before != nil {
+				before.Close()
+			}
 			s.results[name] = file
 		},
 	}
@@ -69,7 +55,12 @@ func (s *sent) handlers() Handlers {
 
 // newBroker returns a broker that leaves nothing: not a goroutine, not an fd.
 func newBroker(t testing.TB) *Broker {
-	before := openFDs(t)
+	t.Helper()
+	leavesNothing(t)
+	return oneOfSeveral(t)
+}
+
+func oneOfSeveral(t testing.TB) *Broker {
 	b := NewBroker()
 	t.Cleanup(func() {
 		if err := b.Close(); err != nil {
@@ -78,10 +69,16 @@ func newBroker(t testing.TB) *Broker {
 		if len(b.segments) != 0 || len(b.peers) != 0 || len(b.locks.locks) != 0 {
 			t.Errorf("left in the broker: %v, %v, %v", b.segments, b.peers, b.locks.locks)
 		}
+	})
+	return b
+}
+
+func leavesNothing(t testing.TB) {
+	before := openFDs(t)
+	t.Cleanup(func() {
 		goleak.VerifyNone(t)
 		eventually(t, "no fd is left", func() bool { return openFDs(t) <= before })
 	})
-	return b
 }
 
 func openFDs(t testing.TB) int {
@@ -112,7 +109,7 @@ func newPeer(t testing.TB, b *Broker, name string, rules Rules) (*Peer, *sent) {
 // connect returns a session of this process.
 func connect(t testing.TB, p *Peer) *Authenticated {
 	t.Helper()
-	a, err := handshaking(t, p).Authenticate(soon(t))
+	a, err := handshaking(t, p).Authenticate(patient(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +151,7 @@ func TestTheorem_7_3_1_OnlyLegalOrdersCompile(t *testing.T) {
 	}
 	for _, e := range entries {
 		t.Run(e.Name(), func(t *testing.T) {
-			out, err := exec.CommandContext(soon(t), "go", "vet", "./testdata/order/"+e.Name()).CombinedOutput()
+			out, err := exec.CommandContext(patient(t), "go", "vet", "./testdata/order/"+e.Name()).CombinedOutput()
 			if e.Name() == "legal" {
 				if err != nil {
 					t.Errorf("%v: %s", err, out)
@@ -193,7 +190,7 @@ func TestBrokerKnowsItsPeer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return h.Authenticate(soon(t))
+		return h.Authenticate(patient(t))
 	}
 	a, err := dial()
 	if err != nil {
@@ -266,7 +263,7 @@ func TestBrokerRefusesWhatNoRuleAllows(t *testing.T) {
 	b := newBroker(t)
 	p, s := newPeer(t, b, "nothing", Rules{})
 	a := connect(t, p)
-	ctx := soon(t)
+	ctx := patient(t)
 	for name, call := range map[string]func() error{
 		"open":     func() error { _, err := a.Open(ctx, "root", "file", MayRead); return err },
 		"lock":     func() error { return a.Lock(ctx, "lock", Exclusive) },
@@ -311,7 +308,7 @@ func TestBrokerOpensFilesOfItsRoots(t *testing.T) {
 		{Name: "one", Path: filepath.Join(dir, "sub", "file"), Access: MayRead},
 	}})
 	a := connect(t, p)
-	ctx := soon(t)
+	ctx := patient(t)
 
 	for _, c := range []struct{ name, path string }{{"read", "sub/file"}, {"read", "inner"}, {"one", ""}} {
 		f, err := a.Open(ctx, c.name, c.path, MayRead)
@@ -428,7 +425,7 @@ func TestBrokerLocks(t *testing.T) {
 	p1, _ := newPeer(t, b, "one", rules)
 	p2, _ := newPeer(t, b, "two", rules)
 	one, two := connect(t, p1), connect(t, p2)
-	ctx := soon(t)
+	ctx := patient(t)
 	if err := one.Lock(ctx, "a", Exclusive); err != nil {
 		t.Fatal(err)
 	}
@@ -499,7 +496,7 @@ func TestBrokerMemory(t *testing.T) {
 	}})
 	p3, _ := newPeer(t, b, "three", Rules{Memory: []MemoryRule{{Name: "all", Size: 4096, Access: MayWrite}}})
 	one, two, three := connect(t, p1), connect(t, p2), connect(t, p3)
-	ctx := soon(t)
+	ctx := patient(t)
 	memory := func(s *Segment, err error) []uint64 {
 		t.Helper()
 		if err != nil {
@@ -520,10 +517,16 @@ func TestBrokerMemory(t *testing.T) {
 	_, err := three.Memory(ctx, "all")
 	wantError(t, err, ErrConflict)
 
-	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
-	defer cancel()
-	_, err = two.ReadMemory(short, "mine")
+	_, err = two.file(ctx, "memory", "mine", &message{Kind: kindMemory, S: "mine", A: accessRead})
 	wantError(t, err, ErrNotReady)
+	waiting := make(chan error)
+	go func() {
+		s, err := two.ReadMemory(ctx, "mine")
+		if err == nil {
+			s.Close()
+		}
+		waiting <- err
+	}()
 	own, err := Create("mine", 8192)
 	if err != nil {
 		t.Fatal(err)
@@ -535,6 +538,9 @@ func TestBrokerMemory(t *testing.T) {
 	}
 	if err := one.Publish(ctx, "mine", own); err != nil {
 		t.Fatal(err)
+	}
+	if err := <-waiting; err != nil {
+		t.Errorf("who waited for it: %v", err)
 	}
 	wantError(t, one.Publish(ctx, "mine", own), ErrConflict)
 	wantError(t, two.Publish(ctx, "mine", own), ErrDenied)
@@ -588,7 +594,7 @@ func TestBrokerTakesNoUnsealedMemory(t *testing.T) {
 	b := newBroker(t)
 	p, _ := newPeer(t, b, "one", Rules{Memory: []MemoryRule{{Name: "mine", Size: 8192, Access: MayOwn}}})
 	a := connect(t, p)
-	ctx := soon(t)
+	ctx := patient(t)
 	publish := func(f *os.File, err error) error {
 		t.Helper()
 		if err != nil {
@@ -628,7 +634,7 @@ func TestBrokerQuotas(t *testing.T) {
 		Quota:  Quota{Sessions: 2, Memory: 12000, Locks: 2, LogBytes: 100, Results: 1},
 	})
 	a := connect(t, p)
-	ctx := soon(t)
+	ctx := patient(t)
 	m, err := a.Memory(ctx, "m")
 	if err != nil {
 		t.Fatal(err)
@@ -687,7 +693,7 @@ func TestBrokerPeerClosesInOrder(t *testing.T) {
 	b := newBroker(t)
 	p, s := newPeer(t, b, "one", Rules{Progress: true, Locks: []string{"a"}})
 	a := connect(t, p)
-	ctx := soon(t)
+	ctx := patient(t)
 	if err := a.Progress(ctx, 3, 4, "pages"); err != nil {
 		t.Error(err)
 	}

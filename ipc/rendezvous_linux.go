@@ -17,9 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answerTimeout is how long another launcher of the user may take to answer, and to leave the folder's lock.
-const answerTimeout = 5 * time.Second
-
 // rendezvous is the folder where launchers of one user meet. Each that has a segment of some name keeps a socket there,
 // KEY@RANDOM, and gives the segment to who connects. Who wants it asks one of them after the other; if there is none he
 // makes the segment and a socket. All of that happens under the folder's flock, so there is never a second segment of a
@@ -28,8 +25,9 @@ const answerTimeout = 5 * time.Second
 // The RANDOM is a secret: a payload with the user's uid that can't list the folder, but may connect to sockets (as
 // Landlock lets it), does not find it. So the socket gets its name after bind, whose path /proc/net/unix shows to all.
 type rendezvous struct {
-	folder func() (string, error)
-	parts  sync.WaitGroup
+	folder   func() (string, error)
+	patience time.Duration // how long another launcher may take to answer, and to leave the folder's lock
+	parts    sync.WaitGroup
 
 	mu  sync.Mutex
 	dir *os.File // nil until it is needed
@@ -61,7 +59,7 @@ func (b *Broker) meet(q segmentRequest) (*Segment, *keeper, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	unlock, err := lockFolder(dir)
+	unlock, err := r.lock(dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -149,8 +147,8 @@ func (r *rendezvous) close() {
 	}
 }
 
-// lockFolder waits for the folder's lock, which the kernel drops with its holder.
-func lockFolder(dir *os.File) (unlock func(), err error) {
+// lock waits for the folder's lock, which the kernel drops with its holder.
+func (r *rendezvous) lock(dir *os.File) (unlock func(), err error) {
 	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("rendezvous: open %s: %w", dir.Name(), err)
@@ -160,7 +158,7 @@ func lockFolder(dir *os.File) (unlock func(), err error) {
 		if err == nil {
 			return func() { unix.Close(fd) }, nil
 		}
-		if err != unix.EINTR && err != unix.EWOULDBLOCK || time.Since(start) > answerTimeout {
+		if err != unix.EINTR && err != unix.EWOULDBLOCK || time.Since(start) > r.patience {
 			unix.Close(fd)
 			return nil, fmt.Errorf("rendezvous: flock %s: %w", dir.Name(), err)
 		}
@@ -184,7 +182,7 @@ func (r *rendezvous) ask(dir *os.File, key string) (file *os.File, write bool, e
 		if !strings.HasPrefix(e.Name(), key+"@") {
 			continue
 		}
-		file, write, askErr := askKeeper(dir, e.Name())
+		file, write, askErr := r.askKeeper(dir, e.Name())
 		switch {
 		case askErr == nil:
 			return file, write, nil
@@ -204,7 +202,7 @@ func (r *rendezvous) ask(dir *os.File, key string) (file *os.File, write bool, e
 // errLeft is a keeper that was closed while it was asked.
 var errLeft = errors.New("the keeper has gone")
 
-func askKeeper(dir *os.File, name string) (file *os.File, write bool, err error) {
+func (r *rendezvous) askKeeper(dir *os.File, name string) (file *os.File, write bool, err error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, false, fmt.Errorf("rendezvous: socket: %w", err)
@@ -220,7 +218,7 @@ func askKeeper(dir *os.File, name string) (file *os.File, write bool, err error)
 	if err := sameUser(fd); err != nil {
 		return nil, false, err
 	}
-	if err := sock.file.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
+	if err := sock.file.SetReadDeadline(time.Now().Add(r.patience)); err != nil {
 		return nil, false, err
 	}
 	reply, err := sock.receive()
@@ -302,7 +300,7 @@ func (k *keeper) answer(fd int) {
 			reply.A = accessWrite
 		}
 	}
-	if sock.file.SetWriteDeadline(time.Now().Add(answerTimeout)) == nil {
+	if sock.file.SetWriteDeadline(time.Now().Add(k.rendezvous.patience)) == nil {
 		_ = sock.send(&reply, file) // who does not wait for it does not get it
 	}
 }

@@ -14,13 +14,6 @@ import (
 	"time"
 )
 
-const (
-	// helloTimeout is for who has connected to a path. An inherited fd may be used at any time, or never.
-	helloTimeout = 10 * time.Second
-	// sendTimeout is how long a peer may leave an answer unread that has no room.
-	sendTimeout = 10 * time.Second
-)
-
 // session is a connection. Its state is where its reader is in run: handshaking, then serving, then ended. What is
 // given to the peer goes in end, at once, whatever the reader does; the goroutines follow.
 type session struct {
@@ -122,7 +115,7 @@ func (s *session) end(why status, reason string) {
 // handshake takes the hello. It returns false when the session is over.
 func (s *session) handshake() bool {
 	if s.id.pidfd != nil {
-		if err := s.sock.file.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
+		if err := s.sock.file.SetReadDeadline(time.Now().Add(s.peer.broker.helloTimeout)); err != nil {
 			s.end(statusGone, err.Error())
 			return false
 		}
@@ -267,7 +260,7 @@ func (s *session) write() {
 		case <-s.ctx.Done():
 			return
 		case out := <-s.answers:
-			err := s.sock.file.SetWriteDeadline(time.Now().Add(sendTimeout))
+			err := s.sock.file.SetWriteDeadline(time.Now().Add(s.peer.broker.sendTimeout))
 			if err == nil && s.ctx.Err() == nil { // else end may have set its deadline before ours
 				err = s.sock.send(&out.message, out.file)
 			}
