@@ -65,4 +65,10 @@ const everyone = 1
 
 func spinBudget() time.Duration { return 0 }
 
+type futexWaiter struct{ value uint64 }
+
+func newFutexWaiter(_ *uint32, old uint32) futexWaiter { return futexWaiter{uint64(old)} }
+
+func futexWaitAny([]futexWaiter, time.Duration) error { return ErrUnsupported }
+
 func relax(int) {}
