@@ -376,4 +376,3 @@ func killBarrier(t *testing.T) {
 	}
 	s.Close()
 }
-
