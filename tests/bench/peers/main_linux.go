@@ -138,7 +138,7 @@ func (p peer) two(c config, args []string) error {
 func measure(c config, operate operation) error {
 	n := 1 // operations in a sample
 	switch {
-	case c.test == "mutex" || c.test == "locks":
+	case c.test == "mutex" || c.test == "locks" || c.test == "loan":
 		n = 1000
 	case c.test == "pair":
 		n = 10

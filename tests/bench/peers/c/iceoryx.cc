@@ -112,6 +112,12 @@ template <size_t N> struct runs {
 		return n;
 	}
 	static int main() {
+		if (is("loan")) {
+			s = connect<N>("self", "self");
+			measure(roundtrip, 1000);
+			delete s;
+			return 0;
+		}
 		pid_t pid = other(is("stream") ? send_all : echo);
 
 		s = connect<N>("requests", "answers");
