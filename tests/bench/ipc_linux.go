@@ -74,6 +74,7 @@ var (
 	ipcTests = []ipcTest{
 		{name: "round trip of 64 B", file: "rtt-64", unit: "µs", bytes: 64, rows: slices.Concat([]ipcRow{
 			{name: "futex, or one cache line (C)", program: "floor", args: []string{"rtt"}, places: all},
+			{name: "futex, or one cache line (Go)", program: "peers", args: []string{"futex", "rtt"}, places: all},
 		}, channels("rtt"), []ipcRow{
 			{name: "jail Channel", program: "peers", args: []string{"jail/channel", "rtt"}, places: all, goals: map[string]goal{
 				sameCore: {limit: 1.2, ratio: true}, crossCore: {limit: 1.2, ratio: true}, spinning: {limit: 0.2},

@@ -41,6 +41,7 @@ type peer struct {
 }
 
 var peers = map[string]peer{
+	"futex":     {openFutex, connectFutex, serveFutex},
 	"unixconn":  {openListener, connectUnix, serveUnix},
 	"seqpacket": {openPair, connectSeqpacket, serveSeqpacket},
 	"net/rpc":   {openListener, connectNetRPC, serveNetRPC},
