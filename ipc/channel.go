@@ -72,7 +72,7 @@ func slotWord(lap uint32, state uint64, owner Owner) uint64 {
 	return uint64(lap)<<32 | state<<(slotBits+generationBits) | uint64(owner)
 }
 
-func lapOf(word uint64) uint32  { return uint32(word >> 32) }
+func lapOf(word uint64) uint32   { return uint32(word >> 32) }
 func stateOf(word uint64) uint64 { return word >> (slotBits + generationBits) & 3 }
 func ownerOf(word uint64) Owner  { return Owner(word & ownerMask) }
 
