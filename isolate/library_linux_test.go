@@ -10,7 +10,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,8 +37,8 @@ func exitOf(t testing.TB, err error) string {
 	return fmt.Sprint(exit.ExitCode)
 }
 
-// TestRun compares Run with Start and Wait, over scripts with any exit code, signal, output and input.
-func TestRun(t *testing.T) {
+// TestTheorem_2_3_1_RunIsStartThenWait compares Run with Start and Wait, over scripts with any exit code, signal, output and input.
+func TestTheorem_2_3_1_RunIsStartThenWait(t *testing.T) {
 	leavesNothing(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		level := rapid.SampledFrom(levelsHere()).Draw(rt, "level")
@@ -315,3 +317,83 @@ func TestStdio(t *testing.T) {
 type failingWriter struct{}
 
 func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("full") }
+
+// TestTheorem_2_1_1_OutlivesItsHandle: a jail that its starter has forgotten goes on; it is the starter's death that ends it.
+func TestTheorem_2_1_1_OutlivesItsHandle(t *testing.T) {
+	atEachLevel(t, func(t *testing.T, level Level) {
+		in, out := startForgotten(t, level)
+		for range 3 { // a finalizer or cleanup of what the handle held would run now
+			runtime.GC()
+			fmt.Fprintln(in, "on")
+			word := make([]byte, 7)
+			if _, err := io.ReadFull(out, word); err != nil || string(word) != "got on\n" {
+				t.Fatalf("%q, %v", word, err)
+			}
+		}
+		in.Close()
+		if rest, err := io.ReadAll(out); err != nil || len(rest) != 0 {
+			t.Errorf("%q, %v", rest, err)
+		}
+	})
+}
+
+// startForgotten starts a jail that answers each line, and keeps nothing of its Cmd.
+func startForgotten(t *testing.T, level Level) (in, out *os.File) {
+	t.Helper()
+	theirIn, in, err1 := os.Pipe()
+	out, theirOut, err2 := os.Pipe()
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); out.Close() })
+	c := shell(context.Background(), level, "while read line; do echo got $line; done")
+	c.Stdin, c.Stdout = theirIn, theirOut
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	theirIn.Close()
+	theirOut.Close()
+	return in, out
+}
+
+// TestTheorem_2_1_1_StatesOnlyGoForward: what can be done with a Cmd before its start, while it runs and after its end, and
+// that no state comes back.
+func TestTheorem_2_1_1_StatesOnlyGoForward(t *testing.T) {
+	atEachLevel(t, func(t *testing.T, level Level) {
+		leavesNothing(t)
+		c := shell(patience(t), level, "read line")
+		in, err := c.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Process != nil || c.Result() != nil || c.Wait() == nil {
+			t.Error("it has begun before its start")
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if c.Start() == nil {
+			t.Error("started twice")
+		}
+		if err := c.Process.Signal(syscall.SIGCONT); err != nil || c.Result() != nil {
+			t.Errorf("while it runs: %v, %v", err, c.Result())
+		}
+		in.Close()
+		if got := exitOf(t, c.Wait()); got != "1" {
+			t.Errorf("exit is %s", got)
+		}
+		result := c.Result()
+		if result == nil || c.Start() == nil || c.Wait() == nil {
+			t.Error("it goes on after its end")
+		}
+		if err := c.Process.Signal(syscall.SIGKILL); !errors.Is(err, os.ErrProcessDone) {
+			t.Errorf("a signal after the end: %v", err)
+		}
+		if err := c.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Errorf("kill after the end: %v", err)
+		}
+		if c.Result() != result {
+			t.Error("the Result changes after the end")
+		}
+	})
+}

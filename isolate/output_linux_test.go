@@ -46,8 +46,8 @@ func content(t testing.TB, f *os.File) string {
 	return string(b)
 }
 
-// TestOutputLimit: to the byte, for each action, to a file and to a writer.
-func TestOutputLimit(t *testing.T) {
+// TestTheorem_9_3_2_OutputLimit: to the byte, for each action, to a file and to a writer.
+func TestTheorem_9_3_2_OutputLimit(t *testing.T) {
 	atEachLevel(t, func(t *testing.T, level Level) {
 		leavesNothing(t)
 		for _, limit := range []int64{1, 4095, 4096, 65536, 1 << 20} {
