@@ -251,11 +251,11 @@ func (c *Channel[T]) put(value *T) (position uint64, done bool, err error) {
 				atomic.CompareAndSwapUint64(&slot.word, writing, slotWord(lap+1, slotFree, 0))
 				return 0, false, ErrClosed
 			}
-			atomic.CompareAndSwapUint64(&state.tail, position, c.after(position))
 			slot.value = *value
 			if !atomic.CompareAndSwapUint64(&slot.word, writing, slotWord(lap, slotFull, 0)) {
 				return 0, false, ErrCorrupt
 			}
+			atomic.CompareAndSwapUint64(&state.tail, position, c.after(position))
 			ring(&state.receivers, 1)
 			return position, true, nil
 		case ahead >= 0:
