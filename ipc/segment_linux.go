@@ -238,9 +238,10 @@ func (s *Segment) Close() error {
 // Self is this attachment as an owner; zero if it is read-only.
 func (s *Segment) Self() Owner { return s.self }
 
-// Alive says whether an owner still has its slot. For a foreign one it costs a system call (0.3 µs); a process that was
-// killed may count as alive until the kernel has closed its files. Where the kernel can't tell, the owner counts as alive:
-// a lock is never taken from one who may live. A peer that writes can make others look dead, and nothing else.
+// Alive says whether an owner still has its slot. For a foreign one it costs a system call (0.3 µs). Who was killed may
+// count as alive until the kernel has closed its files, and again for the moment in which its slot is taken anew. Where the
+// kernel can't tell, the owner counts as alive: a lock is never taken from one who may live. A peer that writes can make
+// others look dead, and nothing else.
 func (s *Segment) Alive(o Owner) bool {
 	o &= ownerMask
 	slot := o.Slot()
