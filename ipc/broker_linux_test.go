@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,6 +52,18 @@ func (s *sent) handlers() Handlers {
 			s.results[name] = file
 		},
 	}
+}
+
+func (s *sent) said() (lines, progress []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.lines), slices.Clone(s.progress)
+}
+
+func (s *sent) result(name string) *os.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.results[name]
 }
 
 // newBroker returns a broker that leaves nothing: not a goroutine, not an fd.
@@ -168,9 +181,12 @@ func TestTheorem_7_3_1_OnlyLegalOrdersCompile(t *testing.T) {
 func TestBrokerKnowsItsPeer(t *testing.T) {
 	b := newBroker(t)
 	rules := Rules{Log: true}
+	var mu sync.Mutex
 	var members []int
 	handlers := (&sent{}).handlers()
 	handlers.Member = func(pid int, pidfd *os.File) error {
+		mu.Lock()
+		defer mu.Unlock()
 		members = append(members, pid)
 		if len(members) > 2 {
 			return errors.New("not of this jail")
@@ -206,6 +222,8 @@ func TestBrokerKnowsItsPeer(t *testing.T) {
 	if _, err := dial(); !errors.Is(err, ErrDenied) {
 		t.Errorf("a stranger: %v", err)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	for _, pid := range members {
 		if pid != os.Getpid() {
 			t.Errorf("pid %d, want %d", pid, os.Getpid())
@@ -276,8 +294,8 @@ func TestBrokerRefusesWhatNoRuleAllows(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if len(s.lines)+len(s.progress) != 0 {
-		t.Errorf("handled: %v", s)
+	if lines, progress := s.said(); len(lines)+len(progress) != 0 {
+		t.Errorf("handled: %q, %q", lines, progress)
 	}
 }
 
@@ -589,6 +607,61 @@ func TestBrokerMemory(t *testing.T) {
 	wantError(t, two.Release(ctx, "all"), ErrNotHeld)
 }
 
+// Two jails that name a channel have it, and a third that does not, has not.
+func TestBrokerChannels(t *testing.T) {
+	b := newBroker(t)
+	rules := Rules{Channels: []ChannelRule{{Name: "jobs", Element: 12, Capacity: 3}}}
+	p1, _ := newPeer(t, b, "one", rules)
+	p2, _ := newPeer(t, b, "two", rules)
+	p3, _ := newPeer(t, b, "three", Rules{})
+	one, two, three := connect(t, p1), connect(t, p2), connect(t, p3)
+	ctx := patient(t)
+	type job [3]uint32
+	open := func(a *Authenticated) *Channel[job] {
+		c, s, err := OpenChannel[job](ctx, a, "jobs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return c
+	}
+	from, to := open(one), open(two)
+	if from.Cap() != 3 {
+		t.Errorf("capacity %d", from.Cap())
+	}
+	if err := from.Send(ctx, job{1, 2, 3}); err != nil {
+		t.Error(err)
+	}
+	if got, err := to.Recv(ctx); err != nil || got != (job{1, 2, 3}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	_, _, err := OpenChannel[job](ctx, three, "jobs")
+	wantError(t, err, ErrDenied)
+	_, _, err = OpenChannel[uint64](ctx, two, "jobs")
+	wantError(t, err, ErrConflict)
+	if err := one.ReleaseChannel(ctx, "jobs"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChannelSizes(t *testing.T) {
+	for _, c := range []struct{ got, want int }{
+		{channelSize(1, 0), ChannelSize[byte](0)},
+		{channelSize(1, 7), ChannelSize[byte](7)},
+		{channelSize(3, 7), ChannelSize[[3]byte](7)},
+		{channelSize(12, 7), ChannelSize[[3]uint32](7)},
+		{channelSize(16, 9), ChannelSize[struct {
+			A uint64
+			B byte
+		}](9)},
+		{channelSize(64, 9), ChannelSize[[64]byte](9)},
+	} {
+		if c.got != c.want {
+			t.Errorf("%d bytes, the channel takes %d", c.got, c.want)
+		}
+	}
+}
+
 // What is published must be sealed against writers, and have the size of the rule.
 func TestBrokerTakesNoUnsealedMemory(t *testing.T) {
 	b := newBroker(t)
@@ -621,9 +694,21 @@ func TestBrokerTakesNoUnsealedMemory(t *testing.T) {
 	if err := publish(os.Open("/etc/passwd")); err == nil {
 		t.Error("a file was taken for memory")
 	}
-	if len(b.segments) != 0 || p.memory != 0 {
-		t.Errorf("left: %v, %d bytes", b.segments, p.memory)
+	if n, bytes := segments(b), memoryOf(p); n != 0 || bytes != 0 {
+		t.Errorf("left: %d segments, %d bytes", n, bytes)
 	}
+}
+
+func segments(b *Broker) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.segments)
+}
+
+func memoryOf(p *Peer) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.memory
 }
 
 func TestBrokerQuotas(t *testing.T) {
@@ -666,8 +751,8 @@ func TestBrokerQuotas(t *testing.T) {
 		t.Error(err)
 	}
 	wantError(t, a.Log(ctx, slog.LevelWarn, strings.Repeat("x", 100)), ErrLimit)
-	if len(s.lines) != 1 || s.lines[0] != "WARN first" {
-		t.Errorf("lines %q", s.lines)
+	if lines, _ := s.said(); len(lines) != 1 || lines[0] != "WARN first" {
+		t.Errorf("lines %q", lines)
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -680,10 +765,10 @@ func TestBrokerQuotas(t *testing.T) {
 	wantError(t, a.Result(ctx, "out", w), ErrLimit)
 	wantError(t, a.Result(ctx, "other", w), ErrDenied)
 	w.Close()
-	if _, err := s.results["out"].WriteString("hello"); err != nil {
+	if _, err := s.result("out").WriteString("hello"); err != nil {
 		t.Error(err)
 	}
-	s.results["out"].Close()
+	s.result("out").Close()
 	if text, err := io.ReadAll(r); err != nil || string(text) != "hello" {
 		t.Errorf("%q, %v", text, err)
 	}
@@ -697,8 +782,8 @@ func TestBrokerPeerClosesInOrder(t *testing.T) {
 	if err := a.Progress(ctx, 3, 4, "pages"); err != nil {
 		t.Error(err)
 	}
-	if s.progress[0] != "3/4 pages" {
-		t.Errorf("%q", s.progress)
+	if _, progress := s.said(); len(progress) != 1 || progress[0] != "3/4 pages" {
+		t.Errorf("%q", progress)
 	}
 	if _, err := a.Terminate(ctx); err != nil {
 		t.Error(err)

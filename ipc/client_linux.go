@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
+	"reflect"
 	"strconv"
 	"sync"
 	"time"
@@ -233,6 +235,34 @@ func (a *Authenticated) ReadMemory(ctx context.Context, name string) (*Segment, 
 			return nil, errors.Join(err, ctx.Err())
 		}
 	}
+}
+
+// OpenChannel attaches to the channel of that name, which all have whose rules name it. T must have the size that the rules
+// say ([ErrConflict]), and no pointers. Closing the segment ends this process's part in it.
+func OpenChannel[T any](ctx context.Context, a *Authenticated, name string) (*Channel[T], *Segment, error) {
+	size := uint64(reflect.TypeFor[T]().Size())
+	r, err := a.request(ctx, &message{Kind: kindChannel, S: name, A: size}, nil)
+	if err == nil && r.file == nil {
+		err = fmt.Errorf("%w: an answer without the file", ErrProtocol)
+	}
+	if err != nil {
+		return nil, nil, wrap("channel", name, err)
+	}
+	segment, err := Open(r.file)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := NewChannel[T](segment, 0, int(min(r.B, math.MaxInt32)))
+	if err != nil {
+		_ = segment.Close() // the error that counts is err
+		return nil, nil, err
+	}
+	return c, segment, nil
+}
+
+// ReleaseChannel gives a channel back, as Release does with memory.
+func (a *Authenticated) ReleaseChannel(ctx context.Context, name string) error {
+	return a.do(ctx, "release", name, &message{Kind: kindRelease, S: name, A: 1})
 }
 
 // Publish gives a segment that this process has made ([Create], with the size that the rule says) to all jails whose rules

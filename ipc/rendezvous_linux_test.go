@@ -157,8 +157,10 @@ func TestLauncherThatDoesNotAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	b, a := launcher(t, dir, userRules)
-	b.rendezvous.patience = 50 * time.Millisecond
+	b := newBroker(t)
+	b.rendezvous.folder, b.rendezvous.patience = func() (string, error) { return dir, nil }, 50*time.Millisecond
+	p, _ := newPeer(t, b, "jail", userRules)
+	a := connect(t, p)
 	if s, err := a.Memory(patient(t), "shared"); !errors.Is(err, unix.ETIMEDOUT) {
 		if err == nil {
 			s.Close()

@@ -98,6 +98,16 @@ func (a *Authenticated) ReadMemory(_ context.Context, name string) (*Segment, er
 	return nil, wrap("memory", name, ErrUnsupported)
 }
 
+// OpenChannel is not supported here.
+func OpenChannel[T any](_ context.Context, _ *Authenticated, name string) (*Channel[T], *Segment, error) {
+	return nil, nil, wrap("channel", name, ErrUnsupported)
+}
+
+// ReleaseChannel is not supported here.
+func (a *Authenticated) ReleaseChannel(_ context.Context, name string) error {
+	return wrap("release", name, ErrUnsupported)
+}
+
 // Publish is not supported here.
 func (a *Authenticated) Publish(_ context.Context, name string, _ *Segment) error {
 	return wrap("publish", name, ErrUnsupported)
