@@ -11,7 +11,7 @@ models='gcc libc6-dev spin'
 vm="$test qemu-system-x86 qemu-system-arm kmod cpio e2fsprogs gcc-aarch64-linux-gnu libc6-dev-arm64-cross systemd libpam-systemd dbus-user-session"
 figures="$test bubblewrap crun runc"
 full="$vm $models nodejs bubblewrap crun runc podman shellcheck clang-format debootstrap"
-bench="$build bubblewrap crun runc busybox-static hyperfine strace"
+bench="$build bubblewrap crun runc busybox-static hyperfine strace g++ libzmq3-dev libboost-dev iceoryx libiceoryx-posh-dev"
 
 extra=
 case ${1:-} in

@@ -6,7 +6,7 @@ export JAIL_TEST_FULL=1 # a test that is only for this run may not skip itself; 
 
 c_files() { find . -path ./.git -prune -o -path ./bin -prune -o -type f \( -name '*.c' -o -name '*.h' \) -print0; }
 
-step_modules() { go mod tidy -diff && go mod verify; }
+step_modules() { go mod tidy -diff && go mod verify && go -C tests/bench/peers mod tidy -diff && go -C tests/bench/peers mod verify; }
 
 step_build() { # static, and the linker has nothing to say
 	local said
@@ -57,6 +57,7 @@ step_race() { env -u JAIL_TEST_FULL go run ./scripts/gotest -p 1 -race -count=1 
 
 step_sweep() { # hundreds of launchers killed at random moments, and the like
 	JAIL_SWEEP=1 go run ./scripts/gotest -p 1 -count=1 -timeout 30m -run 'Sweep|Many|Compilers|Hostile|Swapped|Accounting|Faults|RandomSpecs|OrdinaryUser/RandomSpecs' ./isolate ./tests/integration
+	JAIL_SWEEP=1 go run ./scripts/gotest -count=1 -timeout 30m -run Kills ./ipc
 }
 
 # Bounded by their number, not by time: a target that is busy when its time is over fails with "context deadline exceeded".

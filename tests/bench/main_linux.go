@@ -10,7 +10,8 @@
 //
 // Level limited is compared with level namespaced (limited_linux.go), and level contained on a root file system with
 // crun and runc (contained_linux.go). What a policy adds to a start, and filters to ordinary calls, is in
-// policy_linux.go.
+// policy_linux.go. Group ipc (ipc_linux.go) compares means of communication, in the programs of peers; docs/ipc-bench.md
+// has its figures.
 package main
 
 import (
@@ -55,6 +56,7 @@ type bench struct {
 	runs    int
 	held    int
 	figures []figure
+	ipc     []ipcFigure
 }
 
 // account is who launches.
@@ -68,13 +70,17 @@ type account struct {
 func main() {
 	b := &bench{}
 	out := flag.String("json", "", "write the figures to this `file` too")
-	only := flag.String("only", "process,library,memory,limited,contained,policy,filter", "the parts to measure")
-	flag.IntVar(&b.runs, "runs", 200, "launches of each kind")
+	only := flag.String("only", "process,library,memory,limited,contained,policy,filter,ipc", "the parts to measure")
+	plots := flag.String("plots", "", "write the plots of group ipc to this `folder`")
+	flag.IntVar(&b.runs, "runs", 200, "launches of each kind; group ipc has a round for 40")
 	flag.IntVar(&b.held, "held", 1000, "jails that run at once for the memory figures")
 	flag.Parse()
 	err := b.run(strings.Split(*only, ","))
 	if err == nil && *out != "" {
 		err = b.writeJSON(*out)
+	}
+	if err == nil && *plots != "" {
+		err = b.plotIPC(*plots)
 	}
 	b.print()
 	if err != nil {
@@ -106,6 +112,12 @@ func (b *bench) run(parts []string) error {
 	if os.Getuid() == 0 {
 		// A uid that nobody has; see `man setpriv`.
 		accounts = []account{{name: "root", home: "/root"}, {name: "ordinary", uid: 65533, home: home}}
+	}
+	if i := slices.Index(parts, "ipc"); i >= 0 {
+		parts = slices.Delete(parts, i, i+1)
+		if err := b.measureIPC(); err != nil {
+			return err
+		}
 	}
 	for _, a := range accounts {
 		for _, part := range parts {
@@ -229,7 +241,14 @@ func (b *bench) add(f figure) {
 }
 
 func (b *bench) writeJSON(path string) error {
-	text, err := json.MarshalIndent(b.figures, "", "\t")
+	all := []any{}
+	for _, f := range b.figures {
+		all = append(all, f)
+	}
+	for _, f := range b.ipc {
+		all = append(all, f)
+	}
+	text, err := json.MarshalIndent(all, "", "\t")
 	if err != nil {
 		return err
 	}
@@ -256,6 +275,7 @@ func (b *bench) print() {
 			number(f.Min), number(f.P95), number(f.Ratio), number(f.Goal), number(f.Never), f.verdict())
 	}
 	w.Flush()
+	b.printIPC()
 }
 
 func number(v float64) string {

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/jailrun/jail/ipc"
+)
+
+// jail's own: package ipc.
+func init() {
+	peers["jail/mutex"] = peer{openMutex, connectMutex, serveMutex}
+	peers["jail/broker"] = peer{openNothing, connectBroker, serveBroker}
+	alone["jail/free-mutex"] = aloneMutex
+	alone["jail/filelock"] = fileLock
+}
+
+// guarded is what a mutex guards: how often it was locked.
+type guarded struct {
+	mutex ipc.MutexState
+	_     [64]byte
+	count uint64
+}
+
+func mutexIn(s *ipc.Segment) (*ipc.Mutex, *guarded, error) {
+	g, err := ipc.At[guarded](s, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := ipc.NewMutex(s, &g.mutex)
+	return m, g, err
+}
+
+func (g *guarded) lockTimes(m *ipc.Mutex, n int) error {
+	ctx := context.Background()
+	for range n {
+		if err := m.Lock(ctx); err != nil {
+			return err
+		}
+		g.count++
+		if err := m.Unlock(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func aloneMutex(config) (operation, error) {
+	s, err := ipc.Create("bench", 4096)
+	if err != nil {
+		return nil, err
+	}
+	m, g, err := mutexIn(s)
+	return func(n int) (int, error) { return n, g.lockTimes(m, n) }, err
+}
+
+func openMutex(config) (*os.File, any, error) {
+	s, err := ipc.Create("bench", 4096)
+	if err != nil {
+		return nil, nil, err
+	}
+	theirs, err := s.Share()
+	return theirs, s, err
+}
+
+func connectMutex(_ config, ours any) (operation, error) {
+	m, g, err := mutexIn(ours.(*ipc.Segment))
+	return func(n int) (int, error) {
+		before := g.count
+		err := g.lockTimes(m, n)
+		done := int(g.count - before) // the other's too
+		if done == n {
+			done = 0 // nobody fought
+		}
+		return done, err
+	}, err
+}
+
+func serveMutex(_ config, f *os.File) error {
+	s, err := ipc.Open(f)
+	if err != nil {
+		return err
+	}
+	m, g, err := mutexIn(s)
+	for err == nil {
+		err = g.lockTimes(m, 1000)
+	}
+	return err
+}
+
+func fileLock(config) (operation, error) {
+	lock, err := ipc.OpenFileLock(lockPath(), ipc.Flock)
+	return repeat(func() error {
+		if err := lock.Lock(context.Background(), ipc.Exclusive); err != nil {
+			return err
+		}
+		return lock.Unlock()
+	}), err
+}
+
+// openNothing: the other process is the broker, and listens at a path.
+func openNothing(config) (*os.File, any, error) {
+	f, err := os.Open(os.DevNull)
+	return f, nil, err
+}
+
+const brokerSocket = "broker"
+
+func serveBroker(config, *os.File) error {
+	folder, err := os.Getwd()
+	if err == nil {
+		err = os.WriteFile("file", nil, 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	p, err := ipc.NewBroker().Peer("bench", ipc.Rules{
+		Files: []ipc.FileRule{{Name: "files", Path: folder, Access: ipc.MayRead}},
+		Quota: ipc.Quota{Requests: 1 << 30},
+	}, ipc.Handlers{})
+	if err != nil {
+		return err
+	}
+	// A socket that is there is listened to: it gets its name when it is.
+	hidden := filepath.Join(folder, fmt.Sprintf("%s-%d", brokerSocket, os.Getpid()))
+	if err := p.Listen(hidden); err != nil {
+		return err
+	}
+	if err := os.Rename(hidden, filepath.Join(folder, brokerSocket)); err != nil {
+		return err
+	}
+	select {}
+}
+
+// connectBroker opens a file over and over, for which the broker resolves its path and opens it each time: one after
+// another (test open), or with outstanding requests under way (opens).
+func connectBroker(c config, _ any) (operation, error) {
+	ctx := context.Background()
+	var h *ipc.Handshaking
+	var err error
+	for range 1000 {
+		if h, err = ipc.DialPath(brokerSocket); err == nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(brokerSocket); err != nil {
+		return nil, err
+	}
+	a, err := h.Authenticate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	open := func() error {
+		f, err := a.Open(ctx, "files", "file", ipc.MayRead)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	}
+	if c.test == "open" {
+		return repeat(open), nil
+	}
+	done := make(chan error, outstanding)
+	for range outstanding {
+		go func() {
+			for {
+				done <- open()
+			}
+		}()
+	}
+	return repeat(func() error { return <-done }), nil
+}
