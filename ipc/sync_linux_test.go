@@ -562,29 +562,37 @@ func TestSleepersAreWoken(t *testing.T) {
 	w, other := workers[0], workers[1]
 	a, ctx := w.arena, t.Context()
 	for name, test := range map[string]struct {
-		word    *uint32
-		prepare func() error
-		flag    uint32
-		wake    func() error
+		sleepers int
+		word     *uint32
+		prepare  func() error
+		flag     uint32
+		wake     func() error
 	}{
-		"Mutex.Unlock":   {&a.Mutex.word, func() error { return w.mutex.Lock(ctx) }, flagWaiters, w.mutex.Unlock},
-		"RWMutex.Unlock": {&a.RW.writer, func() error { return w.rw.Lock(ctx) }, flagWaiters, w.rw.Unlock},
-		"RWMutex.RUnlock": {w.rw.own, func() error {
+		"Mutex.Unlock":   {1, &a.Mutex.word, func() error { return w.mutex.Lock(ctx) }, flagWaiters, w.mutex.Unlock},
+		"RWMutex.Unlock": {2, &a.RW.writer, func() error { return w.rw.Lock(ctx) }, flagWaiters, w.rw.Unlock},
+		"RWMutex.RUnlock": {1, w.rw.own, func() error {
 			atomic.StoreUint32(&a.RW.writer, uint32(other.segment.Self())) // it waits for w
 			*w.rw.own = w.segment.Self().Generation()<<readerBits | 1
 			return nil
-		}, 0, w.rw.RUnlock},
-		"Semaphore.Release": {&a.Semaphore.turn, func() error { return w.semaphore.Acquire(ctx, 1) }, 1, func() error { return w.semaphore.Release(1) }},
-		"Barrier.Wait":      {&a.Barrier.word, func() error { return nil }, 0, func() error { return newBarrier(t, w, 1).Wait(ctx) }},
-		"Cond.Signal":       {&a.Cond.sequence, func() error { return nil }, 0, func() error { w.cond.Signal(); return nil }},
-		"Cond.Broadcast":    {&a.Cond.sequence, func() error { return nil }, 0, func() error { w.cond.Broadcast(); return nil }},
+		}, 0, func() error {
+			defer atomic.StoreUint32(&a.RW.writer, 0)
+			return w.rw.RUnlock()
+		}},
+		"Semaphore.Release": {2, &a.Semaphore.turn, func() error { return w.semaphore.Acquire(ctx, 1) }, 1, func() error { return w.semaphore.Release(1) }},
+		"Barrier.Wait":      {2, &a.Barrier.word, func() error { return nil }, 0, func() error { return newBarrier(t, w, 1).Wait(ctx) }},
+		"Cond.Signal":       {1, &a.Cond.sequence, func() error { return nil }, 0, func() error { w.cond.Signal(); return nil }},
+		"Cond.Broadcast":    {2, &a.Cond.sequence, func() error { return nil }, 0, func() error { w.cond.Broadcast(); return nil }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wants(t, "prepare", test.prepare(), nil)
 			value := atomic.OrUint32(test.word, test.flag) | test.flag
+			var group sync.WaitGroup
+			for range test.sleepers {
+				group.Go(func() { futexWait(test.word, value, 10*patience) })
+			}
 			woken := make(chan struct{})
 			go func() {
-				futexWait(test.word, value, 10*patience)
+				group.Wait()
 				close(woken)
 			}()
 			time.Sleep(10 * time.Millisecond) // if it does not sleep by then, this shows nothing
@@ -626,7 +634,7 @@ func scribble(s *Segment, _ int) {
 	must(words, err)
 	header := headerWords(s)
 	hot := []*uint32{
-		&a.Mutex.word, &a.RW.writer, &a.RW.readers[1], &a.RW.readers[2], &a.Cond.sequence, &a.Barrier.word,
+		&a.Mutex.word, &a.RW.writer, &a.RW.readers[readerPlace(1)], &a.RW.readers[readerPlace(2)], &a.Cond.sequence, &a.Barrier.word,
 		&a.Barrier.members[1], &a.Semaphore.guard, &a.Semaphore.turn,
 	}
 	values := []uint32{0, 1, ^uint32(0), flagPoisoned, flagWaiters, barrierBroken, 1<<15 | 1}
