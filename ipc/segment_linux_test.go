@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -325,5 +326,31 @@ func TestPunchedHoleIsNoFault(t *testing.T) {
 	}
 	if s.Alive(p.Self()) { // its generation is gone, so it is no owner any more
 		t.Error("it lives")
+	}
+}
+
+// To measure, threads are bound to a CPU for a moment; they go back to where others run on them.
+func TestMeasuringBindsNoThread(t *testing.T) {
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		t.Fatal(err)
+	}
+	if allowed.Count() < 2 {
+		t.Skip("host lacks: a second CPU")
+	}
+	wakeCost()
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		tid, err := strconv.Atoi(task.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var set unix.CPUSet
+		if unix.SchedGetaffinity(tid, &set) == nil && set != allowed {
+			t.Errorf("thread %d is bound to %d CPUs", tid, set.Count())
+		}
 	}
 }
