@@ -76,6 +76,27 @@ func TestOwnerLivesAsLongAsItsAttachment(t *testing.T) {
 	}
 }
 
+func TestCopyOfASharedFileKeepsNobodyAlive(t *testing.T) {
+	s := newSegment(t, 1)
+	f, err := s.Share()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0) // what fork and SCM_RIGHTS do
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	p, err := Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	if s.Alive(p.Self()) {
+		t.Error("it lives on in a copy of its file")
+	}
+}
+
 func TestSlotsRunOut(t *testing.T) {
 	s := newSegment(t, 1)
 	for range Slots - 1 {
