@@ -663,7 +663,7 @@ func scribble(s *Segment, _ int) {
 }
 
 // Whatever a peer writes: no panic, no fault, no wait beyond the context.
-func TestHostileWordsInLocks(t *testing.T) {
+func TestHostileWordsOfLocks(t *testing.T) {
 	w := newWorker(newSegment(t, 8192))
 	barrier := newBarrier(t, w, 2)
 	cmd := startHelper(t, w.segment, "scribble", 0)
