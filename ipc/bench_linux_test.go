@@ -4,6 +4,7 @@ package ipc
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -49,10 +50,14 @@ func BenchmarkSemaphoreUncontended(b *testing.B) {
 func contended(b *testing.B, operation func(*worker) error) {
 	s := newSegment(b, 1<<16)
 	workers := []*worker{newWorker(s), newWorker(peer(b, s))}
+	spinBudget() // measured once, and not here
 	var group sync.WaitGroup
-	b.ResetTimer()
+	var ready atomic.Int32
 	for _, w := range workers {
 		group.Go(func() {
+			for ready.Add(1); ready.Load() < 2; {
+			}
+			b.ResetTimer()
 			for range b.N / 2 {
 				if err := operation(w); err != nil {
 					b.Error(err)

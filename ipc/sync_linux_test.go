@@ -562,29 +562,37 @@ func TestSleepersAreWoken(t *testing.T) {
 	w, other := workers[0], workers[1]
 	a, ctx := w.arena, t.Context()
 	for name, test := range map[string]struct {
-		word    *uint32
-		prepare func() error
-		flag    uint32
-		wake    func() error
+		sleepers int
+		word     *uint32
+		prepare  func() error
+		flag     uint32
+		wake     func() error
 	}{
-		"Mutex.Unlock":   {&a.Mutex.word, func() error { return w.mutex.Lock(ctx) }, flagWaiters, w.mutex.Unlock},
-		"RWMutex.Unlock": {&a.RW.writer, func() error { return w.rw.Lock(ctx) }, flagWaiters, w.rw.Unlock},
-		"RWMutex.RUnlock": {w.rw.own, func() error {
+		"Mutex.Unlock":   {1, &a.Mutex.word, func() error { return w.mutex.Lock(ctx) }, flagWaiters, w.mutex.Unlock},
+		"RWMutex.Unlock": {2, &a.RW.writer, func() error { return w.rw.Lock(ctx) }, flagWaiters, w.rw.Unlock},
+		"RWMutex.RUnlock": {1, w.rw.own, func() error {
 			atomic.StoreUint32(&a.RW.writer, uint32(other.segment.Self())) // it waits for w
 			*w.rw.own = w.segment.Self().Generation()<<readerBits | 1
 			return nil
-		}, 0, w.rw.RUnlock},
-		"Semaphore.Release": {&a.Semaphore.turn, func() error { return w.semaphore.Acquire(ctx, 1) }, 1, func() error { return w.semaphore.Release(1) }},
-		"Barrier.Wait":      {&a.Barrier.word, func() error { return nil }, 0, func() error { return newBarrier(t, w, 1).Wait(ctx) }},
-		"Cond.Signal":       {&a.Cond.sequence, func() error { return nil }, 0, func() error { w.cond.Signal(); return nil }},
-		"Cond.Broadcast":    {&a.Cond.sequence, func() error { return nil }, 0, func() error { w.cond.Broadcast(); return nil }},
+		}, 0, func() error {
+			defer atomic.StoreUint32(&a.RW.writer, 0)
+			return w.rw.RUnlock()
+		}},
+		"Semaphore.Release": {2, &a.Semaphore.turn, func() error { return w.semaphore.Acquire(ctx, 1) }, 1, func() error { return w.semaphore.Release(1) }},
+		"Barrier.Wait":      {2, &a.Barrier.word, func() error { return nil }, 0, func() error { return newBarrier(t, w, 1).Wait(ctx) }},
+		"Cond.Signal":       {1, &a.Cond.sequence, func() error { return nil }, 0, func() error { w.cond.Signal(); return nil }},
+		"Cond.Broadcast":    {2, &a.Cond.sequence, func() error { return nil }, 0, func() error { w.cond.Broadcast(); return nil }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wants(t, "prepare", test.prepare(), nil)
 			value := atomic.OrUint32(test.word, test.flag) | test.flag
+			var group sync.WaitGroup
+			for range test.sleepers {
+				group.Go(func() { futexWait(test.word, value, 10*patience) })
+			}
 			woken := make(chan struct{})
 			go func() {
-				futexWait(test.word, value, 10*patience)
+				group.Wait()
 				close(woken)
 			}()
 			time.Sleep(10 * time.Millisecond) // if it does not sleep by then, this shows nothing
@@ -626,7 +634,7 @@ func scribble(s *Segment, _ int) {
 	must(words, err)
 	header := headerWords(s)
 	hot := []*uint32{
-		&a.Mutex.word, &a.RW.writer, &a.RW.readers[1], &a.RW.readers[2], &a.Cond.sequence, &a.Barrier.word,
+		&a.Mutex.word, &a.RW.writer, &a.RW.readers[readerPlace(1)], &a.RW.readers[readerPlace(2)], &a.Cond.sequence, &a.Barrier.word,
 		&a.Barrier.members[1], &a.Semaphore.guard, &a.Semaphore.turn,
 	}
 	values := []uint32{0, 1, ^uint32(0), flagPoisoned, flagWaiters, barrierBroken, 1<<15 | 1}
@@ -725,4 +733,54 @@ func reopenSegment(s *Segment) (*Segment, error) {
 		return nil, err
 	}
 	return Open(f)
+}
+
+// A word that changes all the time tells a waiter each time that there is something to look at.
+func TestRestlessWordsEndWithTheContext(t *testing.T) {
+	workers := crowd(t, 2)
+	w, a := workers[0], workers[0].arena
+	one, two := uint32(workers[1].segment.Self()), uint32(workers[2].segment.Self())
+	barrier := newBarrier(t, w, 100)
+	wants(t, "Acquire", workers[1].semaphore.Acquire(t.Context(), testPermits), nil)
+	other := &a.RW.readers[readerPlace(workers[1].segment.Self().Slot())]
+	for name, test := range map[string]struct {
+		word    *uint32
+		values  [2]uint32
+		operate func(context.Context) error
+	}{
+		"Mutex.Lock":        {&a.Mutex.word, [2]uint32{one, two}, w.mutex.Lock},
+		"RWMutex.RLock":     {&a.RW.writer, [2]uint32{one, two}, w.rw.RLock},
+		"RWMutex.Lock":      {other, [2]uint32{1<<readerBits | 1, 1<<readerBits | 2}, w.rw.Lock},
+		"Semaphore.Acquire": {&a.Semaphore.turn, [2]uint32{2, 4}, func(ctx context.Context) error { return w.semaphore.Acquire(ctx, 1) }},
+		"Barrier.Wait":      {&a.Barrier.word, [2]uint32{7, 8}, barrier.Wait},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atomic.StoreUint32(test.word, test.values[0])
+			stop, stopped := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(stopped)
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						atomic.StoreUint32(test.word, 0)
+						return
+					default:
+						atomic.StoreUint32(test.word, test.values[i&1])
+					}
+				}
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+			defer cancel()
+			done := make(chan error, 1)
+			go func() { done <- test.operate(ctx) }()
+			select {
+			case err := <-done:
+				wants(t, name, err, context.DeadlineExceeded)
+			case <-time.After(patience):
+				t.Error("it waits on")
+			}
+			close(stop)
+			<-stopped
+		})
+	}
 }
