@@ -21,7 +21,11 @@ import (
 // The kernel drops that lock when the last copy of the attachment's open file description is closed, which a process's
 // death does, so other participants can ask whether an [Owner] lives ([Segment.Alive]).
 //
-// A peer that may write is trusted with the contents, not with our memory or time: it can change every byte at every moment.
+// A peer that may write can change every byte at every moment. It can also give pages back to the kernel (PUNCH_HOLE, which
+// no seal prevents without preventing writes): they read as zeros, and whoever touches them is charged for them.
+//
+// Keep the Segment, or a lock made with it, for as long as it is used: a value from At does not, and what nothing refers to is
+// closed by the garbage collector.
 //
 // Methods may be called by several goroutines at once, Close excepted: see there.
 type Segment struct {

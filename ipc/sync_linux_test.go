@@ -556,6 +556,58 @@ func TestDeadHoldersPermitsComeBack(t *testing.T) {
 	wants(t, "Release of a negative number", w.semaphore.Release(-1), unix.EINVAL)
 }
 
+// Whoever sleeps is woken, and does not only find out at its next look.
+func TestSleepersAreWoken(t *testing.T) {
+	workers := crowd(t, 1)
+	w, other := workers[0], workers[1]
+	a, ctx := w.arena, t.Context()
+	for name, test := range map[string]struct {
+		sleepers int
+		word     *uint32
+		prepare  func() error
+		flag     uint32
+		wake     func() error
+	}{
+		"Mutex.Unlock":   {1, &a.Mutex.word, func() error { return w.mutex.Lock(ctx) }, flagWaiters, w.mutex.Unlock},
+		"RWMutex.Unlock": {2, &a.RW.writer, func() error { return w.rw.Lock(ctx) }, flagWaiters, w.rw.Unlock},
+		"RWMutex.RUnlock": {1, w.rw.own, func() error {
+			atomic.StoreUint32(&a.RW.writer, uint32(other.segment.Self())) // it waits for w
+			*w.rw.own = w.segment.Self().Generation()<<readerBits | 1
+			return nil
+		}, 0, func() error {
+			defer atomic.StoreUint32(&a.RW.writer, 0)
+			return w.rw.RUnlock()
+		}},
+		"Semaphore.Release": {2, &a.Semaphore.turn, func() error { return w.semaphore.Acquire(ctx, 1) }, 1, func() error { return w.semaphore.Release(1) }},
+		"Barrier.Wait":      {2, &a.Barrier.word, func() error { return nil }, 0, func() error { return newBarrier(t, w, 1).Wait(ctx) }},
+		"Cond.Signal":       {1, &a.Cond.sequence, func() error { return nil }, 0, func() error { w.cond.Signal(); return nil }},
+		"Cond.Broadcast":    {2, &a.Cond.sequence, func() error { return nil }, 0, func() error { w.cond.Broadcast(); return nil }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wants(t, "prepare", test.prepare(), nil)
+			value := atomic.OrUint32(test.word, test.flag) | test.flag
+			var group sync.WaitGroup
+			for range test.sleepers {
+				group.Go(func() { futexWait(test.word, value, 10*patience) })
+			}
+			woken := make(chan struct{})
+			go func() {
+				group.Wait()
+				close(woken)
+			}()
+			time.Sleep(10 * time.Millisecond) // if it does not sleep by then, this shows nothing
+			wants(t, "wake", test.wake(), nil)
+			select {
+			case <-woken:
+			case <-time.After(patience):
+				t.Error("it sleeps on")
+				futexWake(test.word, everyone)
+				<-woken
+			}
+		})
+	}
+}
+
 func TestStatesMustLieInTheirSegment(t *testing.T) {
 	s, other := newSegment(t, 1<<16), newSegment(t, 1<<16)
 	a := place[arena](t, other, 0)
@@ -582,7 +634,7 @@ func scribble(s *Segment, _ int) {
 	must(words, err)
 	header := headerWords(s)
 	hot := []*uint32{
-		&a.Mutex.word, &a.RW.writer, &a.RW.readers[1], &a.RW.readers[2], &a.Cond.sequence, &a.Barrier.word,
+		&a.Mutex.word, &a.RW.writer, &a.RW.readers[readerPlace(1)], &a.RW.readers[readerPlace(2)], &a.Cond.sequence, &a.Barrier.word,
 		&a.Barrier.members[1], &a.Semaphore.guard, &a.Semaphore.turn,
 	}
 	values := []uint32{0, 1, ^uint32(0), flagPoisoned, flagWaiters, barrierBroken, 1<<15 | 1}
