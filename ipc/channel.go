@@ -72,7 +72,7 @@ func slotWord(lap uint32, state uint64, owner Owner) uint64 {
 	return uint64(lap)<<32 | state<<(slotBits+generationBits) | uint64(owner)
 }
 
-func lapOf(word uint64) uint32  { return uint32(word >> 32) }
+func lapOf(word uint64) uint32   { return uint32(word >> 32) }
 func stateOf(word uint64) uint64 { return word >> (slotBits + generationBits) & 3 }
 func ownerOf(word uint64) Owner  { return Owner(word & ownerMask) }
 
@@ -251,11 +251,11 @@ func (c *Channel[T]) put(value *T) (position uint64, done bool, err error) {
 				atomic.CompareAndSwapUint64(&slot.word, writing, slotWord(lap+1, slotFree, 0))
 				return 0, false, ErrClosed
 			}
-			atomic.CompareAndSwapUint64(&state.tail, position, c.after(position))
 			slot.value = *value
 			if !atomic.CompareAndSwapUint64(&slot.word, writing, slotWord(lap, slotFull, 0)) {
 				return 0, false, ErrCorrupt
 			}
+			atomic.CompareAndSwapUint64(&state.tail, position, c.after(position))
 			ring(&state.receivers, 1)
 			return position, true, nil
 		case ahead >= 0:

@@ -303,3 +303,27 @@ func TestSpinBudget(t *testing.T) {
 		t.Errorf("spins for %v", b)
 	}
 }
+
+func TestPunchedHoleIsNoFault(t *testing.T) {
+	s := newSegment(t, 1<<16)
+	p := peer(t, s)
+	words, err := Slice[uint64](s, 0, s.Size()/8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range words {
+		words[i] = 1
+	}
+	if err := unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, int64(headerSize+s.Size())); err != nil {
+		t.Fatal(err)
+	}
+	for i := range words {
+		if words[i] != 0 {
+			t.Fatalf("word %d is %d", i, words[i])
+		}
+		words[i] = 2
+	}
+	if s.Alive(p.Self()) { // its generation is gone, so it is no owner any more
+		t.Error("it lives")
+	}
+}
