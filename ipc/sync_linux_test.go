@@ -663,7 +663,7 @@ func scribble(s *Segment, _ int) {
 }
 
 // Whatever a peer writes: no panic, no fault, no wait beyond the context.
-func TestHostileWords(t *testing.T) {
+func TestHostileWordsOfLocks(t *testing.T) {
 	w := newWorker(newSegment(t, 8192))
 	barrier := newBarrier(t, w, 2)
 	cmd := startHelper(t, w.segment, "scribble", 0)
@@ -733,4 +733,54 @@ func reopenSegment(s *Segment) (*Segment, error) {
 		return nil, err
 	}
 	return Open(f)
+}
+
+// A word that changes all the time tells a waiter each time that there is something to look at.
+func TestRestlessWordsEndWithTheContext(t *testing.T) {
+	workers := crowd(t, 2)
+	w, a := workers[0], workers[0].arena
+	one, two := uint32(workers[1].segment.Self()), uint32(workers[2].segment.Self())
+	barrier := newBarrier(t, w, 100)
+	wants(t, "Acquire", workers[1].semaphore.Acquire(t.Context(), testPermits), nil)
+	other := &a.RW.readers[readerPlace(workers[1].segment.Self().Slot())]
+	for name, test := range map[string]struct {
+		word    *uint32
+		values  [2]uint32
+		operate func(context.Context) error
+	}{
+		"Mutex.Lock":        {&a.Mutex.word, [2]uint32{one, two}, w.mutex.Lock},
+		"RWMutex.RLock":     {&a.RW.writer, [2]uint32{one, two}, w.rw.RLock},
+		"RWMutex.Lock":      {other, [2]uint32{1<<readerBits | 1, 1<<readerBits | 2}, w.rw.Lock},
+		"Semaphore.Acquire": {&a.Semaphore.turn, [2]uint32{2, 4}, func(ctx context.Context) error { return w.semaphore.Acquire(ctx, 1) }},
+		"Barrier.Wait":      {&a.Barrier.word, [2]uint32{7, 8}, barrier.Wait},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atomic.StoreUint32(test.word, test.values[0])
+			stop, stopped := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(stopped)
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						atomic.StoreUint32(test.word, 0)
+						return
+					default:
+						atomic.StoreUint32(test.word, test.values[i&1])
+					}
+				}
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+			defer cancel()
+			done := make(chan error, 1)
+			go func() { done <- test.operate(ctx) }()
+			select {
+			case err := <-done:
+				wants(t, name, err, context.DeadlineExceeded)
+			case <-time.After(patience):
+				t.Error("it waits on")
+			}
+			close(stop)
+			<-stopped
+		})
+	}
 }
