@@ -256,6 +256,7 @@ func killing(t *testing.T, name string, once func(*worker, context.Context)) *wo
 	w := newWorker(s)
 	working, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
+	var longest time.Duration
 	go func() {
 		defer close(done)
 		defer func() {
@@ -264,7 +265,9 @@ func killing(t *testing.T, name string, once func(*worker, context.Context)) *wo
 			}
 		}()
 		for ctx := patientFor(t, killed()); working.Err() == nil; {
+			begin := time.Now()
 			once(w, ctx)
+			longest = max(longest, time.Since(begin))
 		}
 	}()
 	started := uint32(0)
@@ -283,6 +286,7 @@ func killing(t *testing.T, name string, once func(*worker, context.Context)) *wo
 	}
 	stop()
 	<-done
+	t.Logf("the longest operation took %v", longest)
 	for _, cmd := range victims {
 		kill(t, cmd)
 	}
