@@ -593,3 +593,5 @@ func TestChannelIsLinearizable(t *testing.T) {
 		}
 	}
 }
+
+func isSet(word *uint32) func() bool { return func() bool { return atomic.LoadUint32(word) != 0 } }

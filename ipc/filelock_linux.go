@@ -28,9 +28,10 @@ import (
 // Lock and Unlock that meets nobody is two system calls (1 µs). Unlock happens before the return of a Lock that it made
 // possible, also between processes. The death of the holder is not told to the next one.
 //
-// A waiting Lock tries again after 50 µs, then after times that double up to 16 ms. A blocking call would wake up
-// sooner, but hold a thread for each waiter, and nothing in Go can interrupt it: the runtime's signal handlers are
-// installed with SA_RESTART.
+// A waiting Lock tries again after 50 µs, and then after pauses that are an eighth longer each time, up to 100 ms: it has
+// the lock an eighth of its waiting time too late at most, and a long wait costs ten tries a second. A blocking call
+// would wake up at once, but hold a thread for each waiter, and nothing in Go can interrupt it: the runtime's signal
+// handlers are installed with SA_RESTART.
 type FileLock struct {
 	file  *os.File
 	fd    int
@@ -207,7 +208,7 @@ func (l *FileLock) retry(ctx context.Context, mode LockMode) (bool, error) {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 16*time.Millisecond) {
+	for pause := 50 * time.Microsecond; ; pause = min(pause+pause/8, 100*time.Millisecond) {
 		timer.Reset(pause)
 		select {
 		case <-timer.C:

@@ -30,7 +30,7 @@ search() { # WHAT GCCFLAGS PANFLAGS: a line on stdout; 0: it holds, 1: it is vio
 
 searches() { # MODEL [MUTATION]: all searches until one does not hold
 	local name
-	spin "-D${2:-NO_MUTATION}" -a "$1" || return 2
+	spin "-D${2:-NO_MUTATION}" -a "$1" >generated 2>&1 || { cat generated && return 2; }
 	search 'safety' '-DSAFETY -DNOCLAIM' '' || return
 	# shellcheck disable=SC2013 # names are words
 	for name in $(sed -n 's/^ltl \([A-Za-z0-9_]*\).*/\1/p' "$1"); do

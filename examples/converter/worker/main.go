@@ -6,7 +6,7 @@ import (
 	"context"
 	"fmt"
 	"image"
-	"image/color"
+	"image/draw"
 	_ "image/gif"
 	_ "image/jpeg"
 	_ "image/png"
@@ -52,14 +52,12 @@ func decode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for y := range b.Dy() {
-		for x := range b.Dx() {
-			grey[y*b.Dx()+x] = color.GrayModel.Convert(decoded.At(b.Min.X+x, b.Min.Y+y)).(color.Gray).Y
-		}
-		if y%100 == 99 || y == b.Dy()-1 {
-			if err := session.Progress(ctx, uint64(y+1), uint64(b.Dy()), ""); err != nil {
-				return err
-			}
+	out := &image.Gray{Pix: grey, Stride: b.Dx(), Rect: b}
+	for y := b.Min.Y; y < b.Max.Y; y += 100 {
+		lines := image.Rect(b.Min.X, y, b.Max.X, min(y+100, b.Max.Y))
+		draw.Draw(out, lines, decoded, lines.Min, draw.Src)
+		if err := session.Progress(ctx, uint64(lines.Max.Y-b.Min.Y), uint64(b.Dy()), ""); err != nil {
+			return err
 		}
 	}
 	_, err = session.Terminate(ctx)
