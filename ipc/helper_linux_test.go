@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -107,5 +106,3 @@ func must[T any](value T, err error) T {
 	}
 	return value
 }
-
-func isSet(word *uint32) func() bool { return func() bool { return atomic.LoadUint32(word) != 0 } }
