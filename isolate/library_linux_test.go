@@ -353,6 +353,13 @@ func startForgotten(t *testing.T, level Level) (in, out *os.File) {
 	}
 	theirIn.Close()
 	theirOut.Close()
+	pid := c.Process.Pid
+	t.Cleanup(func() {
+		in.Close()
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != nil { // other tests count our children
+			t.Error(err)
+		}
+	})
 	return in, out
 }
 

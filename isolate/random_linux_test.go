@@ -306,7 +306,7 @@ func (w *world) traces() string {
 			cgroups = append(cgroups, path)
 		}
 	}
-	return fmt.Sprint(len(fds), scratch, cgroups, slices.Collect(maps.Keys(descendants(os.Getpid()))), string(mounts))
+	return fmt.Sprint(len(fds), scratch, cgroups, descendants(os.Getpid()), string(mounts))
 }
 
 // describe is a Spec in so many words that it can be made again.
