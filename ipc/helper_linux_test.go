@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -54,7 +53,8 @@ func startHelper(t testing.TB, s *Segment, name string, number int) *exec.Cmd {
 	}
 	defer f.Close()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperEnv+"="+name, numberEnv+"="+strconv.Itoa(number))
+	// The race detector would sleep for a second at each helper's end.
+	cmd.Env = append(os.Environ(), helperEnv+"="+name, numberEnv+"="+strconv.Itoa(number), "GORACE=atexit_sleep_ms=0")
 	cmd.ExtraFiles = []*os.File{f}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -106,5 +106,3 @@ func must[T any](value T, err error) T {
 	}
 	return value
 }
-
-func isSet(word *uint32) func() bool { return func() bool { return atomic.LoadUint32(word) != 0 } }

@@ -10,13 +10,17 @@ import (
 type RWMutexState struct {
 	writer  uint32
 	_       [15]uint32
-	readers [Slots + 1]uint32 // by slot: the generation in the upper 22 bits, how many readers that process has in the rest
+	readers [Slots + 1]uint32 // by place: the generation in the upper 22 bits, how many readers that process has in the rest
 }
 
 const (
 	readerBits = 32 - generationBits
 	readerMask = 1<<readerBits - 1
 )
+
+// readerPlace is where the word of a slot is, and the slot of a place: neighbours come to different cache lines, which they would
+// take from each other (80 ns instead of 14 for two readers).
+func readerPlace(slot int) int { return slot&15<<4 | slot>>4 }
 
 // RWMutex lets many readers or one writer in.
 //
@@ -29,7 +33,7 @@ const (
 // repair, and Lock returns it with the lock, until a writer has called Recover. See [Mutex], which also holds for the
 // happens-before edges: of an Unlock to every later Lock and RLock, of an RUnlock to every later Lock.
 //
-// RLock and RUnlock take 20 ns and no system call while there is no writer. Lock looks at 255 words.
+// RLock and RUnlock take 15 ns and no system call while there is no writer. Lock looks at 255 words (0.2 µs).
 type RWMutex struct {
 	writer  Mutex
 	readers *[Slots + 1]uint32
@@ -41,7 +45,7 @@ func NewRWMutex(s *Segment, state *RWMutexState) (*RWMutex, error) {
 	l := &RWMutex{
 		writer:  Mutex{segment: s, word: &state.writer, self: uint32(s.Self())},
 		readers: &state.readers,
-		own:     &state.readers[s.Self().Slot()],
+		own:     &state.readers[readerPlace(s.Self().Slot())],
 	}
 	return l, failure("make", l, inSegment(s, state))
 }
@@ -60,8 +64,11 @@ func (l *RWMutex) lock(ctx context.Context) error {
 			return poison
 		}
 	}
-	for slot := range l.readers {
-		if err := l.drain(ctx, slot); err != nil {
+	for i := range l.readers {
+		if atomic.LoadUint32(&l.readers[i])&readerMask == 0 {
+			continue
+		}
+		if err := l.drain(ctx, readerPlace(i)); err != nil {
 			_ = l.writer.unlock(everyone) // the context's error says more
 			return err
 		}
@@ -71,7 +78,7 @@ func (l *RWMutex) lock(ctx context.Context) error {
 
 // drain waits until the process with this slot has no reader. Those that come now see the writer and go again.
 func (l *RWMutex) drain(ctx context.Context, slot int) error {
-	readers := &l.readers[slot]
+	readers := &l.readers[readerPlace(slot)]
 	for {
 		old := atomic.LoadUint32(readers)
 		if old&readerMask == 0 {

@@ -21,7 +21,11 @@ import (
 // The kernel drops that lock when the last copy of the attachment's open file description is closed, which a process's
 // death does, so other participants can ask whether an [Owner] lives ([Segment.Alive]).
 //
-// A peer that may write is trusted with the contents, not with our memory or time: it can change every byte at every moment.
+// A peer that may write can change every byte at every moment. It can also give pages back to the kernel (PUNCH_HOLE, which
+// no seal prevents without preventing writes): they read as zeros, and whoever touches them is charged for them.
+//
+// Keep the Segment, or a lock made with it, for as long as it is used: a value from At does not, and what nothing refers to is
+// closed by the garbage collector.
 //
 // Methods may be called by several goroutines at once, Close excepted: see there.
 type Segment struct {
@@ -238,9 +242,10 @@ func (s *Segment) Close() error {
 // Self is this attachment as an owner; zero if it is read-only.
 func (s *Segment) Self() Owner { return s.self }
 
-// Alive says whether an owner still has its slot. For a foreign one it costs a system call (0.3 µs); a process that was
-// killed may count as alive until the kernel has closed its files. Where the kernel can't tell, the owner counts as alive:
-// a lock is never taken from one who may live. A peer that writes can make others look dead, and nothing else.
+// Alive says whether an owner still has its slot. For a foreign one it costs a system call (0.3 µs). Who was killed may
+// count as alive until the kernel has closed its files, and again for the moment in which its slot is taken anew. Where the
+// kernel can't tell, the owner counts as alive: a lock is never taken from one who may live. A peer that writes can make
+// others look dead, and nothing else.
 func (s *Segment) Alive(o Owner) bool {
 	o &= ownerMask
 	slot := o.Slot()

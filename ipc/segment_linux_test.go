@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -72,6 +73,27 @@ func TestOwnerLivesAsLongAsItsAttachment(t *testing.T) {
 	}
 	if s.Alive(owner) || s.Alive(0) || s.Alive(200) || !s.Alive(next.Self()) {
 		t.Error("wrong: who lives after the slot was taken anew")
+	}
+}
+
+func TestCopyOfASharedFileKeepsNobodyAlive(t *testing.T) {
+	s := newSegment(t, 1)
+	f, err := s.Share()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0) // what fork and SCM_RIGHTS do
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	p, err := Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	if s.Alive(p.Self()) {
+		t.Error("it lives on in a copy of its file")
 	}
 }
 
@@ -301,5 +323,55 @@ func TestSpinBudget(t *testing.T) {
 	}
 	if b := spinBudget(); b < 5*time.Microsecond || b > 100*time.Microsecond {
 		t.Errorf("spins for %v", b)
+	}
+}
+
+func TestPunchedHoleIsNoFault(t *testing.T) {
+	s := newSegment(t, 1<<16)
+	p := peer(t, s)
+	words, err := Slice[uint64](s, 0, s.Size()/8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range words {
+		words[i] = 1
+	}
+	if err := unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, int64(headerSize+s.Size())); err != nil {
+		t.Fatal(err)
+	}
+	for i := range words {
+		if words[i] != 0 {
+			t.Fatalf("word %d is %d", i, words[i])
+		}
+		words[i] = 2
+	}
+	if s.Alive(p.Self()) { // its generation is gone, so it is no owner any more
+		t.Error("it lives")
+	}
+}
+
+// To measure, threads are bound to a CPU for a moment; they go back to where others run on them.
+func TestMeasuringBindsNoThread(t *testing.T) {
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		t.Fatal(err)
+	}
+	if allowed.Count() < 2 {
+		t.Skip("host lacks: a second CPU")
+	}
+	wakeCost()
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		tid, err := strconv.Atoi(task.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var set unix.CPUSet
+		if unix.SchedGetaffinity(tid, &set) == nil && set != allowed {
+			t.Errorf("thread %d is bound to %d CPUs", tid, set.Count())
+		}
 	}
 }

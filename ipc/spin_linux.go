@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spinBudget is how long spin spins: what it costs to wake a sleeping thread here, 5 to 45 µs, or 0 where this process has
-// one CPU at most. It is found at the first wait that needs it, in 1 to 3 ms.
+// spinBudget is how long spin spins: what it costs to wake a sleeping thread on another CPU, 5 to 100 µs, or 0 where this
+// process has one CPU at most. It is found at the first wait that needs it, in a few milliseconds.
 var spinBudget = sync.OnceValue(func() time.Duration {
 	if cpus() < 2 {
 		return 0
@@ -71,34 +71,67 @@ func quota(folder string) int {
 	return (time + period - 1) / period
 }
 
-// wakeCost measures half of a round trip between two threads that sleep in between: the median of some, bounded, because a
-// busy machine measures its load.
+// wakeCost measures half of a round trip between two threads on two CPUs that sleep in between: the median of some,
+// bounded, because a busy machine measures its load. On one CPU it would be a tenth.
 func wakeCost() time.Duration {
 	const rounds = 15
 	word := new(uint32)
-	done := make(chan struct{})
 	turn := func(mine uint32) {
 		for atomic.LoadUint32(word) != mine {
 			futexWait(word, mine^1, 10*time.Millisecond)
 		}
 	}
-	go func() {
-		defer close(done)
-		for range rounds {
-			turn(1)
-			atomic.StoreUint32(word, 0)
-			futexWake(word, 1)
-		}
-	}()
-	costs := make([]time.Duration, 0, rounds)
-	for range rounds {
-		start := time.Now()
-		atomic.StoreUint32(word, 1)
+	give := func(other uint32) {
+		atomic.StoreUint32(word, other)
 		futexWake(word, 1)
-		turn(0)
-		costs = append(costs, time.Since(start)/2)
 	}
-	<-done
+	var allowed unix.CPUSet
+	_ = unix.SchedGetaffinity(0, &allowed) // if not, cpus has said so
+	var group sync.WaitGroup
+	group.Go(func() {
+		onCPU(nth(&allowed, 0), func() {
+			for range rounds {
+				turn(1)
+				give(0)
+			}
+		})
+	})
+	costs := make([]time.Duration, 0, rounds)
+	onCPU(nth(&allowed, 1), func() {
+		for range rounds {
+			start := time.Now()
+			give(1)
+			turn(0)
+			costs = append(costs, time.Since(start)/2)
+		}
+	})
+	group.Wait()
 	slices.Sort(costs)
 	return min(max(costs[rounds/2], 5*time.Microsecond), 100*time.Microsecond)
+}
+
+// nth is the number of the nth CPU of a set.
+func nth(set *unix.CPUSet, n int) int {
+	cpu := 0
+	for ; cpu < 64*len(set); cpu++ {
+		if set.IsSet(cpu) {
+			if n == 0 {
+				break
+			}
+			n--
+		}
+	}
+	return cpu
+}
+
+// onCPU runs f on one CPU, or anywhere if that is refused.
+func onCPU(cpu int, f func()) {
+	runtime.LockOSThread() //nolint:forbidigo // a CPU is chosen for a thread, which lives on and gets its own back
+	defer runtime.UnlockOSThread()
+	var before, one unix.CPUSet
+	one.Set(cpu)
+	if unix.SchedGetaffinity(0, &before) == nil && unix.SchedSetaffinity(0, &one) == nil {
+		defer func() { _ = unix.SchedSetaffinity(0, &before) }()
+	}
+	f()
 }

@@ -25,7 +25,7 @@ func refused[T any](t *testing.T, path, kind string) {
 	}
 }
 
-func TestTheorem_3_3_2_PointersAreRefused(t *testing.T) {
+func TestTheorem_1_3_2_PointersAreRefused(t *testing.T) {
 	if err := CheckType[flat](); err != nil {
 		t.Error(err)
 	}
