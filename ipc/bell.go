@@ -30,6 +30,13 @@ func ring(bell *uint32, sleepers int) {
 // wake-up, which took 3 µs each in a virtual machine. What needs an early look, a death in the middle of a step, is rare.
 const firstPause = 20 * time.Millisecond
 
+// ringAll is ring for those too that sleep without having announced it: another ring took the bit away.
+func ringAll(bell *uint32) {
+	atomic.AndUint32(bell, ^uint32(bellAwaited))
+	atomic.AddUint32(bell, bellStep)
+	futexWake(bell, everyone)
+}
+
 // waiter is one wait for something that a peer has to do: try it, then next, in turns. It spins, announces itself, and parks.
 type waiter struct {
 	ctx   context.Context
@@ -99,12 +106,13 @@ func (w *waiter) park() error {
 	return nil
 }
 
-// leave ends the wait: more says that there is something left for another sleeper, to whom our ring may have belonged.
+// leave ends the wait: more says whether there is something left for another sleeper, to whom our ring may have belonged.
+// It is nil for a bell whose rings wake all.
 func (w *waiter) leave(more func() bool) {
 	if w.stop != nil {
 		w.stop()
 	}
-	if w.state != spinning {
+	if w.state != spinning && more != nil {
 		passOn(w.bell, more)
 	}
 }

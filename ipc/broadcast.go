@@ -134,7 +134,7 @@ func (p *BroadcastProducer[T]) Send(value T) {
 // Close ends the broadcast: readers get what is there and then ErrClosed.
 func (p *BroadcastProducer[T]) Close() {
 	atomic.StoreUint32(&p.broadcast.state.closed, 1)
-	ring(&p.broadcast.state.sent, everyone)
+	ringAll(&p.broadcast.state.sent)
 	atomic.CompareAndSwapUint32(&p.broadcast.state.producer, uint32(p.broadcast.segment.Self()), 0)
 }
 
@@ -172,7 +172,7 @@ func (r *BroadcastReader[T]) Recv(ctx context.Context) (value T, missed uint64, 
 			ok, missed, err = r.take(&value)
 		}
 	}
-	w.leave(nothing)
+	w.leave(nil)
 	return value, missed, b.wrap(err)
 }
 

@@ -216,7 +216,7 @@ func (c *Channel[T]) TryRecv() (value T, ok bool, err error) {
 func (c *Channel[T]) Close() {
 	atomic.StoreUint32(&c.state.closed, 1)
 	for _, bell := range []*uint32{&c.state.receivers, &c.state.senders, &c.state.offers} {
-		ring(bell, everyone)
+		ringAll(bell)
 	}
 }
 
@@ -249,6 +249,7 @@ func (c *Channel[T]) put(value *T) (position uint64, done bool, err error) {
 			// Once more: a receiver that saw closed and a free slot has told its caller that nothing will come.
 			if atomic.LoadUint32(&state.closed) != 0 {
 				atomic.CompareAndSwapUint64(&slot.word, writing, slotWord(lap+1, slotFree, 0))
+				c.freed()
 				return 0, false, ErrClosed
 			}
 			slot.value = *value
@@ -309,7 +310,7 @@ func (c *Channel[T]) take(value *T) (done bool, err error) {
 			if c.capacity == 0 {
 				ring(&state.offers, everyone)
 			}
-			ring(&state.senders, 1)
+			c.freed()
 			return true, nil
 		case stateOf(word) == slotWriting:
 			// Not past it: a value behind it is younger.
@@ -321,6 +322,14 @@ func (c *Channel[T]) take(value *T) (done bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// freed follows the freeing of a slot. It may have been the last of a closed channel, for which receivers wait.
+func (c *Channel[T]) freed() {
+	ring(&c.state.senders, 1)
+	if atomic.LoadUint32(&c.state.closed) != 0 {
+		ringAll(&c.state.receivers)
+	}
 }
 
 // mend frees a slot of what a dead owner was doing, and says whether the caller should look again.
@@ -335,7 +344,7 @@ func (c *Channel[T]) mend(slot *slot[T], word uint64) bool {
 	}
 	if atomic.CompareAndSwapUint64(&slot.word, word, next) {
 		ring(&c.state.receivers, 1)
-		ring(&c.state.senders, 1)
+		c.freed()
 	}
 	return true
 }
@@ -345,7 +354,7 @@ func (c *Channel[T]) mend(slot *slot[T], word uint64) bool {
 func (c *Channel[T]) meet(ctx context.Context, position uint64) error {
 	slot, lap := &c.slots[uint32(position)], lapOf(position)
 	w := waiter{ctx: ctx, bell: &c.state.offers}
-	defer w.leave(func() bool { return true })
+	defer w.leave(nil)
 	for {
 		word := atomic.LoadUint64(&slot.word)
 		if lapOf(word) != lap {
@@ -369,7 +378,7 @@ func (c *Channel[T]) withdraw(slot *slot[T], lap uint32, why error) error {
 			return nil
 		}
 		if atomic.CompareAndSwapUint64(&slot.word, word, slotWord(lap+1, slotFree, 0)) {
-			ring(&c.state.senders, 1)
+			c.freed()
 			return why
 		}
 	}

@@ -21,10 +21,10 @@ type MutexState struct{ word uint32 }
 // the mutex held; and so it is with what an owner did before its death. The race detector can't see this, since it looks at
 // no shared memory: it reports ordinary variables that goroutines of one process guard by a Mutex.
 //
-// It is not fair, not recursive, and lends no priority. (The kernel's futexes that do know owners by a thread's
-// number, which is another's in another pid namespace.)
+// It is not fair, not recursive, and lends no priority: the kernel's futexes that do take the owner for a thread's
+// number, which is another's in another pid namespace.
 //
-// A pair of Lock and Unlock without contention takes 10 ns and no system call. A waiter spins for as long as a wake-up costs and
+// A pair of Lock and Unlock without contention takes 11 ns and no system call. A waiter spins for as long as a wake-up costs and
 // sleeps then. A hostile peer can unlock, poison or hold the mutex for ever: the last costs a waiter its context, no more.
 type Mutex struct {
 	segment *Segment

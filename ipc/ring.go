@@ -85,8 +85,8 @@ func (r *Ring) MaxMessage() int { return len(r.bytes)/2&^7 - ringHeader }
 // Close ends the ring for all: a Loan fails with ErrClosed, the consumer gets what was published and then ErrClosed.
 func (r *Ring) Close() {
 	atomic.StoreUint32(&r.state.closed, 1)
-	ring(&r.state.published, everyone)
-	ring(&r.state.released, everyone)
+	ringAll(&r.state.published)
+	ringAll(&r.state.released)
 }
 
 // claim takes a role that nobody who lives has.
@@ -134,7 +134,7 @@ func (p *Producer) Loan(ctx context.Context, n int) ([]byte, error) {
 				message, err = p.tryLoan(n)
 			}
 		}
-		w.leave(nothing)
+		w.leave(nil)
 	}
 	return message, p.ring.wrap("loan", err)
 }
@@ -144,8 +144,6 @@ func (p *Producer) TryLoan(n int) ([]byte, error) {
 	message, err := p.tryLoan(n)
 	return message, p.ring.wrap("loan", err)
 }
-
-func nothing() bool { return false }
 
 func (r *Ring) wrap(op string, err error) error {
 	if err == nil {
@@ -243,7 +241,7 @@ func (c *Consumer) Take(ctx context.Context) ([]byte, error) {
 				message, err = c.tryTake()
 			}
 		}
-		w.leave(nothing)
+		w.leave(nil)
 	}
 	return message, c.ring.wrap("take", err)
 }

@@ -440,6 +440,40 @@ func TestTheorem_4_4_2_BarrierIsReusable(t *testing.T) {
 	}
 }
 
+// Each party writes its word, and after the barrier all see all words.
+func TestTheorem_6_4_1_ArrivalHappensBeforePassing(t *testing.T) {
+	workers := crowd(t, 2)
+	var group sync.WaitGroup
+	for i, w := range workers {
+		b := newBarrier(t, w, len(workers))
+		words, err := Slice[uint64](w.segment, 1<<15, len(workers))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := patient(t)
+		group.Go(func() {
+			for round := range uint64(3000) {
+				words[i] = round
+				if err := b.Wait(ctx); err != nil {
+					t.Error(err)
+					return
+				}
+				for j := range words {
+					if words[j] != round {
+						t.Errorf("round %d: word %d is %d", round, j, words[j])
+						return
+					}
+				}
+				if err := b.Wait(ctx); err != nil { // before the words change
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
 func TestBarrierTakesAnArrivalBack(t *testing.T) {
 	workers := crowd(t, 1)
 	a, b := newBarrier(t, workers[0], 2), newBarrier(t, workers[1], 2)

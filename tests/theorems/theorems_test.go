@@ -102,7 +102,7 @@ var rows = []row{
 		numbers: "5.1, 5.2, 5.3, 5.4",
 		says:    "A message arrives once, whole and in order; a full channel holds its sender up; with capacity 0 both sides meet; select waits for several; channels compose to pipelines, fan-in and fan-out.",
 		where:   "ipc.Channel, ipc.Select",
-		shown:   []string{"ring.pml", "ipc.TestChannelIsLinearizable", "ipc.TestCloseWakesAll"},
+		shown:   []string{"ring.pml", "rendezvous.pml", "ipc.TestChannelIsLinearizable", "ipc.TestCloseWakesAll"},
 	},
 	{
 		numbers: "6.1, 6.2, 6.3",
@@ -121,7 +121,7 @@ var rows = []row{
 		numbers: "7.3",
 		says:    "A protocol's states can be types, so that a wrong order does not compile; that it goes on at all is another matter.",
 		where:   "ipc: Handshaking, Authenticated and Terminated are types of the client; the server keeps to the same order",
-		shown:   []string{"ipc.TestBrokerPeerClosesInOrder", "ipc.TestHostilePeersHarmOnlyThemselves"},
+		shown:   []string{"broker.pml", "ipc.TestBrokerPeerClosesInOrder", "ipc.TestHostilePeersHarmOnlyThemselves"},
 	},
 	{
 		numbers: "8.1",
