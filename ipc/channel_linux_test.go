@@ -288,16 +288,18 @@ func TestTheorem_5_4_1_Pipeline(t *testing.T) {
 			}
 		}
 	}
-	go stage(in, middle, func(v int64) int64 { return v + 1 })
-	go stage(middle, out, func(v int64) int64 { return 2 * v })
-	go func() {
+	var stages sync.WaitGroup
+	defer stages.Wait() // a Close still rings bells when its closing is seen, and the memory goes with the test
+	stages.Go(func() { stage(in, middle, func(v int64) int64 { return v + 1 }) })
+	stages.Go(func() { stage(middle, out, func(v int64) int64 { return 2 * v }) })
+	stages.Go(func() {
 		defer in.Close()
 		for i := range int64(500) {
 			if err := in.Send(patient(t), i); err != nil {
 				t.Error(err)
 			}
 		}
-	}()
+	})
 	for i := range int64(500) {
 		if v, err := out.Recv(patient(t)); err != nil || v != 2*(i+1) {
 			t.Fatal(i, v, err)
@@ -336,12 +338,14 @@ func TestTheorem_5_4_2_FanInFanOut(t *testing.T) {
 			}
 		})
 	}
-	go func() {
+	var closing sync.WaitGroup
+	defer closing.Wait() // as above
+	closing.Go(func() {
 		feeding.Wait()
 		in.Close()
 		working.Wait()
 		results.Close()
-	}()
+	})
 	var values [feeders * each]int
 	for {
 		r, err := collected.Recv(patient(t))
