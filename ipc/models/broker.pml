@@ -1,26 +1,28 @@
 /*
  * The broker's protocol (../session_linux.go): one session with its reader, writer, watcher of the client's pidfd and a
  * lock request that waits, and a neighbour that takes the same lock. The client sends up to REQUESTS requests in any
- * order, right or wrong, without waiting for answers if it likes; it may stop reading, or be killed, at any moment. A
- * copy of its socket is open in another process, so that the broker never reads its end. Shown for all orders of what
- * they do:
+ * order, right or wrong, without waiting for answers if it likes; it may stop reading, or be killed, at any moment, or
+ * live on. A copy of its socket is open in another process, so that the broker never reads its end. Shown for all
+ * orders of what they do:
  *   - answered: each request of a client that lives and reads is answered, or the session ends;
  *   - order: what is out of order ends the session;
  *   - nothing_left: of a client that is dead, and of a session that is over, no lock, no request that waits and no
  *     answer is left.
  * A deadline is a step that is possible while the client does not read.
  */
-#define REQUESTS 3
+#define REQUESTS 4
 #define SOCKET   1 /* packets for which a direction of the socket has room */
-#define QUEUE    1 /* answers that wait for the writer */
+#define QUEUE    1 /* answers that wait to be sent, the one that is being sent among them */
 
-mtype = { NONE, HELLO, OPEN, LOCK, UNLOCK, QUIT };
+mtype = { NONE, HELLO, LOCK, UNLOCK, QUIT };
+mtype:fate = { LIVES, DIES, GOES_DEAF };
 
 chan requests = [SOCKET] of { mtype };
 chan queue = [QUEUE] of { bool }; /* is it the last? */
 chan replies = [SOCKET] of { bool };
 
 /* the client */
+mtype:fate fate; /* what it does at some moment; while it lives and reads, it reads whatever comes */
 bool alive = true;
 bool reads = true;
 bool greeted;  /* it has said hello */
@@ -32,7 +34,7 @@ bool over;     /* it is over */
 bool closed;   /* nothing of it is left: the client reads its end */
 bool held;     /* the session has the lock */
 bool waits;    /* a request for it waits */
-bool granted;  /* it was given to that request, which is to be answered */
+byte granted;  /* requests that waited and have been given it, and are to be answered */
 byte running = 4;
 
 bool taken;    /* the neighbour has the lock */
@@ -79,7 +81,6 @@ end:	do
 		:: serving && m == LOCK && !held && !waits && !taken -> held = true
 		:: serving && m == LOCK && (held || waits) /* refused: it is the session's already */
 		:: serving && m == UNLOCK -> held = false
-		:: serving && m == OPEN
 		:: serving && m == QUIT -> last = true
 		fi;
 		m = NONE }
@@ -99,7 +100,7 @@ end:	do
 proctype waiter() {
 end:	do
 	:: over -> break
-	:: granted -> granted = false; put(false)
+	:: atomic { granted > 0 -> granted-- }; put(false)
 	od;
 	running--
 }
@@ -108,18 +109,14 @@ proctype writer() {
 	bool last;
 end:	do
 	:: over -> break
-	:: queue?last ->
+	:: atomic { nempty(queue) && nfull(replies) -> queue?last; replies!last }
 		if
-		:: over -> break
-		:: replies!last ->
-			if
-			:: last -> over_now()
-			:: else
-			fi
-#ifndef MUTATION_NO_SEND_DEADLINE
-		:: full(replies) && !(reads && alive) -> over_now()
-#endif
+		:: last -> over_now(); break
+		:: else
 		fi
+#ifndef MUTATION_NO_SEND_DEADLINE
+	:: nempty(queue) && full(replies) && !(reads && alive) -> over_now(); break
+#endif
 	od;
 	running--
 }
@@ -142,7 +139,7 @@ end:	running == 0;
 		:: queue?last
 		:: empty(queue) -> break
 		od;
-		granted = false;
+		granted = 0;
 		closed = true
 	}
 }
@@ -154,10 +151,10 @@ end:	do
 		taken = false;
 		if
 #ifdef MUTATION_GRANT_AFTER_END
-		:: waits || over -> waits = false; held = true; granted = true
+		:: waits || over -> waits = false; held = true; granted++
 		:: else
 #else
-		:: waits -> waits = false; held = true; granted = true
+		:: waits -> waits = false; held = true; granted++
 		:: else
 #endif
 		fi }
@@ -171,7 +168,6 @@ end:	do
 	:: atomic { sent < REQUESTS && !closed && nfull(requests) ->
 		if
 		:: m = HELLO
-		:: m = OPEN
 		:: m = LOCK
 		:: m = UNLOCK
 		:: m = QUIT
@@ -191,14 +187,19 @@ end:	do
 		m = NONE }
 	:: atomic { reads && nempty(replies) -> replies?_; owed-- }
 	:: atomic { closed && (empty(replies) || !reads) -> owed = 0; break }
-	:: break
-	:: reads -> reads = false
+	:: fate == DIES -> break
+	:: fate == GOES_DEAF && reads -> reads = false
 	od;
 	alive = false
 }
 
 init {
 	atomic {
+		if
+		:: fate = LIVES
+		:: fate = DIES
+		:: fate = GOES_DEAF
+		fi;
 		run reader();
 		run waiter();
 		run writer();
@@ -209,7 +210,7 @@ init {
 	}
 }
 
-#define clean (closed && !held && !waits && !granted && len(queue) == 0)
+#define clean (closed && !held && !waits && granted == 0 && len(queue) == 0)
 
 ltl answered { [] (owed > 0 -> <> (owed == 0 || !alive || !reads)) }
 ltl order { [] (wrong -> <> closed) }
