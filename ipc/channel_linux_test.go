@@ -308,6 +308,58 @@ func TestTheorem_5_4_1_Pipeline(t *testing.T) {
 	}
 }
 
+// Many feed one channel, from which many take: each value arrives once.
+func TestTheorem_5_4_2_FanInFanOut(t *testing.T) {
+	const feeders, workers, each = 4, 3, 300
+	in, out := channels[int64](t, 4)
+	results, collected := channels[[2]int64](t, 4)
+	var feeding, working sync.WaitGroup
+	for f := range int64(feeders) {
+		feeding.Go(func() {
+			for i := range int64(each) {
+				if err := in.Send(patient(t), f*each+i); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for w := range int64(workers) {
+		working.Go(func() {
+			for {
+				v, err := out.Recv(patient(t))
+				if err != nil {
+					return
+				}
+				if err := results.Send(patient(t), [2]int64{w, v}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	go func() {
+		feeding.Wait()
+		in.Close()
+		working.Wait()
+		results.Close()
+	}()
+	var values [feeders * each]int
+	for {
+		r, err := collected.Recv(patient(t))
+		if errors.Is(err, ErrClosed) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		values[r[1]]++
+	}
+	for v, n := range values {
+		if n != 1 {
+			t.Fatalf("value %d came %d times", v, n)
+		}
+	}
+}
+
 func TestTheorem_5_3_1_SelectIsFair(t *testing.T) {
 	const n = 3000
 	var receivers []*Channel[int64]

@@ -35,12 +35,13 @@
 #define RECEIVERS 0
 #define SENDERS 1
 #define OFFERS 2
-#define AWAITED 1
-#define COUNTS 8
 
 byte word;
 byte value; /* the message; ring.pml has torn ones */
-byte bell[3];
+/* A bell's bit 0. Its count is modelled by whom it makes fail: who announced itself before a ring does not fall asleep. */
+bool awaited[3];
+byte announced[4]; /* by process: the bell plus 1, 0 for none */
+bool rung[4];      /* since then */
 byte asleep[4]; /* by process: the bell plus 1, 0 for awake. Senders are 0 and 1, receivers 2 and 3. */
 bool closed;
 bool dead[4], done[4];
@@ -62,14 +63,18 @@ inline wake(b) {
 	fi
 }
 
+inline count(b) {
+#ifndef MUTATION_no_step
+	rung[0] = rung[0] || announced[0] == b + 1;
+	rung[1] = rung[1] || announced[1] == b + 1;
+	rung[2] = rung[2] || announced[2] == b + 1;
+	rung[3] = rung[3] || announced[3] == b + 1
+#endif
+}
+
 inline ring(b) {
 	if
-	:: bell[b] & AWAITED ->
-#ifdef MUTATION_no_step
-		bell[b] = bell[b] & ~AWAITED;
-#else
-		bell[b] = ((bell[b] & ~AWAITED) + 2) % COUNTS;
-#endif
+	:: atomic { awaited[b] -> awaited[b] = false; count(b) };
 		atomic { wake(b) }
 	:: else
 	fi
@@ -78,7 +83,8 @@ inline ring(b) {
 /* All sleepers, also those whose bit another ring has taken. */
 inline ring_all(b) {
 	atomic {
-		bell[b] = ((bell[b] & ~AWAITED) + 2) % COUNTS;
+		awaited[b] = false;
+		count(b);
 		asleep[0] = (asleep[0] == b + 1 -> 0 : asleep[0]);
 		asleep[1] = (asleep[1] == b + 1 -> 0 : asleep[1]);
 		asleep[2] = (asleep[2] == b + 1 -> 0 : asleep[2]);
@@ -100,17 +106,20 @@ inline freed() {
 
 /* FUTEX_WAIT; over, not 0, ends the sleep as a cancelled context does. */
 inline sleep(b, over) {
-	atomic { if :: bell[b] == old -> asleep[me] = b + 1 :: else fi };
-	if
-	:: asleep[me] == 0
-	:: kills > 0 -> asleep[me] = 0
-	:: over -> asleep[me] = 0
-	fi;
-	old = 0
+	atomic { if :: awaited[b] && !rung[me] -> asleep[me] = b + 1 :: else fi };
+	atomic {
+		if
+		:: asleep[me] == 0
+		:: kills > 0 -> asleep[me] = 0
+		:: over -> asleep[me] = 0
+		fi;
+		announced[me] = 0;
+		rung[me] = false
+	}
 }
 
 inline announce(b) {
-	atomic { bell[b] = bell[b] | AWAITED; old = bell[b] }
+	atomic { awaited[b] = true; announced[me] = b + 1; rung[me] = false }
 #ifdef MUTATION_look_once
 	;
 	sleep(b, false)
@@ -120,7 +129,7 @@ inline announce(b) {
 /* more is what waiter.leave asks. */
 inline pass_on(b, more) {
 #ifndef MUTATION_no_pass_on
-	bell[b] = bell[b] | AWAITED;
+	atomic { awaited[b] = true; announced[me] = 0; rung[me] = false };
 	if
 	:: more -> ring(b)
 	:: else
@@ -140,73 +149,77 @@ inline pass_on(b, more) {
 #endif
 
 inline mend(w) {
-	if
-	:: ABANDONED(w) ->
-		atomic { if :: word == w -> word = MENDED(w) :: else fi };
-		ring(RECEIVERS);
-		freed()
-	:: else
-	fi
+	atomic { if :: word == w -> word = MENDED(w) :: else fi };
+	ring(RECEIVERS);
+	freed()
 }
 
+/* What needs no other's memory goes along with the step before it. */
 proctype sender(byte me; bool may_cancel) {
-	byte w, old, lap;
+	byte w, lap;
 	bool slept;
 	{
 		sending[1 + me] = true;
 again:		atomic {
+			w = word;
 			if
 			:: closed -> goto end
-			:: else -> w = word
+			:: !closed && STATE(w) == FREE -> goto claim
+			:: !closed && ABANDONED(w) -> goto repair
+			:: !closed && STATE(w) != FREE && !ABANDONED(w) && announced[me] == 0 -> goto doze
+			:: !closed && STATE(w) != FREE && !ABANDONED(w) && announced[me] > 0 -> goto nap
 			fi
 		};
+repair:		mend(w);
+		goto again;
+doze:		announce(SENDERS);
+		goto again;
+nap:		sleep(SENDERS, false);
+		slept = true;
+		goto again;
+
+claim:		atomic { if :: word == w -> word = WORD(LAP(w), WRITING, me); lap = LAP(w) :: else -> goto again fi };
 		if
-		:: STATE(w) == FREE ->
-			atomic { if :: word == w -> word = WORD(LAP(w), WRITING, me) :: else -> goto again fi };
-			lap = LAP(w);
-			if
-			:: closed -> word = WORD(lap + 1, FREE, 0); freed(); goto end
-			:: else
-			fi;
-			value = 1 + me;
-			word = WORD(lap, FULL, 0);
-			ring(RECEIVERS)
-		:: else ->
-			mend(w);
-			if
-			:: old == 0 -> announce(SENDERS)
-			:: else -> slept = true; sleep(SENDERS, false)
-			fi;
-			goto again
-		fi;
-		if
-		:: slept || old > 0 -> pass_on(SENDERS, STATE(word) == FREE)
+		:: closed -> word = WORD(lap + 1, FREE, 0); freed(); goto end
 		:: else
 		fi;
-		old = 0;
-
-meet:		w = word;
-#ifndef MUTATION_no_wait
+		value = 1 + me;
+		word = WORD(lap, FULL, 0);
+		ring(RECEIVERS);
 		if
-		:: LAP(w) != lap
-		:: else ->
-			mend(w);
-			if
-			:: may_cancel -> goto withdraw
-			:: closed -> goto withdraw
-			:: !closed && old == 0 -> announce(OFFERS); goto meet
-			:: !closed && old > 0 -> sleep(OFFERS, may_cancel); goto meet
-			fi
+		:: slept || announced[me] > 0 -> pass_on(SENDERS, STATE(word) == FREE)
+		:: else
 		fi;
+
+meet:
+#ifndef MUTATION_no_wait
+		atomic {
+			w = word;
+			if
+			:: LAP(w) != lap -> goto met
+			:: LAP(w) == lap && ABANDONED(w) -> goto mending
+			:: LAP(w) == lap && (may_cancel || closed) -> goto withdraw
+			:: LAP(w) == lap && !ABANDONED(w) && !closed && announced[me] == 0 -> goto await
+			:: LAP(w) == lap && !ABANDONED(w) && !closed && announced[me] > 0 -> goto sleeping
+			fi
+		};
+mending:	mend(w);
+		goto meet;
+await:		announce(OFFERS);
+		goto meet;
+sleeping:	sleep(OFFERS, may_cancel);
+		goto meet;
 #endif
-		assert(received[1 + me]); /* sent */
+met:		assert(received[1 + me]); /* sent */
 		goto end;
 
-withdraw:	w = word;
-		if
-		:: LAP(w) != lap -> assert(received[1 + me]); goto end
-		:: else
-		fi;
+withdraw:	atomic {
+			w = word;
+			if
+			:: LAP(w) != lap -> assert(received[1 + me]); goto end
+			:: else
+			fi
+		};
 #ifdef MUTATION_withdraw
 		word = WORD(lap + 1, FREE, 0);
 #else
@@ -217,51 +230,57 @@ withdraw:	w = word;
 		freed();
 end:		sending[1 + me] = false
 	} unless { dead[me] };
-	asleep[me] = 0;
-	done[me] = true
+	atomic { asleep[me] = 0; announced[me] = 0; rung[me] = false; done[me] = true }
 }
 
 proctype receiver(byte me) {
-	byte w, old, a;
-	bool last, slept;
+	byte w, a;
+	bool slept;
 	{
-		skip;
-again:		atomic { last = closed; w = word };
-		if
-		:: STATE(w) == FULL ->
-			atomic { if :: word == w -> word = WORD(LAP(w), READING, me) :: else -> goto again fi };
-			a = value;
-			atomic {
-#ifndef MUTATION_commit
-				if
-				:: word != WORD(LAP(w), READING, me) -> goto again
-				:: else
-				fi;
-#endif
-				word = WORD(LAP(w) + 1, FREE, 0);
-				assert(a > 0 && !received[a]);
-				assert(sending[a] || dead[a - 1]); /* it meets a sender */
-				received[a] = true
-			};
-			if :: bell[OFFERS] & AWAITED -> ring_all(OFFERS) :: else fi;
-			freed();
-			goto end
-		:: STATE(w) == FREE && last -> goto end
-		:: else ->
-			mend(w);
+		atomic { slept = asleep[me] > 0; asleep[me] == 0 };
+again:		atomic {
+			w = word;
 			if
-			:: old == 0 -> announce(RECEIVERS)
-			:: else -> slept = true; sleep(RECEIVERS, false)
+			:: STATE(w) == FULL -> goto claim
+			:: STATE(w) == FREE && closed -> goto end
+			:: ABANDONED(w) -> goto repair
+			:: STATE(w) != FULL && !(STATE(w) == FREE && closed) && !ABANDONED(w) && announced[me] == 0 -> goto doze
+			:: STATE(w) != FULL && !(STATE(w) == FREE && closed) && !ABANDONED(w) && announced[me] > 0 -> goto nap
+			fi
+		};
+repair:		mend(w);
+		goto again;
+doze:		announce(RECEIVERS);
+		goto again;
+nap:		sleep(RECEIVERS, false);
+		slept = true;
+		goto again;
+
+claim:		atomic { if :: word == w -> word = WORD(LAP(w), READING, me) :: else -> goto again fi };
+		a = value;
+		atomic {
+#ifndef MUTATION_commit
+			if
+			:: word != WORD(LAP(w), READING, me) -> goto again
+			:: else
 			fi;
-			goto again
+#endif
+			word = WORD(LAP(w) + 1, FREE, 0);
+			assert(a > 0 && !received[a]);
+			assert(sending[a] || dead[a - 1]); /* it meets a sender */
+			received[a] = true
+		};
+		if
+		:: awaited[OFFERS] -> ring_all(OFFERS)
+		:: else
 		fi;
+		freed();
 end:		if
-		:: slept || old > 0 -> pass_on(RECEIVERS, STATE(word) != FREE)
+		:: slept || announced[me] > 0 -> pass_on(RECEIVERS, STATE(word) != FREE)
 		:: else
 		fi
 	} unless { dead[me] };
-	asleep[me] = 0;
-	done[me] = true
+	atomic { asleep[me] = 0; announced[me] = 0; rung[me] = false; done[me] = true }
 }
 
 active proctype killer() {
@@ -275,7 +294,7 @@ active proctype killer() {
 
 /* Who is left without a partner is released by Close. */
 #ifdef MUTATION_close
-#define UNAWAITED(b) !(bell[b] & AWAITED)
+#define UNAWAITED(b) !awaited[b]
 #else
 #define UNAWAITED(b) false
 #endif
@@ -295,11 +314,14 @@ active proctype closer() {
 init {
 	atomic {
 		if
-		:: run sender(0, false); run sender(1, false); run receiver(2); run receiver(3)
 		:: run sender(0, false); run receiver(2); run receiver(3); done[1] = true; unequal = true; may_kill = true
-		:: run sender(0, false); run sender(1, true); run receiver(3); done[2] = true; unequal = true
 		:: run sender(0, true); run receiver(2); run receiver(3); done[1] = true; unequal = true; closes = true
 		:: run sender(0, false); run sender(1, false); run receiver(3); done[2] = true; unequal = true; may_kill = true
+		:: /* two of each, and the receivers sleep already */
+			awaited[RECEIVERS] = true;
+			asleep[2] = RECEIVERS + 1;
+			asleep[3] = RECEIVERS + 1;
+			run sender(0, false); run sender(1, false); run receiver(2); run receiver(3)
 		fi;
 		ready = true
 	};
