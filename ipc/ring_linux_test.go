@@ -229,7 +229,18 @@ func TestRingRefusesForgery(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v", name, len(message), err)
 		}
 	}
-	p, _ := ends(t, 256)
+	p, c := ends(t, 256)
+	for range 2 {
+		if err := p.Send(t.Context(), make([]byte, 8)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(c.Recv(t.Context(), nil))
+	*p.ring.length(16) = ^uint64(15) // the sum comes round
+	if _, err := c.TryTake(); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a negative length further on: %v", err)
+	}
+	p, _ = ends(t, 256)
 	p.ring.state.head = 1 << 40
 	for {
 		loan, err := p.TryLoan(100)

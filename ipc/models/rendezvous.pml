@@ -233,11 +233,10 @@ end:		sending[1 + me] = false
 	atomic { asleep[me] = 0; announced[me] = 0; rung[me] = false; done[me] = true }
 }
 
-proctype receiver(byte me) {
+proctype receiver(byte me; bool slept) {
 	byte w, a;
-	bool slept;
 	{
-		atomic { slept = asleep[me] > 0; asleep[me] == 0 };
+		(asleep[me] == 0);
 again:		atomic {
 			w = word;
 			if
@@ -314,14 +313,14 @@ active proctype closer() {
 init {
 	atomic {
 		if
-		:: run sender(0, false); run receiver(2); run receiver(3); done[1] = true; unequal = true; may_kill = true
-		:: run sender(0, true); run receiver(2); run receiver(3); done[1] = true; unequal = true; closes = true
-		:: run sender(0, false); run sender(1, false); run receiver(3); done[2] = true; unequal = true; may_kill = true
+		:: run sender(0, false); run receiver(2, false); run receiver(3, false); done[1] = true; unequal = true; may_kill = true
+		:: run sender(0, true); run receiver(2, false); run receiver(3, false); done[1] = true; unequal = true; closes = true
+		:: run sender(0, false); run sender(1, false); run receiver(3, false); done[2] = true; unequal = true; may_kill = true
 		:: /* two of each, and the receivers sleep already */
 			awaited[RECEIVERS] = true;
 			asleep[2] = RECEIVERS + 1;
 			asleep[3] = RECEIVERS + 1;
-			run sender(0, false); run sender(1, false); run receiver(2); run receiver(3)
+			run sender(0, false); run sender(1, false); run receiver(2, true); run receiver(3, true)
 		fi;
 		ready = true
 	};
