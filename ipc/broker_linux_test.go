@@ -164,7 +164,7 @@ func TestTheorem_7_3_1_OnlyLegalOrdersCompile(t *testing.T) {
 	}
 	for _, e := range entries {
 		t.Run(e.Name(), func(t *testing.T) {
-			out, err := exec.CommandContext(patient(t), "go", "vet", "./testdata/order/"+e.Name()).CombinedOutput()
+			out, err := exec.CommandContext(patient(t), need(t, "go"), "vet", "./testdata/order/"+e.Name()).CombinedOutput()
 			if e.Name() == "legal" {
 				if err != nil {
 					t.Errorf("%v: %s", err, out)

@@ -254,9 +254,9 @@ func TestBroadcastSurvivesKills(t *testing.T) {
 	wg.Wait()
 }
 
-// TestHostileChannelWords writes random bytes into all of the shared memory while this side works. Values may be anything then; what
+// TestHostileWords writes random bytes into all of the shared memory while this side works. Values may be anything then; what
 // must hold is that nothing panics and that each call keeps to its deadline.
-func TestHostileChannelWords(t *testing.T) {
+func TestHostileWords(t *testing.T) {
 	const capacity, ringSize = 4, 512
 	at := func(n int) int { return (n + 63) &^ 63 }
 	channelEnd := at(ChannelSize[wide](capacity))

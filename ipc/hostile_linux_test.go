@@ -505,14 +505,13 @@ func init() {
 	}
 }
 
-// startClient starts a process that has the peer's socket, and dies with this one.
-func startClient(t testing.TB, p *Peer) *exec.Cmd {
+// startClient starts a process that has the peer's socket, and dies with this one. The caller closes the copy.
+func startClient(t testing.TB, p *Peer) (*exec.Cmd, *os.File) {
 	t.Helper()
 	f, err := p.Connect()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), brokerClientEnv+"=1", FDEnv+"=3")
 	cmd.ExtraFiles = []*os.File{f}
@@ -521,7 +520,31 @@ func startClient(t testing.TB, p *Peer) *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return cmd
+	return cmd, f
+}
+
+// A session ends with its process, also where another holds a copy of its socket: the pidfd tells.
+func TestDeathIsSeenBehindACopiedSocket(t *testing.T) {
+	b := newBroker(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var worked atomic.Int64
+	p, err := b.Peer("one", Rules{
+		Files:    []FileRule{{Name: "root", Path: dir, Access: MayRead}},
+		Locks:    []string{"a", "b", "c"},
+		Memory:   []MemoryRule{{Name: "m", Size: 4096, Access: MayWrite}},
+		Progress: true,
+	}, Handlers{Progress: func(uint64, uint64, string) { worked.Add(1) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd, copied := startClient(t, p)
+	defer copied.Close()
+	eventually(t, "it works", func() bool { return worked.Load() > 0 })
+	kill(t, cmd)
+	eventually(t, "its session is over", func() bool { return sessions(p) == 0 && segments(b) == 0 })
 }
 
 // TestKilledClientsLeaveNothing kills clients at random moments, two at a time that wait for each other's locks.
@@ -557,7 +580,8 @@ func TestKilledClientsLeaveNothing(t *testing.T) {
 		parts.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(part), 3))
 			for range kills / 2 {
-				cmd := startClient(t, p)
+				cmd, copied := startClient(t, p)
+				copied.Close()
 				time.Sleep(time.Duration(random.IntN(40_000_000)))
 				if err := cmd.Process.Kill(); err != nil {
 					t.Error(err)
