@@ -26,9 +26,8 @@ import (
 // Who can write to the segment can forge, change and lose values, or close the channel. More it can't: no panic, nothing
 // outside the segment, no wait beyond a context. Values come from a peer: check them as such.
 //
-// 64 bytes take 50 to 100 ns where both sides spin on CPUs of their own, or a wake-up, and some 3 µs of a futex word's
-// bookkeeping in none of them. While it waits it looks every 100 ms whether peers live. The memory is the segment's, so
-// a slow receiver holds the senders up and nothing grows.
+// 64 bytes take some 100 ns from one CPU to another where both sides spin, else a wake-up. Who waits looks every 100 ms
+// whether peers live. The memory is the segment's, so a slow receiver holds the senders up and nothing grows.
 //
 // All methods may be called by any number of goroutines at once, each of which takes a thread while it sleeps.
 type Channel[T any] struct {

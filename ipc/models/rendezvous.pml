@@ -12,7 +12,6 @@
  *   withdraw     a sender withdraws without a look at the word
  *   commit       a receiver frees the slot without a look at the word
  *   dead_reader  a dead receiver's slot is taken for free
- *   dead_writer  a dead sender's slot stays
  *   look_once    who has announced that it will sleep does not look again
  *   no_pass_on   who was woken does not pass the bell on
  *   no_step      a bell is rung without counting
@@ -64,7 +63,9 @@ inline wake(b) {
 }
 
 inline count(b) {
-#ifndef MUTATION_no_step
+#ifdef MUTATION_no_step
+	skip
+#else
 	rung[0] = rung[0] || announced[0] == b + 1;
 	rung[1] = rung[1] || announced[1] == b + 1;
 	rung[2] = rung[2] || announced[2] == b + 1;
@@ -128,7 +129,9 @@ inline announce(b) {
 
 /* more is what waiter.leave asks. */
 inline pass_on(b, more) {
-#ifndef MUTATION_no_pass_on
+#ifdef MUTATION_no_pass_on
+	skip
+#else
 	atomic { awaited[b] = true; announced[me] = 0; rung[me] = false };
 	if
 	:: more -> ring(b)
@@ -137,11 +140,7 @@ inline pass_on(b, more) {
 #endif
 }
 
-#ifdef MUTATION_dead_writer
-#define ABANDONED(w) (STATE(w) == READING && dead[OWNER(w)])
-#else
 #define ABANDONED(w) (HELD(w) && dead[OWNER(w)])
-#endif
 #ifdef MUTATION_dead_reader
 #define MENDED(w) WORD(LAP(w) + 1, FREE, 0)
 #else
