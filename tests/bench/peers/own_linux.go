@@ -5,14 +5,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/jailrun/jail/ipc"
+	"golang.org/x/sys/unix"
 )
 
 // jail's own: package ipc.
 func init() {
 	peers["jail/mutex"] = peer{openMutex, connectMutex, serveMutex}
+	peers["jail/fds"] = peer{openFDSocket, connectFDSocket, serveFDSocket}
 	peers["jail/broker"] = peer{openNothing, connectBroker, serveBroker}
 	alone["jail/free-mutex"] = aloneMutex
 	alone["jail/filelock"] = fileLock
@@ -99,6 +102,54 @@ func fileLock(config) (operation, error) {
 		}
 		return lock.Unlock()
 	}), err
+}
+
+func openFDSocket(config) (*os.File, any, error) {
+	ours, theirs, err := ipc.FDSocketPair()
+	return theirs, ours, err
+}
+
+// connectFDSocket receives descriptors by number, or with test files as files, and closes them.
+func connectFDSocket(c config, ours any) (operation, error) {
+	s, ctx := ours.(*ipc.FDSocket), context.Background()
+	data, fds := make([]byte, 1), make([]int, c.bytes)
+	receive := func() error {
+		_, n, err := s.RecvFDs(ctx, data, fds)
+		ipc.CloseFDs(fds[:n])
+		return err
+	}
+	if c.test == "files" {
+		receive = func() error {
+			_, files, err := s.Recv(ctx, data, c.bytes)
+			for _, f := range files {
+				f.Close()
+			}
+			return err
+		}
+	}
+	return func(n int) (done int, err error) {
+		for ; done < n && err == nil; done += c.bytes {
+			err = receive()
+		}
+		return done, err
+	}, nil
+}
+
+func serveFDSocket(c config, f *os.File) error {
+	s, err := ipc.NewFDSocket(f)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	fds := slices.Repeat([]int{fd}, c.bytes)
+	for {
+		if err := s.SendFDs(context.Background(), []byte{0}, fds...); err != nil {
+			return err
+		}
+	}
 }
 
 // openNothing: the other process is the broker, and listens at a path.
