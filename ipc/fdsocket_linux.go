@@ -128,36 +128,24 @@ func (s *FDSocket) Close() error { return s.file.Close() }
 // (ETOOMANYREFS); then Send tries again until ctx is done. With an error nothing was sent: [ErrBroken] where the other end
 // is closed, EMSGSIZE where data does not fit into the socket's buffer.
 func (s *FDSocket) Send(ctx context.Context, data []byte, files ...*os.File) error {
-	return s.sendFiles(ctx, data, files, make([]int, 0, len(files)))
-}
-
-// sendFiles holds one file after the other, so that none can be closed, and its number another's, before all are sent.
-func (s *FDSocket) sendFiles(ctx context.Context, data []byte, files []*os.File, fds []int) error {
-	if len(files) == 0 {
-		return s.SendFDs(ctx, data, fds...)
-	}
-	raw, err := files[0].SyscallConn() // Fd would make a pipe of the caller's blocking
-	if err != nil {
-		return wrap("send", s.file.Name(), err)
-	}
-	controlErr := raw.Control(func(fd uintptr) { err = s.sendFiles(ctx, data, files[1:], append(fds, int(fd))) })
-	if controlErr != nil {
-		return wrap("send", s.file.Name(), fmt.Errorf("file %s: %w", files[0].Name(), os.ErrClosed))
-	}
-	return err
+	return wrap("send", s.file.Name(), withFDs(files, make([]int, 0, len(files)), func(fds []int) error { return s.send(ctx, data, fds) }))
 }
 
 // SendFDs is Send for fds by number, which must stay open until it returns.
 func (s *FDSocket) SendFDs(ctx context.Context, data []byte, fds ...int) error {
+	return wrap("send", s.file.Name(), s.send(ctx, data, fds))
+}
+
+func (s *FDSocket) send(ctx context.Context, data []byte, fds []int) error {
 	t := &s.out
 	switch {
 	case len(fds) > MaxFDs:
-		return wrap("send", s.file.Name(), fmt.Errorf("%d fds, of %d: %w", len(fds), MaxFDs, unix.EINVAL))
+		return fmt.Errorf("%d fds, of %d: %w", len(fds), MaxFDs, unix.EINVAL)
 	case len(data) == 0:
-		return wrap("send", s.file.Name(), fmt.Errorf("no data, which would look like the end: %w", unix.EINVAL))
+		return fmt.Errorf("no data, which would look like the end: %w", unix.EINVAL)
 	}
 	if err := t.begin(ctx, data); err != nil {
-		return wrap("send", s.file.Name(), err)
+		return err
 	}
 	defer t.end()
 	t.room = 0
@@ -186,7 +174,7 @@ func (s *FDSocket) SendFDs(ctx context.Context, data []byte, fds ...int) error {
 		case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET):
 			err = fmt.Errorf("%w: %w", ErrBroken, err)
 		}
-		return wrap("send", s.file.Name(), err)
+		return err
 	}
 }
 

@@ -302,6 +302,26 @@ func TestFDSocketWaits(t *testing.T) {
 	wantError(t, a.Send(ctx, data, file), ErrBroken)
 }
 
+// What the other side has sent comes before its end, also where that has not read all that was sent to it: the kernel says
+// ECONNRESET first then.
+func TestFDSocketEnd(t *testing.T) {
+	a, b := fdSockets(t)
+	ctx := patient(t)
+	file := memFile(t)
+	if err := errors.Join(a.Send(ctx, []byte("x"), file), b.Send(ctx, []byte("y"), file), b.Close()); err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 1)
+	_, files, err := a.Recv(ctx, data, 1)
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	files[0].Close()
+	_, _, err = a.Recv(ctx, data, 1)
+	wantError(t, err, io.EOF)
+	wantError(t, a.Send(ctx, data, file), ErrBroken)
+}
+
 // Many senders and receivers at once: each message arrives once and whole.
 func TestFDSocketIsShared(t *testing.T) {
 	a, b := fdSockets(t)
