@@ -187,7 +187,7 @@ func serveBroker(config, *os.File) error {
 }
 
 // connectBroker opens a file over and over, for which the broker resolves its path and opens it each time: one after
-// another (test open), or with outstanding requests under way (opens).
+// another (test open), with outstanding requests under way (opens), or so many with each request (batch).
 func connectBroker(c config, _ any) (operation, error) {
 	ctx := context.Background()
 	var h *ipc.Handshaking
@@ -215,8 +215,21 @@ func connectBroker(c config, _ any) (operation, error) {
 		}
 		return f.Close()
 	}
-	if c.test == "open" {
+	switch c.test {
+	case "open":
 		return repeat(open), nil
+	case "batch":
+		paths := slices.Repeat([]string{"file"}, c.bytes)
+		return func(n int) (done int, err error) {
+			for ; done < n && err == nil; done += c.bytes {
+				var files []*os.File
+				files, err = a.OpenAll(ctx, "files", paths, ipc.MayRead)
+				for _, f := range files {
+					f.Close()
+				}
+			}
+			return done, err
+		}, nil
 	}
 	done := make(chan error, outstanding)
 	for range outstanding {
