@@ -217,7 +217,7 @@ func (p *Peer) begin(fd int, id identity) error {
 		id.close()
 		return fmt.Errorf("ipc peer %q: setsockopt: %w", p.name, err)
 	}
-	sock, err := newSocket(fd)
+	sock, err := newSocket(fd, 1)
 	if err != nil {
 		id.close()
 		return fmt.Errorf("ipc peer %q: %w", p.name, err)

@@ -437,6 +437,105 @@ func TestBrokerCopiesWhatCouldBeWritten(t *testing.T) {
 	}
 }
 
+func TestBrokerOpensSeveralFiles(t *testing.T) {
+	dir := t.TempDir()
+	var paths []string
+	for i := range MaxOpen {
+		path := strconv.Itoa(i)
+		if err := os.WriteFile(filepath.Join(dir, path), []byte(path), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	b := newBroker(t)
+	p, _ := newPeer(t, b, "files", Rules{Files: []FileRule{{Name: "read", Path: dir, Access: MayRead}}})
+	a := connect(t, p)
+	ctx := patient(t)
+	before := openFDs(t)
+	for _, n := range []int{0, 1, 2, MaxOpen} {
+		files, err := a.OpenAll(ctx, "read", paths[:n], MayRead)
+		if err != nil || len(files) != n {
+			t.Fatalf("%d paths: %d files, %v", n, len(files), err)
+		}
+		for i, f := range files {
+			text, err := io.ReadAll(f)
+			if err != nil || string(text) != paths[i] {
+				t.Errorf("file %d of %d: %q, %v", i, n, text, err)
+			}
+			f.Close()
+		}
+	}
+	none := func(err, want error, files []*os.File) {
+		t.Helper()
+		wantError(t, err, want)
+		if len(files) > 0 {
+			t.Errorf("%d files came", len(files))
+		}
+		eventually(t, "no fd is left", func() bool { return openFDs(t) <= before })
+	}
+	files, err := a.OpenAll(ctx, "read", append(paths[:5:5], "missing"), MayRead)
+	none(err, unix.ENOENT, files)
+	files, err = a.OpenAll(ctx, "read", append(paths[:5:5], ".."), MayRead)
+	none(err, unix.EXDEV, files)
+	files, err = a.OpenAll(ctx, "read", paths[:2], MayWrite)
+	none(err, ErrDenied, files)
+	files, err = a.OpenAll(ctx, "other", paths[:2], MayRead)
+	none(err, ErrDenied, files)
+	files, err = a.OpenAll(ctx, "read", append(paths[:MaxOpen:MaxOpen], "0"), MayRead)
+	none(err, ErrLimit, files)
+	files, err = a.OpenAll(ctx, "read", []string{"0\x000", "1"}, MayRead)
+	none(err, unix.EINVAL, files)
+	_, err = a.Open(ctx, "read", "0\x001", MayRead)
+	none(err, unix.EINVAL, nil)
+	// Who counts otherwise than this client does.
+	for _, m := range []message{
+		{Kind: kindOpen, S: "read", T: "0\x001", A: accessRead, B: 3},
+		{Kind: kindOpen, S: "read", T: "0\x001", A: accessRead, B: 1},
+		{Kind: kindOpen, S: "read", T: strings.Repeat("0\x00", MaxOpen) + "0", A: accessRead, B: MaxOpen + 1},
+		{Kind: kindOpen, S: "read", T: "0", A: accessRead, B: 1 << 63},
+	} {
+		r, err := a.request(ctx, &m, nil)
+		if err == nil {
+			t.Errorf("%+v: %d files", m, len(r.files))
+		}
+	}
+}
+
+// A peer that asks for many files and does not read what it gets holds one answer's fds, or two while one is being sent.
+func TestPeerThatDoesNotReadHoldsFewFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := newBroker(t)
+	p, _ := newPeer(t, b, "greedy", Rules{Files: []FileRule{{Name: "root", Path: dir, Access: MayRead}}})
+	b.sendTimeout = time.Second
+	r := connectRaw(t, p)
+	r.hello()
+	for id := range uint32(20) {
+		if !r.say(message{
+			Kind: kindOpen, ID: id + 1, S: "root", A: accessRead, B: MaxOpen,
+			T: strings.Repeat("file\x00", MaxOpen-1) + "file",
+		}) {
+			break
+		}
+	}
+	eventually(t, "the session is over", func() bool { return sessions(p) == 0 })
+	answers := 0
+	for {
+		m, open := r.receive()
+		if !open {
+			break
+		}
+		if m.Kind == kindOpen|answerBit {
+			answers++
+		}
+	}
+	if answers < 1 || answers > 2 {
+		t.Errorf("%d answers with %d files each", answers, MaxOpen)
+	}
+}
+
 func TestBrokerLocks(t *testing.T) {
 	b := newBroker(t)
 	rules := Rules{Locks: []string{"a", "b"}}

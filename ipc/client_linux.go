@@ -11,6 +11,7 @@ import (
 	"os"
 	"reflect"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,7 +95,7 @@ func DialPath(path string) (*Handshaking, error) {
 }
 
 func newHandshaking(fd int) (*Handshaking, error) {
-	sock, err := newSocket(fd)
+	sock, err := newSocket(fd, MaxOpen)
 	if err != nil {
 		return nil, wrap("dial", "fd "+strconv.Itoa(fd), err)
 	}
@@ -161,6 +162,30 @@ func (a *Authenticated) Open(ctx context.Context, name, path string, access Acce
 		return nil, wrap("open", object, fmt.Errorf("%q is no access to a file: %w", access, unix.EINVAL))
 	}
 	return a.file(ctx, "open", object, &message{Kind: kindOpen, S: name, T: path, A: number})
+}
+
+// OpenAll opens several files at once, up to [MaxOpen], as Open does one after another: all of them, in the order of their
+// paths, or none.
+func (a *Authenticated) OpenAll(ctx context.Context, name string, paths []string, access Access) ([]*os.File, error) {
+	object := fmt.Sprintf("%s, %d files", name, len(paths))
+	number := accessNumber(access)
+	switch {
+	case number == 0:
+		return nil, wrap("open", object, fmt.Errorf("%q is no access to a file: %w", access, unix.EINVAL))
+	case len(paths) == 0:
+		return nil, nil
+	case len(paths) > MaxOpen:
+		return nil, wrap("open", object, fmt.Errorf("at once, of %d: %w", MaxOpen, ErrLimit))
+	}
+	r, err := a.request(ctx, &message{Kind: kindOpen, S: name, T: strings.Join(paths, pathSeparator), A: number, B: uint64(len(paths))}, nil)
+	if err == nil && len(r.files) != len(paths) {
+		r.close()
+		err = fmt.Errorf("%w: an answer with %d files", ErrProtocol, len(r.files))
+	}
+	if err != nil {
+		return nil, wrap("open", object, err)
+	}
+	return r.files, nil
 }
 
 // Lock waits for the broker's lock of that name. First come, first served, over all jails of the launcher. A request that
@@ -242,13 +267,11 @@ func (a *Authenticated) ReadMemory(ctx context.Context, name string) (*Segment, 
 func OpenChannel[T any](ctx context.Context, a *Authenticated, name string) (*Channel[T], *Segment, error) {
 	size := uint64(reflect.TypeFor[T]().Size())
 	r, err := a.request(ctx, &message{Kind: kindChannel, S: name, A: size}, nil)
-	if err == nil && r.file == nil {
-		err = fmt.Errorf("%w: an answer without the file", ErrProtocol)
-	}
+	file, err := theFile(r, err)
 	if err != nil {
 		return nil, nil, wrap("channel", name, err)
 	}
-	segment, err := Open(r.file)
+	segment, err := Open(file)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -306,13 +329,20 @@ func (a *Authenticated) do(ctx context.Context, op, object string, m *message) e
 
 func (a *Authenticated) file(ctx context.Context, op, object string, m *message) (*os.File, error) {
 	r, err := a.request(ctx, m, nil)
-	if err == nil && r.file == nil {
-		err = fmt.Errorf("%w: an answer without the file", ErrProtocol)
+	file, err := theFile(r, err)
+	return file, wrap(op, object, err)
+}
+
+// theFile returns the one file that an answer brings.
+func theFile(r received, err error) (*os.File, error) {
+	if err == nil && len(r.files) != 1 {
+		r.close()
+		err = fmt.Errorf("%w: an answer with %d files", ErrProtocol, len(r.files))
 	}
 	if err != nil {
-		return nil, wrap(op, object, err)
+		return nil, err
 	}
-	return r.file, nil
+	return r.files[0], nil
 }
 
 // request sends m and returns the answer, or what it says went wrong. The caller owns the answer's file.
@@ -380,7 +410,7 @@ func (a *Authenticated) send(ctx context.Context, m *message, file *os.File) (ui
 			_ = a.sock.file.SetWriteDeadline(past) // a closed file is an end too
 			close(expired)
 		})
-		err = a.sock.send(m, file)
+		err = a.sock.send(m, oneOrNone(file))
 		if !stop() {
 			<-expired
 			if err != nil {

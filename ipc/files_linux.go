@@ -124,11 +124,12 @@ func (r *root) reopen(fd int, path string, access uint64, charge func(int64) err
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	file := os.NewFile(uintptr(opened), path)
-	if err := unix.SetNonblock(opened, false); err != nil {
-		file.Close()
+	// Before NewFile, which would try to have a file polled that does not block. O_NONBLOCK is the only flag that is set.
+	if _, err := unix.FcntlInt(uintptr(opened), unix.F_SETFL, 0); err != nil {
+		unix.Close(opened)
 		return nil, &os.PathError{Op: "fcntl", Path: path, Err: err}
 	}
+	file := os.NewFile(uintptr(opened), path)
 	if access != accessRead || r.readOnly || !reopenable(opened, &st) {
 		return file, nil
 	}

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -126,7 +127,7 @@ func sample(k kind, id uint32) message {
 	case kindHello:
 		m.A, m.B, m.S = 1, 1, protocolMagic
 	case kindOpen:
-		m.A, m.S, m.T = accessRead, "root", "file"
+		m.A, m.B, m.S, m.T = accessRead, uint64(id%3), "root", strings.Repeat("\x00file", max(int(id%3), 1))[1:]
 	case kindLock:
 		m.A, m.S = uint64(Exclusive), "lock"
 	case kindCancel:
@@ -476,7 +477,11 @@ func init() {
 	a := must(must(Dial()).Authenticate(ctx))
 	random := rand.New(rand.NewPCG(uint64(os.Getpid()), 1))
 	for i := 0; ; i++ {
-		switch i % 6 {
+		switch i % 7 {
+		case 6:
+			for _, f := range must(a.OpenAll(ctx, "root", slices.Repeat([]string{"file"}, MaxOpen), MayRead)) {
+				f.Close()
+			}
 		case 0:
 			f := must(a.Open(ctx, "root", "file", MayRead))
 			f.Close()

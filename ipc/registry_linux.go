@@ -88,7 +88,7 @@ func channelSize(element, capacity int) int {
 
 // publish takes a segment that the peer has made and sealed, so that it alone ever writes there.
 func (s *session) publish(r *received) error {
-	file := r.file
+	file := r.file()
 	rule := s.peer.memoryRule(r.S)
 	if rule == nil || rule.Access != MayOwn {
 		file.Close()

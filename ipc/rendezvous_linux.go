@@ -207,7 +207,7 @@ func (r *rendezvous) askKeeper(dir *os.File, name string) (file *os.File, write 
 	if err != nil {
 		return nil, false, fmt.Errorf("rendezvous: socket: %w", err)
 	}
-	sock, err := newSocket(fd)
+	sock, err := newSocket(fd, 1)
 	if err != nil {
 		return nil, false, fmt.Errorf("rendezvous: %w", err)
 	}
@@ -229,10 +229,10 @@ func (r *rendezvous) askKeeper(dir *os.File, name string) (file *os.File, write 
 		return nil, false, errLeft
 	case reply.Status != statusOK:
 		return nil, false, fmt.Errorf("rendezvous: %s: %w", name, answerError(&reply.message))
-	case reply.file == nil:
+	case reply.file() == nil:
 		return nil, false, fmt.Errorf("rendezvous: %s: %w", name, ErrProtocol)
 	}
-	return reply.file, reply.A == accessWrite, nil
+	return reply.file(), reply.A == accessWrite, nil
 }
 
 func sameUser(fd int) error {
@@ -282,7 +282,7 @@ func (k *keeper) answer(fd int) {
 		unix.Close(fd)
 		return
 	}
-	sock, err := newSocket(fd)
+	sock, err := newSocket(fd, 1)
 	if err != nil {
 		return
 	}
@@ -301,7 +301,7 @@ func (k *keeper) answer(fd int) {
 		}
 	}
 	if sock.file.SetWriteDeadline(time.Now().Add(k.rendezvous.patience)) == nil {
-		_ = sock.send(&reply, file) // who does not wait for it does not get it
+		_ = sock.send(&reply, oneOrNone(file)) // who does not wait for it does not get it
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 // FDEnv is the environment variable that tells a payload which fd is its connection to the broker.
 const FDEnv = "JAIL_IPC_FD"
 
+// MaxOpen is how many files a payload can open with one request.
+const MaxOpen = 28
+
 // Rules is what one jail may ask the broker for. The zero value allows nothing.
 type Rules struct {
 	Files    []FileRule    `json:"files,omitempty"`

@@ -3,9 +3,13 @@
 package ipc
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func (s *session) log(m *message) error {
@@ -28,7 +32,7 @@ func (s *session) progress(m *message) error {
 }
 
 func (s *session) result(r *received) error {
-	file := r.file
+	file := r.file()
 	if !s.peer.allowsResult(r.S) {
 		file.Close()
 		return refuse(statusDenied, "no rule allows result %q", r.S)
@@ -48,7 +52,8 @@ func (s *session) result(r *received) error {
 	return nil
 }
 
-func (s *session) open(m *message) (*os.File, error) {
+// open opens all files that m names, or none.
+func (s *session) open(m *message) (files []*os.File, err error) {
 	rule, r := s.peer.fileRule(m.S)
 	switch {
 	case r == nil:
@@ -56,7 +61,52 @@ func (s *session) open(m *message) (*os.File, error) {
 	case accessNumber(rule.Access) < m.A:
 		return nil, refuse(statusDenied, "the rule for file %q allows to %s", m.S, rule.Access)
 	}
-	return r.open(m.T, m.A, s.chargeCopy)
+	paths := []string{m.T}
+	if m.B > 0 {
+		paths = strings.Split(m.T, pathSeparator)
+	}
+	switch {
+	case m.B > MaxOpen:
+		return nil, refuse(statusLimit, "%d files at once, of %d", m.B, MaxOpen)
+	case m.B > 0 && m.B != uint64(len(paths)):
+		return nil, fmt.Errorf("%d paths, the request says %d: %w", len(paths), m.B, unix.EINVAL)
+	}
+	for _, path := range paths {
+		file, err := r.open(path, m.A, s.chargeCopy)
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, err
+		}
+		files = append(files, file)
+	}
+	return files, nil
+}
+
+// awaitRoom waits before several files are opened until all answers before were read, and returns false when the session is
+// over: fds that nobody reads take room in the launcher's table, and from what its user may have under way (unix(7),
+// ETOOMANYREFS). So a session holds one such answer, or two while the first is being sent.
+func (s *session) awaitRoom(files int) bool {
+	if wait := s.peer.requests.reserve(files-1, time.Now()); wait > 0 && !s.sleep(wait) {
+		return false
+	}
+	deadline := time.Now().Add(s.peer.broker.sendTimeout)
+	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
+		unread, err := s.sock.unread()
+		switch {
+		case err != nil:
+			s.end(statusGone, err.Error())
+			return false
+		case unread == 0 && len(s.answers) == 0:
+			return true
+		case time.Now().After(deadline):
+			s.end(statusTimeout, "answers were not read")
+			return false
+		case !s.sleep(pause):
+			return false
+		}
+	}
 }
 
 // chargeCopy adds n bytes to what the session holds until its end.

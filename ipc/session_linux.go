@@ -39,13 +39,13 @@ type session struct {
 // outgoing is an answer that waits to be sent.
 type outgoing struct {
 	message
-	file *os.File // closed when it is sent
-	last bool     // the session is over then
+	files []*os.File // closed when it is sent
+	last  bool       // the session is over then
 }
 
 func (o *outgoing) close() {
-	if o.file != nil {
-		o.file.Close()
+	for _, f := range o.files {
+		f.Close()
 	}
 }
 
@@ -203,6 +203,9 @@ func (s *session) serve() {
 		case kindLock:
 			s.lock(&r.message)
 		default:
+			if r.Kind == kindOpen && r.B > 1 && r.B <= MaxOpen && !s.awaitRoom(int(r.B)) {
+				return
+			}
 			s.queue(s.handle(&r))
 		}
 	}
@@ -262,7 +265,7 @@ func (s *session) write() {
 		case out := <-s.answers:
 			err := s.sock.file.SetWriteDeadline(time.Now().Add(s.peer.broker.sendTimeout))
 			if err == nil && s.ctx.Err() == nil { // else end may have set its deadline before ours
-				err = s.sock.send(&out.message, out.file)
+				err = s.sock.send(&out.message, out.files)
 			}
 			out.close()
 			switch {
@@ -280,10 +283,11 @@ func (s *session) handle(r *received) outgoing {
 	m := &r.message
 	var answer message
 	var file *os.File
+	var files []*os.File
 	var err error
 	switch m.Kind {
 	case kindOpen:
-		file, err = s.open(m)
+		files, err = s.open(m)
 	case kindUnlock:
 		err = s.owner.Unlock(m.S)
 	case kindCancel:
@@ -308,7 +312,7 @@ func (s *session) handle(r *received) outgoing {
 		err = s.result(r)
 	case kindHello, kindLock, kindQuit, kindLimit, kindEnd, answerBit: // not here
 	}
-	out := outgoing{message: answerTo(m, err), file: file}
+	out := outgoing{message: answerTo(m, err), files: append(files, oneOrNone(file)...)}
 	if err == nil {
 		out.A, out.B = answer.A, answer.B
 	}

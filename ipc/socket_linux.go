@@ -21,23 +21,32 @@ type socket struct {
 	in   [maxMessage + 1]byte // one more than is allowed: a longer packet is seen to be too long
 	out  []byte
 	oob  []byte
+	most int // fds that a packet may bring
 }
 
 // received is a packet and what came with it. The receiver owns the fds.
 type received struct {
 	message
-	file        *os.File // nil or the fd that came
+	files       []*os.File
 	credentials *unix.Ucred
 	pidfd       int // -1: none came; another negative number is the errno with which the kernel could not make it
 }
 
 func (r *received) close() {
-	if r.file != nil {
-		r.file.Close()
+	for _, f := range r.files {
+		f.Close()
 	}
 	if r.pidfd >= 0 {
 		unix.Close(r.pidfd)
 	}
+}
+
+// file is what came where one fd is expected, or nil.
+func (r *received) file() *os.File {
+	if len(r.files) != 1 {
+		return nil
+	}
+	return r.files[0]
 }
 
 // malformedError is a packet that no honest peer sends.
@@ -45,8 +54,8 @@ type malformedError struct{ problem string }
 
 func (e *malformedError) Error() string { return "malformed packet: " + e.problem }
 
-// newSocket takes fd over.
-func newSocket(fd int) (*socket, error) {
+// newSocket takes fd over. A packet that is received may bring so many fds.
+func newSocket(fd, most int) (*socket, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("fcntl: %w", err)
@@ -58,8 +67,8 @@ func newSocket(fd int) (*socket, error) {
 		return nil, err
 	}
 	// Room for what an honest peer sends. A message with more fds is truncated: the kernel makes no fd beyond.
-	oob := unix.CmsgSpace(unix.SizeofUcred) + 2*unix.CmsgSpace(4)
-	return &socket{file: file, raw: raw, out: make([]byte, 0, maxMessage), oob: make([]byte, oob)}, nil
+	oob := unix.CmsgSpace(unix.SizeofUcred) + unix.CmsgSpace(4) + unix.CmsgSpace(4*most)
+	return &socket{file: file, raw: raw, out: make([]byte, 0, maxMessage), oob: make([]byte, oob), most: most}, nil
 }
 
 // receive returns the next packet. The error is io.EOF at the end, [*malformedError] (all fds are closed then), or that
@@ -82,18 +91,18 @@ func (s *socket) receive() (received, error) {
 		return received{}, fmt.Errorf("recvmsg: %w", err)
 	}
 	r, fds, err := parseControl(s.oob[:oobn])
-	if len(fds) == 1 {
-		r.file = os.NewFile(uintptr(fds[0]), "received")
-	} else {
+	if len(fds) <= s.most {
 		for _, fd := range fds {
-			unix.Close(fd)
+			r.files = append(r.files, os.NewFile(uintptr(fd), "received"))
 		}
+	} else {
+		CloseFDs(fds)
 	}
 	switch {
 	case err != nil:
 	case n == 0 && len(fds) == 0:
 		err = io.EOF // an empty packet looks the same, and nobody has reason to send one
-	case len(fds) > 1 || flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0:
+	case len(fds) > s.most || flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0:
 		err = &malformedError{"it is too long or brings too many fds"}
 	default:
 		r.message, err = parseMessage(s.in[:n])
@@ -141,18 +150,43 @@ func parseControl(oob []byte) (r received, fds []int, err error) {
 	return r, fds, nil
 }
 
-// send sends m, with file if that is not nil, and waits until the write deadline for the peer to make room.
-func (s *socket) send(m *message, file *os.File) error {
-	if file == nil {
+// send sends m with files, and waits until the write deadline for the peer to make room.
+func (s *socket) send(m *message, files []*os.File) error {
+	m.FDs = uint16(len(files))
+	if len(files) == 0 {
 		return s.write(m, nil)
 	}
-	raw, err := file.SyscallConn() // Fd would make a pipe of the caller's blocking
+	return withFDs(files, nil, func(fds []int) error { return s.write(m, unix.UnixRights(fds...)) })
+}
+
+func oneOrNone(f *os.File) []*os.File {
+	if f == nil {
+		return nil
+	}
+	return []*os.File{f}
+}
+
+// withFDs appends the files' fds to fds and calls use. It holds one file after the other, so that none can be closed, and
+// its number another's, meanwhile.
+func withFDs(files []*os.File, fds []int, use func(fds []int) error) error {
+	if len(files) == 0 {
+		return use(fds)
+	}
+	raw, err := files[0].SyscallConn() // Fd would make a pipe of the caller's blocking
 	if err != nil {
 		return err
 	}
-	m.FDs = 1
-	controlErr := raw.Control(func(fd uintptr) { err = s.write(m, unix.UnixRights(int(fd))) })
-	return errors.Join(controlErr, err)
+	controlErr := raw.Control(func(fd uintptr) { err = withFDs(files[1:], append(fds, int(fd)), use) })
+	if controlErr != nil {
+		return fmt.Errorf("file %s: %w", files[0].Name(), os.ErrClosed)
+	}
+	return err
+}
+
+// unread is how much memory the packets take that were sent and that the peer has not read yet.
+func (s *socket) unread() (n int, err error) {
+	controlErr := s.raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	return n, errors.Join(controlErr, err)
 }
 
 func (s *socket) write(m *message, oob []byte) error {

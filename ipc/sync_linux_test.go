@@ -419,7 +419,7 @@ func TestTheorem_4_4_1_LastArrivalFreesAll(t *testing.T) {
 
 func TestTheorem_4_4_2_BarrierIsReusable(t *testing.T) {
 	workers := crowd(t, 2)
-	const times = 1<<15 + 10 // generations come round
+	const times = 1<<15 + 10                                       // generations come round
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // in an emulator a generation takes a millisecond
 	defer cancel()
 	var group sync.WaitGroup

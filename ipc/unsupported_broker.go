@@ -73,6 +73,11 @@ func (a *Authenticated) Open(_ context.Context, name, _ string, _ Access) (*os.F
 	return nil, wrap("open", name, ErrUnsupported)
 }
 
+// OpenAll is not supported here.
+func (a *Authenticated) OpenAll(_ context.Context, name string, _ []string, _ Access) ([]*os.File, error) {
+	return nil, wrap("open", name, ErrUnsupported)
+}
+
 // Lock is not supported here.
 func (a *Authenticated) Lock(_ context.Context, name string, _ LockMode) error {
 	return wrap("lock", name, ErrUnsupported)

@@ -15,6 +15,8 @@ const (
 	maxMessage = 4096                    // a packet
 	maxText    = maxMessage - wireHeader // both texts together
 	maxName    = 64                      // of a lock, a segment, a channel, a root, a result
+
+	pathSeparator = "\x00"
 )
 
 // kind is what a message asks for. An answer has the kind of its request and answerBit.
@@ -22,7 +24,7 @@ type kind uint16
 
 const (
 	kindHello    kind = 1 + iota // A, B: the lowest and highest version that the client speaks; S: protocolMagic
-	kindOpen                     // S: the root's name; T: the path below it; A: accessRead … accessCreate
+	kindOpen                     // S: the root's name; T: the path below it; A: accessRead … accessCreate; B: 0, or how many paths T has
 	kindLock                     // S: the lock's name; A: the LockMode; B: nanoseconds to wait, or waitForever
 	kindUnlock                   // S: the lock's name
 	kindCancel                   // A: the ID of a lock request that waits
@@ -82,7 +84,7 @@ type message struct {
 	Status status // 0 in a request
 	ID     uint32 // of the request, chosen by the client; not 0
 	A, B   uint64
-	FDs    uint16 // how many come with it: 0 or 1
+	FDs    uint16 // how many come with it: in a request 0 or 1, in an answer up to MaxOpen
 	S, T   string
 }
 
@@ -118,7 +120,7 @@ func parseMessage(p []byte) (message, error) {
 	switch {
 	case wireHeader+s+t != len(p):
 		return message{}, fmt.Errorf("texts of %d and %d bytes in a packet of %d", s, t, len(p))
-	case m.FDs > 1:
+	case m.FDs > MaxOpen:
 		return message{}, fmt.Errorf("%d fds", m.FDs)
 	case p[30] != 0 || p[31] != 0:
 		return message{}, fmt.Errorf("reserved bytes are not 0")
@@ -138,7 +140,7 @@ type uses struct {
 
 var requestUses = [kindLimit]uses{
 	kindHello:    {text: true, a: true, b: true, maxA: 1<<64 - 1},
-	kindOpen:     {name: true, t: true, a: true, minA: accessRead, maxA: accessCreate},
+	kindOpen:     {name: true, t: true, a: true, b: true, minA: accessRead, maxA: accessCreate},
 	kindLock:     {name: true, a: true, b: true, minA: uint64(Shared), maxA: uint64(Exclusive)},
 	kindUnlock:   {name: true},
 	kindCancel:   {a: true, minA: 1, maxA: 1<<32 - 1},

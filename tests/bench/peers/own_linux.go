@@ -5,14 +5,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/jailrun/jail/ipc"
+	"golang.org/x/sys/unix"
 )
 
 // jail's own: package ipc.
 func init() {
 	peers["jail/mutex"] = peer{openMutex, connectMutex, serveMutex}
+	peers["jail/fds"] = peer{openFDSocket, connectFDSocket, serveFDSocket}
 	peers["jail/broker"] = peer{openNothing, connectBroker, serveBroker}
 	alone["jail/free-mutex"] = aloneMutex
 	alone["jail/filelock"] = fileLock
@@ -101,6 +104,54 @@ func fileLock(config) (operation, error) {
 	}), err
 }
 
+func openFDSocket(config) (*os.File, any, error) {
+	ours, theirs, err := ipc.FDSocketPair()
+	return theirs, ours, err
+}
+
+// connectFDSocket receives descriptors by number, or with test files as files, and closes them.
+func connectFDSocket(c config, ours any) (operation, error) {
+	s, ctx := ours.(*ipc.FDSocket), context.Background()
+	data, fds := make([]byte, 1), make([]int, c.bytes)
+	receive := func() error {
+		_, n, err := s.RecvFDs(ctx, data, fds)
+		ipc.CloseFDs(fds[:n])
+		return err
+	}
+	if c.test == "files" {
+		receive = func() error {
+			_, files, err := s.Recv(ctx, data, c.bytes)
+			for _, f := range files {
+				f.Close()
+			}
+			return err
+		}
+	}
+	return func(n int) (done int, err error) {
+		for ; done < n && err == nil; done += c.bytes {
+			err = receive()
+		}
+		return done, err
+	}, nil
+}
+
+func serveFDSocket(c config, f *os.File) error {
+	s, err := ipc.NewFDSocket(f)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	fds := slices.Repeat([]int{fd}, c.bytes)
+	for {
+		if err := s.SendFDs(context.Background(), []byte{0}, fds...); err != nil {
+			return err
+		}
+	}
+}
+
 // openNothing: the other process is the broker, and listens at a path.
 func openNothing(config) (*os.File, any, error) {
 	f, err := os.Open(os.DevNull)
@@ -136,7 +187,7 @@ func serveBroker(config, *os.File) error {
 }
 
 // connectBroker opens a file over and over, for which the broker resolves its path and opens it each time: one after
-// another (test open), or with outstanding requests under way (opens).
+// another (test open), with outstanding requests under way (opens), or so many with each request (batch).
 func connectBroker(c config, _ any) (operation, error) {
 	ctx := context.Background()
 	var h *ipc.Handshaking
@@ -164,8 +215,21 @@ func connectBroker(c config, _ any) (operation, error) {
 		}
 		return f.Close()
 	}
-	if c.test == "open" {
+	switch c.test {
+	case "open":
 		return repeat(open), nil
+	case "batch":
+		paths := slices.Repeat([]string{"file"}, c.bytes)
+		return func(n int) (done int, err error) {
+			for ; done < n && err == nil; done += c.bytes {
+				var files []*os.File
+				files, err = a.OpenAll(ctx, "files", paths, ipc.MayRead)
+				for _, f := range files {
+					f.Close()
+				}
+			}
+			return done, err
+		}, nil
 	}
 	done := make(chan error, outstanding)
 	for range outstanding {
