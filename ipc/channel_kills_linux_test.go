@@ -26,7 +26,7 @@ type journal struct {
 	Got        [journalSize]uint32 // how often Recv had returned with it
 }
 
-const journalSize = 1 << 22
+const journalSize = 1 << 23
 
 func (j *journal) fault(values ...uint64) {
 	if atomic.AddUint32(&j.Faults, 1) == 1 {

@@ -57,7 +57,7 @@ step_race() { env -u JAIL_TEST_FULL go run ./scripts/gotest -p 1 -race -count=1 
 
 step_sweep() { # hundreds of launchers killed at random moments, and the like
 	JAIL_SWEEP=1 go run ./scripts/gotest -p 1 -count=1 -timeout 30m -run 'Sweep|Many|Compilers|Hostile|Swapped|Accounting|Faults|RandomSpecs|OrdinaryUser/RandomSpecs' ./isolate ./tests/integration
-	JAIL_SWEEP=1 go run ./scripts/gotest -count=1 -timeout 30m -run Kills ./ipc
+	JAIL_SWEEP=1 go run ./scripts/gotest -count=1 -timeout 30m -run Kill ./ipc
 }
 
 # Bounded by their number, not by time: a target that is busy when its time is over fails with "context deadline exceeded".
