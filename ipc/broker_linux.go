@@ -3,6 +3,7 @@
 package ipc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -134,6 +135,28 @@ func (p *Peer) Connect() (*os.File, error) {
 		return nil, err
 	}
 	return file, nil
+}
+
+// Session is one of this process's own, which so has what its rules allow the peer.
+func (p *Peer) Session(ctx context.Context) (*Authenticated, error) {
+	h, err := p.dial()
+	if err != nil {
+		return nil, err
+	}
+	return h.Authenticate(ctx)
+}
+
+func (p *Peer) dial() (*Handshaking, error) {
+	f, err := p.Connect()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("ipc peer %q: fcntl F_DUPFD_CLOEXEC: %w", p.name, err)
+	}
+	return newHandshaking(fd)
 }
 
 // Listen makes a socket at path, which must not exist, and begins a session for each who connects, within the quota of

@@ -122,7 +122,7 @@ func newPeer(t testing.TB, b *Broker, name string, rules Rules) (*Peer, *sent) {
 // connect returns a session of this process.
 func connect(t testing.TB, p *Peer) *Authenticated {
 	t.Helper()
-	a, err := handshaking(t, p).Authenticate(patient(t))
+	a, err := p.Session(patient(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,16 +132,7 @@ func connect(t testing.TB, p *Peer) *Authenticated {
 
 func handshaking(t testing.TB, p *Peer) *Handshaking {
 	t.Helper()
-	f, err := p.Connect()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := newHandshaking(fd)
+	h, err := p.dial()
 	if err != nil {
 		t.Fatal(err)
 	}

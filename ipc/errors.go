@@ -12,7 +12,6 @@ var (
 	ErrBroken      = errors.New("a party died or left")
 	ErrWouldBlock  = errors.New("would have to wait")
 	ErrClosed      = errors.New("is closed")
-	ErrPeerDied    = errors.New("the peer died")
 	ErrCorrupt     = errors.New("a word in shared memory has a value that no honest peer writes")
 	ErrDeadlock    = errors.New("would close a circle of waiters")
 	ErrNotHeld     = errors.New("is not held by this process")

@@ -297,11 +297,11 @@ func TestPark(t *testing.T) {
 		looks := 0
 		err := park(t.Context(), word, 2, func() error {
 			if looks++; looks == 3 {
-				return ErrPeerDied
+				return ErrBroken
 			}
 			return nil
 		})
-		if !errors.Is(err, ErrPeerDied) || looks != 3 {
+		if !errors.Is(err, ErrBroken) || looks != 3 {
 			t.Errorf("%v after %d looks", err, looks)
 		}
 	})

@@ -28,6 +28,11 @@ type Peer struct{}
 // Connect is not supported here.
 func (p *Peer) Connect() (*os.File, error) { return nil, wrap("connect", "peer", ErrUnsupported) }
 
+// Session is not supported here.
+func (p *Peer) Session(context.Context) (*Authenticated, error) {
+	return nil, wrap("connect", "peer", ErrUnsupported)
+}
+
 // Listen is not supported here.
 func (p *Peer) Listen(path string) error { return wrap("listen", path, ErrUnsupported) }
 

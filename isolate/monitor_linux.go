@@ -463,7 +463,7 @@ func (m *monitor) lookFile(n *notification, f file) Denial {
 		}
 	}
 	if rest, ok := strings.CutPrefix(f.path, "/proc/self/"); ok { // for us that would be ourselves
-		f.name = "/proc/" + lastField("/proc/"+strconv.Itoa(int(n.Pid))+"/status", "NStgid:") + "/" + rest
+		f.name = ownProc(n) + "/" + rest
 	}
 	root, ok := m.rootOf(n)
 	if !ok {
@@ -734,6 +734,11 @@ func lastField(file, line string) string {
 		}
 	}
 	return ""
+}
+
+// ownProc is the folder in /proc of who makes a call, as it sees it.
+func ownProc(n *notification) string {
+	return "/proc/" + lastField("/proc/"+strconv.Itoa(int(n.Pid))+"/status", "NStgid:")
 }
 
 // address is that of a connect or bind.

@@ -3,14 +3,12 @@
 package isolate
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -292,16 +290,8 @@ func (p *Process) Contains(pid int) bool {
 		if pid == p.Pid {
 			return true
 		}
-		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-		if err != nil {
-			return false
-		}
-		// pid (name) state ppid …; a name may have any bytes in it.
-		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-		if len(fields) < 2 {
-			return false
-		}
-		if pid, err = strconv.Atoi(fields[1]); err != nil || pid <= 1 {
+		var err error
+		if pid, err = strconv.Atoi(lastField("/proc/"+strconv.Itoa(pid)+"/status", "PPid:")); err != nil || pid <= 1 {
 			return false
 		}
 	}

@@ -470,7 +470,7 @@ func (m *monitor) needsOpen(n *notification, call string, c *caller) uint64 {
 	if !ok {
 		return 0
 	}
-	if within(f.path, "/proc") && (f.want.write || !within(f.path, c.own(n))) || within(f.path, "/sys") && f.want.write {
+	if within(f.path, "/proc") && (f.want.write || !within(f.path, ownProc(n))) || within(f.path, "/sys") && f.want.write {
 		return c.needsKernelFile(f)
 	}
 	dir, at := int32(unix.AT_FDCWD), n.Data.Args[0]
@@ -508,11 +508,6 @@ func (m *monitor) needsOpen(n *notification, call string, c *caller) uint64 {
 		set |= c.first(unix.CAP_SYSLOG, unix.CAP_SYS_ADMIN)
 	}
 	return set
-}
-
-// own is the caller's own folder in /proc, as it has it.
-func (c *caller) own(n *notification) string {
-	return "/proc/" + lastField("/proc/"+strconv.Itoa(int(n.Pid))+"/status", "NStgid:")
 }
 
 // needsKernelFile is for the files of /proc and /sys, which ask for what they like.

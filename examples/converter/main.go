@@ -73,19 +73,7 @@ func ourEnd(ctx context.Context, broker *ipc.Broker, pixels []ipc.MemoryRule) (*
 	if err != nil {
 		return nil, err
 	}
-	folder, err := os.MkdirTemp("", "converter-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(folder)
-	if err := peer.Listen(filepath.Join(folder, "socket")); err != nil {
-		return nil, err
-	}
-	hello, err := ipc.DialPath(filepath.Join(folder, "socket"))
-	if err != nil {
-		return nil, err
-	}
-	session, err := hello.Authenticate(ctx)
+	session, err := peer.Session(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -113,19 +113,7 @@ func ourEnd(ctx context.Context, broker *ipc.Broker) (*ipc.Authenticated, error)
 	if err != nil {
 		return nil, err
 	}
-	folder, err := os.MkdirTemp("", "prefork-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(folder)
-	if err := peer.Listen(filepath.Join(folder, "socket")); err != nil {
-		return nil, err
-	}
-	hello, err := ipc.DialPath(filepath.Join(folder, "socket"))
-	if err != nil {
-		return nil, err
-	}
-	return hello.Authenticate(ctx)
+	return peer.Session(ctx)
 }
 
 // start starts a worker; end adds what it said to the error that it ended with.
