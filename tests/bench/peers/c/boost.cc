@@ -69,14 +69,7 @@ int main(int argc, char **argv) {
 	requests = make("requests");
 	answers = make("answers");
 	pid_t pid = other(is("stream") ? send_all : echo);
-	if (is("rtt")) {
-		measure(roundtrip, 1);
-	} else if (is("idle")) {
-		roundtrip(1);
-		idle(pid);
-	} else if (is("stream")) {
-		stream(receive);
-	}
+	messages(roundtrip, receive, pid);
 	end(pid);
 	return 0;
 }

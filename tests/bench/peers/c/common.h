@@ -162,4 +162,17 @@ static inline void idle(pid_t pid) {
 	while (read(0, &byte, 1) > 0) {
 	}
 }
+
+// messages runs the tests that a library for messages has; pid is the other process.
+static inline void messages(long (*roundtrip)(long), long (*receive)(long), pid_t pid) {
+	if (is("rtt")) {
+		measure(roundtrip, 1);
+	} else if (is("idle")) {
+		roundtrip(1);
+		idle(pid);
+	} else if (is("stream")) {
+		stream(receive);
+	}
+}
+
 #endif

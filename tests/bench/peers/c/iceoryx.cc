@@ -121,14 +121,7 @@ template <size_t N> struct runs {
 		pid_t pid = other(is("stream") ? send_all : echo);
 
 		s = connect<N>("requests", "answers");
-		if (is("rtt")) {
-			measure(roundtrip, 1);
-		} else if (is("idle")) {
-			roundtrip(1);
-			idle(pid);
-		} else if (is("stream")) {
-			stream(receive);
-		}
+		messages(roundtrip, receive, pid);
 		*stop = true;
 		s->out();
 		waitpid(pid, NULL, 0);

@@ -58,14 +58,7 @@ int main(int argc, char **argv) {
 		return 2; // its I/O thread sleeps in epoll, whatever the caller does
 	pid = other(is("stream") ? send_all : echo);
 	start(true);
-	if (is("rtt")) {
-		measure(roundtrip, 1);
-	} else if (is("idle")) {
-		roundtrip(1);
-		idle(pid);
-	} else if (is("stream")) {
-		stream(receive);
-	}
+	messages(roundtrip, receive, pid);
 	end(pid);
 	return 0;
 }
