@@ -139,14 +139,6 @@ func (p *Peer) Connect() (*os.File, error) {
 
 // Session is one of this process's own, which so has what its rules allow the peer.
 func (p *Peer) Session(ctx context.Context) (*Authenticated, error) {
-	h, err := p.dial()
-	if err != nil {
-		return nil, err
-	}
-	return h.Authenticate(ctx)
-}
-
-func (p *Peer) dial() (*Handshaking, error) {
 	f, err := p.Connect()
 	if err != nil {
 		return nil, err
@@ -156,7 +148,11 @@ func (p *Peer) dial() (*Handshaking, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ipc peer %q: fcntl F_DUPFD_CLOEXEC: %w", p.name, err)
 	}
-	return newHandshaking(fd)
+	h, err := newHandshaking(fd)
+	if err != nil {
+		return nil, err
+	}
+	return h.Authenticate(ctx)
 }
 
 // Listen makes a socket at path, which must not exist, and begins a session for each who connects, within the quota of

@@ -130,16 +130,6 @@ func connect(t testing.TB, p *Peer) *Authenticated {
 	return a
 }
 
-func handshaking(t testing.TB, p *Peer) *Handshaking {
-	t.Helper()
-	h, err := p.dial()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
-	return h
-}
-
 func wantError(t testing.TB, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {
